@@ -1,0 +1,153 @@
+"""Looking at a document as a client does, and saying what is wrong, as `livestate check` does."""
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import brotli
+import msgspec
+import treq
+import zstandard
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferTimeout
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.web.client import URI, Agent, ResponseFailed
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IPolicyForHTTPS
+from zope.interface import implementer
+
+from livestate.errors import LivestateError, SettingsError
+from livestate.negotiate import CODINGS
+from livestate.tls import client_options
+
+#: Seconds for one answer.
+TIMEOUT = 10.0
+
+_DECODERS = {
+    "identity": lambda data: data,
+    "gzip": gzip.decompress,
+    "br": brotli.decompress,
+    "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
+}
+
+
+@implementer(IPolicyForHTTPS)
+class _Policy:
+    """Verifies certificates against the system's roots, or those in one file."""
+
+    def __init__(self, cafile: Path | None) -> None:
+        self._cafile = None if cafile is None else str(cafile)
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
+        return client_options(hostname.decode("ascii"), self._cafile)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    fields: Headers
+    body: bytes
+
+    def field(self, name: str) -> str:
+        return ", ".join(self.fields.getRawHeaders(name, []))
+
+
+async def check_url(reactor: Any, url: str, cafile: Path | None, output: TextIO) -> int:
+    """Fetch `url` in every content coding and with its entity tags, and print what came and what is wrong.
+
+    :returns: the exit status: 0 nothing is wrong, 1 something is.
+    :raises LivestateError: the server cannot be reached, or its certificate cannot be verified.
+    """
+    if URI.fromBytes(url.encode("ascii", "replace")).scheme not in (b"http", b"https"):
+        raise SettingsError(f"{url}: expected http://… or https://…")
+    agent = Agent(reactor, _Policy(cafile))
+    wrong: list[str] = []
+    for coding in CODINGS[::-1]:
+        answer = await _get(reactor, agent, url, {"Accept-Encoding": coding})
+        if coding == "identity":
+            _print_head(url, answer, output)
+        if answer.status != 200:
+            wrong.append(f"{coding}: answered {answer.status} {_detail(answer)}".rstrip())
+            break
+        wrong += [f"{coding}: {text}" for text in _wrong_with(answer)]
+        sent = answer.field("Content-Encoding") or "identity"
+        tag = answer.field("ETag")
+        print(f"  {coding:<9} {len(answer.body):>11,} bytes  {sent:<9} ETag {tag or '(none)'}", file=output)
+        if tag:
+            again = await _get(reactor, agent, url, {"Accept-Encoding": coding, "If-None-Match": tag})
+            # A document that changed in between is rightly sent whole.
+            if again.status != 304 and again.field("ETag") == tag:
+                wrong.append(f"{coding}: answered {again.status} to If-None-Match with the current ETag, not 304")
+    for text in wrong:
+        print(f"wrong: {text}", file=output)
+    if not wrong:
+        print("nothing is wrong", file=output)
+    return 1 if wrong else 0
+
+
+async def _get(reactor: Any, agent: Agent, url: str, fields: dict[str, str]) -> _Answer:
+    headers = Headers({name: [value] for name, value in {"User-Agent": "livestate-check", **fields}.items()})
+
+    async def get() -> _Answer:
+        response = await agent.request(b"GET", url.encode("ascii"), headers)
+        return _Answer(response.code, response.headers, await treq.content(response))
+
+    try:
+        return await Deferred.fromCoroutine(get()).addTimeout(TIMEOUT, reactor)
+    except DeferTimeout:
+        raise LivestateError(f"{url}: no answer within {TIMEOUT:g} s") from None
+    except (ConnectError, ResponseFailed) as error:
+        reason = error.reasons[0].value if isinstance(error, ResponseFailed) else error
+        raise LivestateError(f"{url}: {_explained(reason)}") from None
+
+
+def _explained(reason: BaseException) -> str:
+    if isinstance(reason, SSL.Error):
+        why = "; ".join(str(entry[-1]) for entry in reason.args[0]) if reason.args else "no reason given"
+        return f"TLS failed: {why} (--cafile FILE trusts another authority, or a development certificate)"
+    return str(reason).rstrip(".") or type(reason).__name__
+
+
+def _print_head(url: str, answer: _Answer, output: TextIO) -> None:
+    print(f"{url} answered {answer.status}", file=output)
+    for name in ("Content-Type", "Cache-Control", "Last-Modified", "Livestate-Age", "Access-Control-Allow-Origin"):
+        value = answer.field(name)
+        if value:
+            print(f"  {name}: {value}", file=output)
+
+
+def _wrong_with(answer: _Answer) -> list[str]:
+    """Say what readers and caches will stumble over in a 200 answer."""
+    wrong = []
+    sent = answer.field("Content-Encoding") or "identity"
+    try:
+        document = _DECODERS[sent](answer.body)
+        msgspec.json.decode(document, type=msgspec.Raw)
+    except KeyError:
+        wrong.append(f"sent in the content coding {sent!r}, which was not asked for")
+    except Exception as error:  # every decoder has exceptions of its own
+        wrong.append(f"the body is not JSON in {sent}: {error}")
+    if answer.field("Content-Type").partition(";")[0].strip() != "application/json":
+        wrong.append(f"Content-Type is {answer.field('Content-Type')!r}, not application/json")
+    tag = answer.field("ETag")
+    if not tag:
+        wrong.append("no ETag: every poll fetches the whole document")
+    elif tag.startswith("W/"):
+        wrong.append("the ETag is weak: something between here and livestate changes the bytes")
+    if "accept-encoding" not in answer.field("Vary").lower():
+        wrong.append("Vary does not name Accept-Encoding: a cache may give one client another's coding")
+    age = answer.field("Livestate-Age")
+    if age.isdigit() and int(age) > 10:
+        wrong.append(f"the document is {int(age):,} s old: the store behind livestate does not answer")
+    return wrong
+
+
+def _detail(answer: _Answer) -> str:
+    """Give the explanation in a problem document (RFC 9457), if it is one."""
+    try:
+        return str(msgspec.json.decode(answer.body, type=dict[str, Any]).get("detail", ""))
+    except msgspec.DecodeError:
+        return ""

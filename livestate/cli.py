@@ -1,0 +1,61 @@
+"""The `livestate` command: what is done beside the service, from a shell."""
+
+import argparse
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+
+from livestate import __version__
+from livestate.check import check_url
+from livestate.errors import LivestateError
+from livestate.publish import publish
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    :raises SystemExit: always: 0 it worked, 1 it did not (one line on standard error says why), 2 wrong usage.
+    """
+    options = _parser().parse_args(arguments)
+    todo: Callable[[Any], Coroutine[Any, Any, int]] = options.run(options)
+    status = 0
+
+    async def run(reactor: Any) -> None:
+        nonlocal status
+        try:
+            status = await todo(reactor)
+        except LivestateError as error:
+            print(f"livestate: {error}", file=sys.stderr)
+            status = 1
+
+    try:
+        react(lambda reactor: Deferred.fromCoroutine(run(reactor)))
+    except SystemExit as end:
+        # react itself ends with 0, or 1 after an exception that it logged.
+        sys.exit(end.code or status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="livestate",
+        description="Tools beside the livestate service, which is started with: twistd -n livestate",
+    )
+    parser.add_argument("--version", action="version", version=f"livestate {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("publish", help="write a JSON file to a store, after checking it")
+    command.add_argument("file", metavar="FILE", help="the JSON file; - reads standard input")
+    command.add_argument("--to", required=True, metavar="URL", help="such as redis://127.0.0.1:6379/0?key=livestate")
+    command.set_defaults(run=lambda options: lambda reactor: publish(reactor, options.file, options.to))
+
+    command = commands.add_parser("check", help="fetch a document and say what is wrong with how it is served")
+    command.add_argument("url", metavar="URL", help="such as https://localhost:8443/")
+    command.add_argument("--cafile", type=Path, metavar="FILE", help="trust the certificates in this PEM file")
+    command.set_defaults(
+        run=lambda options: lambda reactor: check_url(reactor, options.url, options.cafile, sys.stdout)
+    )
+    return parser

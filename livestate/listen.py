@@ -1,0 +1,180 @@
+"""Listening as strports strings say, and saying in one line why one cannot.
+
+Every strports string works. Of those livestate knows (`tcp:` and `ssl:`) it sees to more: a deep backlog where none
+is given, certificates checked and loaded with their chain before the reactor runs, and the development certificate.
+"""
+
+import errno
+import os
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from livestate.errors import SettingsError
+from livestate.tls import DEVELOPMENT_FILE, make_development_certificate, server_options
+
+#: Connections the kernel holds until they are accepted, where the description names no number. Twisted's 50 overflow
+#: when a thousand readers come back at once; the kernel lowers it to net.core.somaxconn (4096 since Linux 5.4).
+BACKLOG = 4096
+
+#: What the arguments of `ssl:` may be named (twisted.internet.endpoints, "ssl").
+_SSL_ARGUMENTS = frozenset({"port", "interface", "backlog", "privateKey", "certKey", "extraCertChain"})
+
+
+class Listener(Service):
+    """Serves one factory on one endpoint."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, option: str, description: str, factory: Factory[Any]) -> None:
+        """Understand a strports `description`.
+
+        :param option: the option it came from, for messages: `--http`.
+        :raises SettingsError: it makes no sense, its certificate cannot be used, or its port is taken.
+        """
+        self.port: IListeningPort | None = None
+        self._what = f"{option}={description}"
+        self._factory = factory
+        try:
+            self._endpoint = _endpoint(reactor, option, description)
+        except (SettingsError, ValueError, KeyError, IndexError, TypeError, OSError) as error:
+            # What strports raises for a string it cannot use is any of these.
+            raise SettingsError(f"{self._what}: {_explained(error)}") from None
+
+    def privilegedStartService(self) -> None:
+        """Listen, while there still is the right to use low ports.
+
+        :raises SystemExit: it cannot; the text is one line.
+        """
+        listening: Deferred[IListeningPort] = self._endpoint.listen(self._factory)
+        listening.addCallbacks(self._listening, self._failed)
+
+    def stopService(self) -> Deferred[None] | None:
+        """Stop listening; connections stay."""
+        super().stopService()
+        port, self.port = self.port, None
+        return port.stopListening() if port is not None else None
+
+    def _listening(self, port: IListeningPort) -> None:
+        self.port = port
+
+    def _failed(self, failure: Any) -> None:
+        error = failure.value
+        reason = error.socketError if isinstance(error, CannotListenError) else error
+        line = f"livestate: {self._what}: {_explained(reason)}"
+        self.log.critical("{line}", line=line)
+        # Not an Exception: it passes through Deferreds and twistd, ends the process with 1 and prints the line.
+        raise SystemExit(line)
+
+
+def _endpoint(reactor: Any, option: str, description: str) -> IStreamServerEndpoint:
+    kind, arguments = parse(description)
+    if kind in ("tcp", "ssl") and "port" not in arguments:
+        raise SettingsError(f"expected a port, such as {kind}:8080")
+    if kind == "ssl":
+        if option == "--http":
+            raise SettingsError("a TLS description belongs to --https")
+        _probe(arguments)
+        return _ssl_endpoint(reactor, arguments)
+    if option == "--https" and kind in ("tcp", "tcp6", "unix", "fd", "systemd"):
+        raise SettingsError("that is not TLS; write ssl:PORT, or give it to --http")
+    if kind == "tcp":
+        _probe(arguments)
+        if "backlog" not in arguments:
+            description += f":backlog={BACKLOG}"
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    return endpoint
+
+
+def parse(description: str) -> tuple[str, dict[str, str]]:
+    r"""Take a `tcp:` or `ssl:` strports string apart: `\` hides a colon, and the first bare argument is the port."""
+    parts = [re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\):", description)]
+    arguments: dict[str, str] = {}
+    for raw in parts[1:]:
+        name, equals, value = raw.partition("=")
+        if not equals:
+            name, value = "port", raw
+        arguments[name] = value
+    return parts[0], arguments
+
+
+def _probe(arguments: dict[str, str]) -> None:
+    """See that the port can be had, before twistd leaves the terminal and the message would only be in the log.
+
+    :raises OSError: it cannot.
+    """
+    interface, port = arguments.get("interface", ""), _number(arguments, "port", 0, 65535)
+    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # As Twisted does: without it, connections of an earlier run that linger in TIME_WAIT would look like a server.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((interface, port))
+
+
+def _ssl_endpoint(reactor: Any, arguments: dict[str, str]) -> SSL4ServerEndpoint:
+    unknown = set(arguments) - _SSL_ARGUMENTS
+    if unknown:
+        raise SettingsError(f"ssl: has no argument {min(unknown)!r}; there are {', '.join(sorted(_SSL_ARGUMENTS))}")
+    key, certificate = arguments.get("privateKey"), arguments.get("certKey")
+    if key is None and certificate is None:
+        key = certificate = _development_file()
+    options = server_options(
+        key or certificate or "", certificate or key or "", arguments.get("extraCertChain")
+    )  # one file may hold both, as Twisted has it
+    return SSL4ServerEndpoint(
+        reactor,
+        _number(arguments, "port", 0, 65535),
+        options,
+        _number(arguments, "backlog", 1, 65535, BACKLOG),
+        arguments.get("interface", ""),
+    )
+
+
+def _development_file() -> str:
+    """Give the name of the file with a key and a certificate in this folder, made now if there is none."""
+    path = Path(DEVELOPMENT_FILE).absolute()
+    if not path.exists():
+        fingerprint = make_development_certificate(path)
+        Listener.log.warn(
+            "made a self-signed development certificate, {path}: browsers will warn of it; its SHA-256 fingerprint is "
+            "{fingerprint}. For real use: --https=ssl:PORT:privateKey=KEY.pem:certKey=FULLCHAIN.pem",
+            path=str(path), fingerprint=fingerprint,
+        )  # fmt: skip
+    return str(path)
+
+
+def _number(arguments: dict[str, str], name: str, least: int, most: int, default: int | None = None) -> int:
+    text = arguments.get(name, default)
+    try:
+        number = int(str(text))
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        raise SettingsError(f"{name} is a number from {least} to {most}, not {text!r}")
+    return number
+
+
+_HINTS: dict[int, Callable[[], str]] = {
+    errno.EADDRINUSE: lambda: "the port is in use; stop what uses it, or name another",
+    errno.EACCES: lambda: f"user {os.geteuid()} may not use it; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: lambda: "this machine has no such address",
+}
+
+
+def _explained(error: BaseException) -> str:
+    """Say what went wrong, and for the common ones what to do."""
+    if isinstance(error, OSError) and error.errno in _HINTS:
+        return _HINTS[error.errno]()
+    if isinstance(error, KeyError):
+        return f"strports knows or misses {error}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,149 @@
+"""Asking a source again and again, and never giving up.
+
+One LoopingCall a document. A tick is one fetch, bounded in time; where it fails, the tick goes on with retries
+after growing, jittered delays until the store answers again, so that two fetches never overlap and the beat is
+taken up where it was. A failure is logged once, when it begins or changes, and its end once.
+
+States and what moves between them:
+
+    asking --good bytes--> resting --interval--> asking
+    asking --refused, missing--> resting (the store is there: it is asked at the usual beat)
+    asking --error, time over--> waiting --backoff--> asking
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferTimeout
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+
+from livestate.backoff import Backoff
+from livestate.document import Document
+from livestate.errors import DocumentMissing, DocumentRefused, LivestateError
+from livestate.interfaces import ISource
+
+#: Seconds: the longest pause before a lost store is asked again. With the fetch itself this keeps the promise
+#: that a store that is back is noticed within 2 s.
+LONGEST_PAUSE = 1.5
+
+#: Seconds: the longest a fetch may take, however rarely the source is asked.
+LONGEST_FETCH = 10.0
+
+
+@dataclass
+class Tally:
+    """What a Poller has done so far."""
+
+    fetches: int = 0
+    failures: int = 0
+    #: Why the source gives nothing good just now, as a line for a person; None while it does.
+    trouble: str | None = None
+    #: Seconds since 1970 when the trouble began.
+    since: float = 0.0
+
+
+class Poller(Service):
+    """Keeps one Document up with one source."""
+
+    log = Logger()
+
+    def __init__(self, document: Document, source: ISource, interval: float, clock: Any) -> None:
+        """Ask `source` every `interval` seconds by `clock`, once started."""
+        self.document = document
+        self.source = source
+        self.interval = interval
+        self.tally = Tally()
+        #: Seconds a fetch may take: less than the interval, so that a silent store costs no beat.
+        self.timeout = min(LONGEST_FETCH, 0.8 * interval)
+        self._clock = clock
+        self._backoff = Backoff(first=min(interval, 0.25), limit=LONGEST_PAUSE)
+        self._loop = LoopingCall(self._tick)
+        self._loop.clock = clock
+        self._current: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Ask for the first time, now, and then each interval."""
+        super().startService()
+        self._loop.start(self.interval)
+
+    def stopService(self) -> None:
+        """Stop asking; a fetch under way is cancelled."""
+        super().stopService()
+        if self._loop.running:
+            self._loop.stop()
+        if self._current is not None:
+            self._current.cancel()
+        self.source.close()
+
+    def fresh(self) -> bool:
+        """Tell whether the document was confirmed within the last three intervals, or two seconds if longer."""
+        return self.document.snapshot is not None and self.document.age() <= max(2.0, 3 * self.interval)
+
+    def _tick(self) -> Deferred[None]:
+        self._current = Deferred.fromCoroutine(self._ask_until_answered())
+        return self._current
+
+    async def _ask_until_answered(self) -> None:
+        while self.running:
+            try:
+                if await self._ask():
+                    return
+                await deferLater(self._clock, self._backoff.next_delay())
+            except CancelledError:
+                return
+
+    async def _ask(self) -> bool:
+        """Fetch once, and tell whether the store answered, with whatever it was."""
+        self.tally.fetches += 1
+        try:
+            data = await Deferred.fromCoroutine(self.source.fetch()).addTimeout(self.timeout, self._clock)
+            await self.document.offer(data)
+        except (DocumentMissing, DocumentRefused) as error:
+            self._failed(str(error))
+        except DeferTimeout:
+            self._failed(f"no answer within {self.timeout:g} s")
+            return False
+        except CancelledError:
+            raise
+        except LivestateError as error:
+            self._failed(str(error))
+            return False
+        except Exception as error:
+            # A fault of ours or of a driver: it must not end the polling, and it must not be hidden.
+            if self._failed(f"{type(error).__name__}: {error}"):
+                self.log.failure("the source of {path} failed in a way that it should not", path=self.document.path)
+            return False
+        else:
+            self._succeeded()
+        self._backoff.reset()
+        return True
+
+    def _failed(self, trouble: str) -> bool:
+        """Note a failure, and log it where it is new; tells whether it was."""
+        self.tally.failures += 1
+        if trouble == self.tally.trouble:
+            return False
+        if self.tally.trouble is None:
+            self.tally.since = self._clock.seconds()
+        self.tally.trouble = trouble
+        if self.document.snapshot is None:
+            effect = "nothing to serve yet, answering 503"
+        else:
+            effect = "still serving the last good document"
+        self.log.warn(
+            "{path}: {source}: {trouble}; {effect}, and asking on",
+            path=self.document.path, source=str(self.source), trouble=trouble, effect=effect,
+        )  # fmt: skip
+        return True
+
+    def _succeeded(self) -> None:
+        if self.tally.trouble is None:
+            return
+        self.tally.trouble = None
+        self.log.info(
+            "{path}: {source}: good again after {seconds:.1f} s",
+            path=self.document.path, source=str(self.source), seconds=self._clock.seconds() - self.tally.since,
+        )  # fmt: skip

@@ -1,0 +1,70 @@
+"""A document that is a file: `file:/srv/results.json`, `file:results.json`.
+
+It is read whole each time: an open and a read of 4 KB cost less than any way of telling whether it changed that is
+also right when it changes twice within one tick of the file system's clock. A file that is written in place may be
+read half-written; that is not JSON and so not served. Reading is done in a thread, since a network file system may
+hang.
+"""
+
+import os
+import stat
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from zope.interface import implementer
+
+from livestate.errors import DocumentMissing, SettingsError, SourceError
+from livestate.interfaces import ISource
+
+
+@implementer(ISource)
+class FileSource:
+    """Reads one file."""
+
+    def __init__(self, reactor: Any, url: str, max_size: int) -> None:
+        """Understand `url`; a relative name counts from the folder livestate was started in.
+
+        :raises SettingsError: it names no file, or another host.
+        """
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost"):
+            raise SettingsError("a file is on this machine: file:/path/to/file.json")
+        if not parts.path or parts.query or parts.fragment:
+            raise SettingsError("it names no file: file:/path/to/file.json")
+        self._path = os.path.abspath(unquote(parts.path))
+        self._max_size = max_size
+        self._reactor = reactor
+        self._reading = False
+
+    def __str__(self) -> str:
+        return f"file:{self._path}"
+
+    async def fetch(self) -> bytes:
+        """Read the file."""
+        if self._reading:
+            # The last read hangs in its thread and cannot be called off; another would only hang beside it.
+            raise SourceError("the file system does not answer")
+        self._reading = True
+        reading: Deferred[bytes] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._read)
+        # In a callback of its own: a cancelled fetch goes away, and the thread goes on.
+        return await reading
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _read(self) -> bytes:
+        try:
+            # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
+            with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise SourceError("not a regular file")
+                # One byte more than may be: the document is then refused for its size, and memory is not filled.
+                return file.read(self._max_size + 1)
+        except FileNotFoundError:
+            raise DocumentMissing("there is no such file") from None
+        except OSError as error:
+            raise SourceError(error.strerror or str(error)) from None
+        finally:
+            self._reading = False

@@ -1,0 +1,109 @@
+"""A document that another server gives: `http://…`, `https://…`.
+
+Asked with If-None-Match, so that an unchanged document costs the other server a 304. Certificates are verified
+against the system's roots (or the file that SSL_CERT_FILE names). Redirects are not followed: a redirect would let
+the other server point livestate at anything it can reach, and would cost a round trip each second; the error names
+the new address instead.
+"""
+
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import treq
+from treq.client import HTTPClient
+from twisted.internet.error import ConnectError, ConnectionLost
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, ResponseNeverReceived
+from twisted.web.http_headers import Headers
+from zope.interface import implementer
+
+from livestate.errors import DocumentMissing, SettingsError, SourceError
+from livestate.interfaces import ISource
+from livestate.sources import redacted
+
+
+class _TooLarge(Exception):
+    pass
+
+
+@implementer(ISource)
+class HTTPSource:
+    """Gets one URL."""
+
+    def __init__(self, reactor: Any, url: str, max_size: int) -> None:
+        """Understand `url`; a user and password in it are sent as Basic authentication.
+
+        :raises SettingsError: it names no host.
+        """
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+        if not parts.hostname:
+            raise SettingsError("it names no host")
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        netloc = host if port is None else f"{host}:{port}"
+        self._url = urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
+        self._auth = (parts.username, parts.password or "") if parts.username is not None else None
+        self._max_size = max_size
+        self._name = redacted(url)
+        self._pool = HTTPConnectionPool(reactor)
+        # A kept connection that the other server has just closed is tried once more by the pool itself.
+        self._client = HTTPClient(Agent(reactor, pool=self._pool))
+        self._etag: bytes | None = None
+        self._body = b""
+
+    def __str__(self) -> str:
+        return self._name
+
+    async def fetch(self) -> bytes:
+        """GET the URL."""
+        headers = Headers({b"Accept": [b"application/json"], b"User-Agent": [b"livestate"]})
+        if self._etag is not None:
+            headers.setRawHeaders(b"If-None-Match", [self._etag])
+        try:
+            response = await self._client.get(
+                self._url, headers=headers, auth=self._auth, allow_redirects=False, unbuffered=True
+            )
+            if response.code == 304 and self._etag is not None:
+                return self._body
+            body = await self._collect(response)
+        except _TooLarge:
+            raise SourceError(f"it has more than {self._max_size:,} bytes (--max-size)") from None
+        except (ConnectError, ConnectionLost, ResponseFailed, ResponseNeverReceived) as error:
+            raise SourceError(_reason(error)) from None
+        if response.code in (404, 410):
+            raise DocumentMissing(f"answered {response.code}")
+        if response.code != 200:
+            moved = response.headers.getRawHeaders("Location", [""])[0]
+            hint = f"; redirects are not followed, it points to {redacted(moved)}" if moved else ""
+            raise SourceError(f"answered {response.code}{hint}")
+        self._etag = response.headers.getRawHeaders(b"ETag", [None])[0]
+        self._body = body
+        return body
+
+    def close(self) -> None:
+        """Let go of kept connections."""
+        self._pool.closeCachedConnections()
+
+    async def _collect(self, response: Any) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+
+        def take(chunk: bytes) -> None:
+            nonlocal size
+            size += len(chunk)
+            if size > self._max_size:
+                raise _TooLarge
+            chunks.append(chunk)
+
+        await treq.collect(response, take)
+        return b"".join(chunks)
+
+
+def _reason(error: Exception) -> str:
+    """Give the first reason inside a failure, as one line."""
+    reasons = getattr(error, "reasons", None)
+    if reasons:
+        return _reason(reasons[0].value)
+    return str(error).rstrip(".") or type(error).__name__

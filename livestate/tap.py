@@ -1,0 +1,207 @@
+"""What `twistd livestate` understands, and how the parts are put together: the one place that knows them all.
+
+No module imported here imports the reactor (a test sees to it): when the options are parsed there is none yet, and
+livestate installs its own.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from twisted.application.service import IService, MultiService
+from twisted.python import usage
+from twisted.web.resource import IResource
+
+from livestate import __version__
+from livestate.document import Document
+from livestate.errors import LivestateError, SettingsError
+from livestate.listen import Listener
+from livestate.logs import LogFiles
+from livestate.poller import Poller
+from livestate.saved import SavedDocument
+from livestate.settings import Settings, load_settings
+from livestate.sources import make_source
+from livestate.ticker import Ticker
+from livestate.web.admin import admin_resources
+from livestate.web.document import DocumentResource
+from livestate.web.live import ReadyResource
+from livestate.web.responder import Responder
+from livestate.web.site import LiveSite
+
+
+class Options(usage.Options):
+    """The options of `twistd livestate`."""
+
+    synopsis = "[options]"
+    longdesc = """Serve a live JSON document, asked for each second, to very many readers.
+
+    twistd -n livestate --source=demo:  shows a made-up election on http://localhost:8080/ and needs nothing else.
+    A source is one of redis://HOST:6379/0?key=KEY, rediss:, redis+unix:, mongodb://HOST/DB?collection=NAME,
+    file:PATH, http(s)://HOST/PATH, demo: ; each may stand behind a path: --source=/results.json=file:results.json
+    """
+
+    optParameters = [  # noqa: RUF012  # usage.Options has it so
+        ["admin", None, None, "Where health and status are served, a strports string; empty: nowhere. "
+                              "[default: tcp:9180:interface=127.0.0.1]"],
+        ["interval", None, None, "Seconds between two questions to a source. [default: 1.0]"],
+        ["max-stale", None, None, "Seconds without a good answer from the source after which 503 is answered instead "
+                                  "of the old document. [default: never]"],
+        ["max-size", None, None, "Bytes a document may have. [default: 16777216]"],
+        ["state-dir", None, None, "Folder in which the last good documents are saved, to be served after a restart "
+                                  "while the source is down. [default: they are not saved]"],
+        ["access-log", None, None, "File to which each request is logged, in the combined format. [default: none]"],
+        ["config", None, None, "TOML file with any of these options; those given here win."],
+    ]  # fmt: skip
+
+    compData = usage.Completions(
+        optActions={"config": usage.CompleteFiles("*.toml"), "state-dir": usage.CompleteDirs()}
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._repeated: dict[str, list[str]] = {}
+        self.settings: Settings
+        self.log_files: LogFiles
+
+    def opt_http(self, description: str) -> None:
+        """Where plain HTTP is served, a strports string; may repeat; empty: nowhere. [default: tcp:8080]"""
+        self._repeated.setdefault("http", []).append(description)
+
+    def opt_https(self, description: str) -> None:
+        """Where HTTPS is served, a strports string: ssl:8443, ssl:8443:privateKey=key.pem:certKey=fullchain.pem;
+        may repeat. Names no certificate, and there is no server.pem here: a development certificate is made.
+        """
+        self._repeated.setdefault("https", []).append(description)
+
+    def opt_source(self, source: str) -> None:
+        """[PATH=]URL: where the document at PATH (default /) comes from; may repeat, one document each.
+        [default: redis://127.0.0.1:6379/0?key=livestate]
+        """
+        self._repeated.setdefault("source", []).append(source)
+
+    def opt_cors_origin(self, origin: str) -> None:
+        """An origin whose pages may read the documents; may repeat. [default: *]"""
+        self._repeated.setdefault("cors-origin", []).append(origin)
+
+    def opt_version(self) -> NoReturn:
+        """Show the version of livestate and exit."""
+        print(f"livestate {__version__}")
+        sys.exit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse, and end the process with one line on standard error where that is not possible.
+
+        twistd itself would print the whole help, and the reason below it.
+        """
+        try:
+            super().parseOptions(options)
+        except (usage.UsageError, LivestateError) as error:
+            raise SystemExit(f"livestate: {error} (twistd livestate --help shows the options)") from None
+
+    def parseArgs(self, *arguments: str) -> None:
+        """Refuse what is not an option."""
+        if arguments:
+            raise usage.UsageError(f"what is {arguments[0]!r}? All settings are options")
+
+    def postOptions(self) -> None:
+        """Check everything that can be checked without the reactor; choose the reactor, if the user did not."""
+        names = [str(name) for name, *_ in self.optParameters]
+        single = {name: [self[name]] for name in names if name != "config" and self[name] is not None}
+        self.settings = load_settings({**single, **self._repeated}, self["config"])
+        _choose_reactor()
+        from twisted.internet import reactor  # noqa: PLC0415  # chosen just now
+
+        self.log_files = LogFiles(reactor)
+        self._log_to_reopenable_file()
+
+    def _log_to_reopenable_file(self) -> None:
+        """Where twistd would open its log file itself, give it one that SIGHUP opens anew."""
+        parent: Mapping[str, Any] | None = getattr(self, "parent", None)
+        if parent is None or parent.get("syslog") or parent.get("logger") is not None:
+            return
+        name = parent.get("logfile") or ("" if parent.get("nodaemon") else "twistd.log")
+        if name in ("", "-"):
+            return
+        path = Path(name).absolute()
+        try:
+            observer = self.log_files.observer(path)
+        except OSError as error:
+            raise SettingsError(f"--logfile {name}: {error.strerror}") from None
+        parent["logger"] = lambda: observer  # type: ignore[index]  # twistd's options are a dict
+
+
+def makeService(options: Options) -> IService:
+    """Put livestate together.
+
+    :raises SystemExit: something that the options name cannot be used; the text is one line.
+    """
+    from twisted.internet import reactor  # noqa: PLC0415  # chosen by now
+
+    try:
+        return make_service(reactor, options.settings, options.log_files)
+    except LivestateError as error:
+        raise SystemExit(f"livestate: {error}") from None
+
+
+def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> MultiService:
+    """Wire all parts as `settings` say; nothing runs before the service is started.
+
+    :raises LivestateError: a source, certificate, port or folder cannot be used.
+    """
+    service = MultiService()
+    log_files.setServiceParent(service)
+    pollers = []
+    resources: dict[bytes, IResource] = {}
+    responders = []
+    for wanted in settings.documents:
+        document = Document(reactor, wanted.path, settings.max_size)
+        responder = Responder(document, settings.cors_origins, wanted.max_stale, reactor.seconds)
+        responders.append(responder)
+        resources[wanted.path.encode("ascii")] = DocumentResource(responder)
+        if settings.state_dir is not None:
+            SavedDocument(reactor, document, _folder(settings.state_dir)).setServiceParent(service)
+        source = make_source(reactor, wanted.source, settings.max_size)
+        poller = Poller(document, source, wanted.interval, reactor)
+        poller.setServiceParent(service)
+        pollers.append(poller)
+    resources[b"/_live/ready"] = ReadyResource(pollers)
+    Ticker(reactor, [responder.renew for responder in responders]).setServiceParent(service)
+
+    public = LiveSite(resources, reactor)
+    if settings.access_log is not None:
+        try:
+            public.access_log = log_files.open(settings.access_log)
+        except OSError as error:
+            raise SettingsError(f"--access-log {settings.access_log}: {error.strerror}") from None
+    admin = LiveSite(admin_resources(pollers, reactor.seconds), reactor)
+    listeners = [("--http", text, public) for text in settings.http]
+    listeners += [("--https", text, public) for text in settings.https]
+    if settings.admin is not None:
+        listeners.append(("--admin", settings.admin, admin))
+    for option, text, site in listeners:
+        Listener(reactor, option, text, site).setServiceParent(service)
+    return service
+
+
+def _folder(path: Path) -> Path:
+    """Make the folder for saved documents, if need be, and see that it can be written to."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"--state-dir {path}: {error.strerror}") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise SettingsError(f"--state-dir {path}: it cannot be written to")
+    return path
+
+
+def _choose_reactor() -> None:
+    """Install livestate's reactor where that is possible and the user named none.
+
+    A reactor that is installed already was named by the user (`twistd --reactor=…` installs it at once).
+    """
+    if "twisted.internet.reactor" not in sys.modules and sys.platform == "linux":
+        from livestate.net.reactor import install  # noqa: PLC0415  # Linux only
+
+        install()

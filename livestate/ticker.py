@@ -1,0 +1,35 @@
+"""The second hand: what is renewed each second is renewed when the second changes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+
+
+class Ticker(Service):
+    """Calls functions just after each whole second of the clock, so that a `Date` made then holds for a second."""
+
+    def __init__(self, clock: Any, callbacks: Sequence[Callable[[], None]]) -> None:
+        self._clock = clock
+        self._callbacks = callbacks
+        self._call: Any = None
+
+    def startService(self) -> None:
+        """Begin."""
+        super().startService()
+        self._schedule()
+
+    def stopService(self) -> None:
+        """End."""
+        super().stopService()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _schedule(self) -> None:
+        self._call = self._clock.callLater(1.0 - self._clock.seconds() % 1.0, self._tick)
+
+    def _tick(self) -> None:
+        self._schedule()
+        for callback in self._callbacks:
+            callback()

@@ -1,0 +1,168 @@
+"""TLS: the server's certificate and settings, the development certificate, and trust as a client.
+
+The protocol versions, ciphers and curves are Twisted's defaults, raised to TLS 1.2 and later; session tickets are
+switched on (Twisted leaves them off), so that a reader who comes back is spared the full handshake.
+"""
+
+import datetime
+import ipaddress
+import os
+import socket
+from pathlib import Path
+from typing import cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from OpenSSL import SSL, crypto
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import (
+    Certificate,
+    CertificateOptions,
+    TLSVersion,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
+from twisted.logger import Logger
+
+from livestate.errors import SettingsError
+
+log = Logger()
+
+#: The name of the file that Twisted's `ssl:` looks for where none is named, in the folder of invocation.
+DEVELOPMENT_FILE = "server.pem"
+
+_DAY = datetime.timedelta(days=1)
+
+
+class ServerOptions(CertificateOptions):
+    """Twisted's server-side settings with session tickets on."""
+
+    def __init__(self, key: crypto.PKey, chain: list[crypto.X509]) -> None:
+        super().__init__(
+            privateKey=key,
+            certificate=chain[0],
+            extraCertChain=chain[1:],
+            raiseMinimumTo=TLSVersion.TLSv1_2,
+            acceptableProtocols=[b"http/1.1"],
+            enableSessions=True,
+            enableSessionTickets=True,
+        )
+
+
+def server_options(key_file: str, certificate_file: str, chain_file: str | None = None) -> ServerOptions:
+    """Load a private key and a certificate with its chain, all PEM.
+
+    :param certificate_file: the server's certificate first; others in it are sent along (a "fullchain" file).
+    :param chain_file: more intermediate certificates to send.
+    :raises SettingsError: a file is missing, unreadable or not what it should be, or key and certificate do not
+        belong together.
+    """
+    chain = _load_certificates(certificate_file)
+    if chain_file is not None:
+        chain += _load_certificates(chain_file)
+    key = _load_key(key_file)
+    if _public_bytes(key) != _public_bytes(chain[0]):
+        raise SettingsError(f"the private key {key_file} does not belong to the certificate {certificate_file}")
+    _warn_of_dates(chain[0], certificate_file)
+    _warn_of_mode(key_file)
+    try:
+        options = ServerOptions(
+            crypto.PKey.from_cryptography_key(cast(ec.EllipticCurvePrivateKey, key)),
+            [crypto.X509.from_cryptography(certificate) for certificate in chain],
+        )
+        options.getContext()
+    except (SSL.Error, TypeError) as error:
+        raise SettingsError(f"OpenSSL cannot use {certificate_file} with {key_file}: {error}") from None
+    return options
+
+
+def make_development_certificate(path: Path) -> str:
+    """Write a self-signed ECDSA P-256 certificate for this machine's names and its key, readable by the owner alone.
+
+    :returns: the certificate's SHA-256 fingerprint, as browsers show it.
+    :raises SettingsError: the file cannot be written.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "livestate development")])
+    names: list[x509.GeneralName] = [x509.DNSName(n) for n in sorted({"localhost", *_host_names()})]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - _DAY, now + 365 * _DAY)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        # Not a CA: one who imports it as trusted trusts this one certificate, and cannot be fooled with others.
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ) + certificate.public_bytes(serialization.Encoding.PEM)
+    try:
+        # O_EXCL: never over a file that is there.
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(pem)
+    except OSError as error:
+        raise SettingsError(f"cannot write a development certificate to {path}: {error.strerror}") from None
+    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+
+
+def client_options(host: str, cafile: str | None) -> IOpenSSLClientConnectionCreator:
+    """Give what verifies a server's certificate against its name and a trust root.
+
+    :param cafile: a PEM file of the authorities to trust; None: the system's.
+    :raises SettingsError: the file cannot be used.
+    """
+    if cafile is None:
+        return optionsForClientTLS(host)
+    roots = [Certificate(crypto.X509.from_cryptography(root)) for root in _load_certificates(cafile)]
+    return optionsForClientTLS(host, trustRootFromCertificates(roots))
+
+
+def _host_names() -> set[str]:
+    """Give this machine's own name, where a certificate can hold it."""
+    name = socket.gethostname()
+    return {name} if name.isascii() and 0 < len(name) < 64 else set()
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _load_certificates(path: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_read(path))
+    except ValueError:
+        raise SettingsError(f"there is no PEM certificate in {path}") from None
+
+
+def _load_key(path: str) -> PrivateKeyTypes:
+    try:
+        return serialization.load_pem_private_key(_read(path), password=None)
+    except TypeError:
+        raise SettingsError(f"the private key in {path} is encrypted; give one without a passphrase") from None
+    except ValueError:
+        raise SettingsError(f"there is no PEM private key in {path}") from None
+
+
+def _public_bytes(holder: PrivateKeyTypes | x509.Certificate) -> bytes:
+    return holder.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _warn_of_dates(certificate: x509.Certificate, path: str) -> None:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    if now > certificate.not_valid_after_utc:
+        log.warn("the certificate in {path} expired on {date}", path=path, date=certificate.not_valid_after_utc.date())
+    elif now < certificate.not_valid_before_utc:
+        log.warn("the certificate in {path} is not valid before {date}",
+                 path=path, date=certificate.not_valid_before_utc.date())  # fmt: skip
+
+
+def _warn_of_mode(path: str) -> None:
+    mode = os.stat(path).st_mode
+    if mode & 0o007:
+        log.warn("the private key {path} can be read by everyone on this machine: chmod 600 it", path=path)

@@ -1,0 +1,1 @@
+"""The document over HTTP: twisted.web resources, and the answers they give."""

@@ -1,0 +1,80 @@
+"""The admin site: health, readiness and status, for those who run livestate."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from twisted.web.http import Request
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET
+
+from livestate import __version__
+from livestate.poller import Poller
+from livestate.web.live import plain
+
+
+class JSONResource(Resource):
+    """Answers with what a function gives: a status and something to write as JSON."""
+
+    isLeaf = True
+
+    def __init__(self, content: Callable[[], tuple[int, Any]]) -> None:
+        super().__init__()
+        self._content = content
+
+    def render(self, request: Request) -> int:
+        """Answer."""
+        status, content = self._content()
+        body = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+        plain(status, body, b"application/json").write_to(request)
+        return NOT_DONE_YET
+
+
+def admin_resources(pollers: Sequence[Poller], now: Callable[[], float]) -> dict[bytes, IResource]:
+    """Give the admin site's resources by path.
+
+    - `/health`: 200 as long as the process answers at all.
+    - `/ready`: 200 while every document is fresh, else 503; the documents that are not are named.
+    - `/status`: what each document and source is doing.
+    """
+    started = now()
+
+    def health() -> tuple[int, Any]:
+        return 200, {"status": "ok"}
+
+    def ready() -> tuple[int, Any]:
+        stale = [poller.document.path for poller in pollers if not poller.fresh()]
+        return (503, {"status": "stale", "stale": stale}) if stale else (200, {"status": "ok"})
+
+    def status() -> tuple[int, Any]:
+        return 200, {
+            "version": __version__,
+            "uptime_seconds": round(now() - started, 3),
+            "documents": [_status_of(poller) for poller in pollers],
+        }
+
+    return {b"/health": JSONResource(health), b"/ready": JSONResource(ready), b"/status": JSONResource(status)}
+
+
+def _status_of(poller: Poller) -> dict[str, Any]:
+    document, tally, snapshot = poller.document, poller.tally, poller.document.snapshot
+    shown: dict[str, Any] = {
+        "path": document.path,
+        "source": str(poller.source),
+        "fresh": poller.fresh(),
+        "interval_seconds": poller.interval,
+        "fetches": tally.fetches,
+        "failures": tally.failures,
+        "refusals": document.refusals,
+        "changes": document.changes,
+        "trouble": tally.trouble,
+    }
+    if snapshot is not None:
+        shown["version"] = snapshot.version
+        shown["modified"] = snapshot.modified
+        shown["age_seconds"] = round(document.age(), 3)
+        shown["representations"] = {
+            coding: {"bytes": len(representation.body), "etag": representation.etag.decode("ascii")}
+            for coding, representation in snapshot.representations.items()
+        }
+    return shown

@@ -1,0 +1,38 @@
+"""The resource of a document: methods and fields of a request to one of the Responder's answers."""
+
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from livestate.web.responder import ALLOW, Responder
+from livestate.web.response import Response, problem
+
+
+class DocumentResource(Resource):
+    """Answers GET, HEAD and OPTIONS for one document."""
+
+    isLeaf = True
+
+    def __init__(self, responder: Responder) -> None:
+        super().__init__()
+        self.responder = responder
+
+    def render(self, request: Request) -> int:
+        """Answer."""
+        self._respond(request).write_to(request)
+        return NOT_DONE_YET
+
+    def _respond(self, request: Request) -> Response:
+        method = request.method
+        if method in (b"GET", b"HEAD"):
+            variant = self.responder.variant(field(request, b"Accept-Encoding"), field(request, b"Origin"))
+            return variant.answer(field(request, b"If-None-Match"))
+        if method == b"OPTIONS":
+            return self.responder.preflight(field(request, b"Origin"))
+        return problem(405, "A document can be read: GET, HEAD and OPTIONS.", (b"Allow", ALLOW))
+
+
+def field(request: Request, name: bytes) -> bytes | None:
+    """Give a request's field, its lines joined as one (RFC 9110 section 5.3), or None where there is none."""
+    lines = request.requestHeaders.getRawHeaders(name)
+    return None if lines is None else b", ".join(lines)

@@ -1,0 +1,188 @@
+"""What a document answers, worked out once and used for every client that asks alike.
+
+Theory of operation. All that the answer to a GET depends on is: the document's state, the content codings that the
+client accepts, its origin (where not all origins may read), and its validators. A Variant stands for one choice of the
+middle two; there are few, however many clients there are. It keeps its prepared answers until the state changes or the
+second does (`Date` and the age), when `renew` drops them all; they are made again when next asked for.
+
+Which representation a client is given: the best coding it accepts among those there are. Where it names in
+If-None-Match the entity tag of another acceptable one, that one is selected and the answer is 304: a reader who was
+sent the plain bytes while the compressed ones were being made is not sent the same document twice.
+"""
+
+from collections.abc import Callable
+from email.utils import formatdate
+
+from livestate.document import Document
+from livestate.negotiate import accepted_codings, allowed_origin, matches
+from livestate.snapshot import Representation, Snapshot
+from livestate.web.response import Fields, Response, problem
+
+#: Shared caches may answer from memory for a second, and for one more while they ask anew (RFC 5861), so that what a
+#: reader behind one sees is two seconds old at most; while livestate is away, for five minutes.
+CACHE_CONTROL = b"public, max-age=1, stale-while-revalidate=1, stale-if-error=300"
+
+#: Seconds that a browser may keep the answer to a preflight; the most that any takes is a day (Firefox).
+PREFLIGHT_AGE = b"86400"
+
+ALLOW = b"GET, HEAD, OPTIONS"
+
+
+class Variant:
+    """A document as it is given to all clients that accept the same codings and come from the same origin."""
+
+    __slots__ = ("_codings", "_full", "_not_modified", "_origin", "_responder")
+
+    def __init__(self, responder: "Responder", codings: tuple[str, ...], origin: bytes | None) -> None:
+        self._responder = responder
+        self._codings = codings
+        self._origin = origin
+        self._full: Response | None = None
+        self._not_modified: dict[bytes, Response] | None = None
+
+    def answer(self, if_none_match: bytes | None = None) -> Response:
+        """Answer a GET (or a HEAD, whose body is then left out)."""
+        if if_none_match is not None:
+            for etag, response in self.not_modified().items():
+                if matches(if_none_match, etag):
+                    return response
+        return self.full()
+
+    def full(self) -> Response:
+        """Give the answer for a client that has nothing."""
+        if self._full is None:
+            self._full = self._responder.full(self._codings, self._origin)
+        return self._full
+
+    def not_modified(self) -> dict[bytes, Response]:
+        """Give a 304 for each entity tag that is current for these clients, the preferred one first."""
+        if self._not_modified is None:
+            self._not_modified = self._responder.not_modified(self._codings, self._origin)
+        return self._not_modified
+
+    def renew(self) -> None:
+        """Forget the prepared answers."""
+        self._full = None
+        self._not_modified = None
+
+
+class Responder:
+    """Answers for one document."""
+
+    def __init__(
+        self, document: Document, cors_origins: tuple[str, ...], max_stale: float | None, now: Callable[[], float]
+    ) -> None:
+        """Answer for `document`.
+
+        :param cors_origins: who may read from a browser page: origins, or `*`.
+        :param max_stale: seconds since the last good fetch after which the document is not served any more.
+        :param now: gives the seconds since 1970.
+        """
+        self.document = document
+        self._origins = tuple(origin.encode("ascii") for origin in cors_origins)
+        self._max_stale = max_stale
+        self._now = now
+        self._variants: dict[tuple[tuple[str, ...], bytes | None], Variant] = {}
+        self._common: Fields = ((b"X-Content-Type-Options", b"nosniff"),)
+        self._vary = b"Accept-Encoding" if b"*" in self._origins else b"Accept-Encoding, Origin"
+        document.subscribe(lambda snapshot: self.renew())
+
+    def variant(self, accept_encoding: bytes | None, origin: bytes | None) -> Variant:
+        """Give the Variant for a request's Accept-Encoding and Origin fields.
+
+        There are at most 65 orders of codings times one more than there are allowed origins.
+        """
+        key = accepted_codings(accept_encoding), allowed_origin(origin, self._origins)
+        variant = self._variants.get(key)
+        if variant is None:
+            variant = self._variants[key] = Variant(self, *key)
+        return variant
+
+    def renew(self) -> None:
+        """Drop all prepared answers: the second or the document changed."""
+        for variant in self._variants.values():
+            variant.renew()
+
+    def preflight(self, origin: bytes | None) -> Response:
+        """Answer an OPTIONS request, be it a CORS preflight (the Fetch standard) or a plain one."""
+        fields = [(b"Allow", ALLOW), *self._cors(allowed_origin(origin, self._origins))]
+        fields += [
+            (b"Access-Control-Allow-Methods", ALLOW),
+            (b"Access-Control-Allow-Headers", b"*"),
+            (b"Access-Control-Max-Age", PREFLIGHT_AGE),
+        ]
+        if b"*" not in self._origins:
+            fields.append((b"Vary", b"Origin"))
+        return Response(204, (self._date(), *fields))
+
+    def full(self, codings: tuple[str, ...], origin: bytes | None) -> Response:
+        """Make the answer that carries the document, or says why there is none."""
+        snapshot = self._servable()
+        if snapshot is None:
+            return self._problem(503, self._why_not(), origin, (b"Retry-After", b"1"))
+        chosen = next((c for c in codings if c in snapshot.representations), None)
+        if chosen is None and not snapshot.complete:
+            why = "The content codings that this client accepts are being made."
+            return self._problem(503, why, origin, (b"Retry-After", b"1"))
+        if chosen is None:
+            there = ", ".join(snapshot.representations)
+            return self._problem(406, f"The content codings there are: {there}.", origin)
+        representation = snapshot.representations[chosen]
+        fields: list[tuple[bytes, bytes]] = [
+            self._date(),
+            (b"Content-Type", b"application/json"),
+            (b"Content-Length", b"%d" % len(representation.body)),
+            (b"Last-Modified", formatdate(snapshot.modified, usegmt=True).encode("ascii")),
+        ]
+        if chosen != "identity":
+            fields.append((b"Content-Encoding", chosen.encode("ascii")))
+        return Response(200, (*fields, *self._validated(representation, origin), *self._common), representation.body)
+
+    def not_modified(self, codings: tuple[str, ...], origin: bytes | None) -> dict[bytes, Response]:
+        """Make the 304 answers, by the entity tag that the client has.
+
+        They carry the fields that a cache updates its stored answer with (RFC 9110 section 15.4.5).
+        """
+        snapshot = self._servable()
+        if snapshot is None:
+            return {}
+        there = [snapshot.representations[c] for c in codings if c in snapshot.representations]
+        return {
+            representation.etag: Response(304, (self._date(), *self._validated(representation, origin)))
+            for representation in there
+        }
+
+    def _servable(self) -> Snapshot | None:
+        if self._max_stale is not None and self.document.age() > self._max_stale:
+            return None
+        return self.document.snapshot
+
+    def _why_not(self) -> str:
+        if self.document.snapshot is None:
+            return "There is no document yet; it is being asked for."
+        return "The document is too old to be served; a newer one is being asked for."
+
+    def _problem(self, status: int, detail: str, origin: bytes | None, *more: tuple[bytes, bytes]) -> Response:
+        return problem(status, detail, self._date(), *more, *self._cors(origin), (b"Vary", self._vary))
+
+    def _validated(self, representation: Representation, origin: bytes | None) -> Fields:
+        """Give the fields that a 200 and a 304 have in common."""
+        return (
+            (b"ETag", representation.etag),
+            (b"Cache-Control", CACHE_CONTROL),
+            (b"Vary", self._vary),
+            # Not `Age`: that is the time an answer spent in caches, and would use up max-age (RFC 9111 section 5.1).
+            (b"Livestate-Age", b"%d" % self.document.age()),
+            *self._cors(origin),
+        )
+
+    def _cors(self, origin: bytes | None) -> Fields:
+        if origin is None:
+            return ()
+        return (
+            (b"Access-Control-Allow-Origin", origin),
+            (b"Access-Control-Expose-Headers", b"ETag, Livestate-Age"),
+        )
+
+    def _date(self) -> tuple[bytes, bytes]:
+        return b"Date", formatdate(self._now(), usegmt=True).encode("ascii")

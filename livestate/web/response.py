@@ -1,0 +1,55 @@
+"""An answer as a value: status, fields and body, to be written by twisted.web or sent as one piece of bytes."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from twisted.web.http import RESPONSES
+from twisted.web.http import Request as HTTPRequest
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a client is sent.
+
+    The names in `fields` are written as twisted.web writes them (`ETag`, `Content-Type`): `write_to` and `wire` then
+    give the same bytes.
+    """
+
+    status: int
+    fields: Fields
+    body: bytes = b""
+
+    def write_to(self, request: HTTPRequest) -> None:
+        """Write this answer to a twisted.web request, without the body if it is a HEAD, and finish it."""
+        request.setResponseCode(self.status)
+        for name, value in self.fields:
+            request.responseHeaders.setRawHeaders(name, [value])
+        # HEAD: the fields of the GET's answer and no body (RFC 9110 section 9.3.2). An empty write sends the head.
+        request.write(b"" if request.method == b"HEAD" else self.body)
+        request.finish()
+
+    def wire(self) -> bytes:
+        """Give the whole answer as HTTP/1.1 on a connection that stays."""
+        head = b"".join(b"%b: %b\r\n" % field for field in self.fields)
+        return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (self.status, RESPONSES[self.status], head, self.body)
+
+
+def problem(status: int, detail: str, *more: tuple[bytes, bytes]) -> Response:
+    """Give an error's answer as a problem document (RFC 9457): the type is `about:blank`, the title the status's."""
+    content: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    body = msgspec.json.encode(content)
+    return Response(
+        status,
+        (
+            (b"Content-Type", b"application/problem+json"),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"Cache-Control", b"no-store"),
+            (b"X-Content-Type-Options", b"nosniff"),
+            *more,
+        ),
+        body,
+    )

