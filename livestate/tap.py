@@ -7,6 +7,7 @@ livestate installs its own.
 import os
 import sys
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ from livestate.web.document import DocumentResource
 from livestate.web.live import ReadyResource
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
+from livestate.web.sweep import Sweep
 
 
 class Options(usage.Options):
@@ -154,12 +156,12 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
     log_files.setServiceParent(service)
     pollers = []
     resources: dict[bytes, IResource] = {}
-    responders = []
+    responders: dict[bytes, Responder] = {}
     for wanted in settings.documents:
         document = Document(reactor, wanted.path, settings.max_size)
         responder = Responder(document, settings.cors_origins, wanted.max_stale, reactor.seconds)
-        responders.append(responder)
-        resources[wanted.path.encode("ascii")] = DocumentResource(responder)
+        path = wanted.path.encode("ascii")
+        responders[path], resources[path] = responder, DocumentResource(responder)
         if settings.state_dir is not None:
             SavedDocument(reactor, document, _folder(settings.state_dir)).setServiceParent(service)
         source = make_source(reactor, wanted.source, settings.max_size)
@@ -167,15 +169,16 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         poller.setServiceParent(service)
         pollers.append(poller)
     resources[b"/_live/ready"] = ReadyResource(pollers)
-    Ticker(reactor, [responder.renew for responder in responders]).setServiceParent(service)
+    Ticker(reactor, [responder.renew for responder in responders.values()]).setServiceParent(service)
 
-    public = LiveSite(resources, reactor)
+    public = LiveSite(resources, reactor, responders)
     if settings.access_log is not None:
         try:
             public.access_log = log_files.open(settings.access_log)
         except OSError as error:
             raise SettingsError(f"--access-log {settings.access_log}: {error.strerror}") from None
-    admin = LiveSite(admin_resources(pollers, reactor.seconds), reactor)
+    admin = LiveSite(admin_resources(pollers, public, reactor.seconds), reactor)
+    Sweep(reactor, lambda: chain(public.channels, admin.channels)).setServiceParent(service)
     listeners = [("--http", text, public) for text in settings.http]
     listeners += [("--https", text, public) for text in settings.https]
     if settings.admin is not None:

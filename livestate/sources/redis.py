@@ -9,7 +9,7 @@ and the next fetch makes a new one. txredisapi's own reconnecting factory is lef
 or SELECT fails, and its replies would shift by one after a fetch that was given up.
 """
 
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
@@ -59,6 +59,17 @@ class _Protocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is untyp
         self.transport.abortConnection()
 
 
+class _Factory(Factory[_Protocol]):
+    #: Twisted would log the start and the stop of it at each try.
+    noisy = False
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+
+    def buildProtocol(self, addr: object) -> _Protocol:
+        return _Protocol(self._max_size)
+
+
 @implementer(IStore)
 class RedisSource:
     """Fetches one key, and sets it."""
@@ -80,9 +91,7 @@ class RedisSource:
         self._password = unquote(parts.password or "")
         self._name = redacted(url)
         self._endpoint = _unix_endpoint(reactor, parts.path) if over_socket else _tcp_endpoint(reactor, url, query)
-        self._factory = Factory.forProtocol(_Protocol, max_size)
-        # Twisted would log the start and stop of it at each try.
-        self._factory.noisy = False
+        self._factory = _Factory(max_size)
         self._protocol: _Protocol | None = None
 
     def __str__(self) -> str:
@@ -126,7 +135,7 @@ class RedisSource:
 
     async def _connect(self) -> None:
         try:
-            self._protocol = await self._endpoint.connect(self._factory)
+            self._protocol = cast(_Protocol, await self._endpoint.connect(self._factory))
         except ConnectError as error:
             raise SourceError(reason_of(error)) from None
         except OSError as error:

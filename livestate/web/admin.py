@@ -11,6 +11,7 @@ from twisted.web.server import NOT_DONE_YET
 from livestate import __version__
 from livestate.poller import Poller
 from livestate.web.live import plain
+from livestate.web.site import LiveSite
 
 
 class JSONResource(Resource):
@@ -30,8 +31,10 @@ class JSONResource(Resource):
         return NOT_DONE_YET
 
 
-def admin_resources(pollers: Sequence[Poller], now: Callable[[], float]) -> dict[bytes, IResource]:
+def admin_resources(pollers: Sequence[Poller], public: LiveSite, now: Callable[[], float]) -> dict[bytes, IResource]:
     """Give the admin site's resources by path.
+
+    :param public: the site that serves the documents.
 
     - `/health`: 200 as long as the process answers at all.
     - `/ready`: 200 while every document is fresh, else 503; the documents that are not are named.
@@ -50,13 +53,15 @@ def admin_resources(pollers: Sequence[Poller], now: Callable[[], float]) -> dict
         return 200, {
             "version": __version__,
             "uptime_seconds": round(now() - started, 3),
-            "documents": [_status_of(poller) for poller in pollers],
+            "connections": len(public.channels),
+            "remembered_requests": len(public.memo),
+            "documents": [_status_of(poller, public) for poller in pollers],
         }
 
     return {b"/health": JSONResource(health), b"/ready": JSONResource(ready), b"/status": JSONResource(status)}
 
 
-def _status_of(poller: Poller) -> dict[str, Any]:
+def _status_of(poller: Poller, public: LiveSite) -> dict[str, Any]:
     document, tally, snapshot = poller.document, poller.tally, poller.document.snapshot
     shown: dict[str, Any] = {
         "path": document.path,
@@ -68,6 +73,7 @@ def _status_of(poller: Poller) -> dict[str, Any]:
         "refusals": document.refusals,
         "changes": document.changes,
         "trouble": tally.trouble,
+        "answers": public.responders[document.path.encode("ascii")].tally,
     }
     if snapshot is not None:
         shown["version"] = snapshot.version

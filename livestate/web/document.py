@@ -4,6 +4,7 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
+from livestate.web.request import field
 from livestate.web.responder import ALLOW, Responder
 from livestate.web.response import Response, problem
 
@@ -30,9 +31,3 @@ class DocumentResource(Resource):
         if method == b"OPTIONS":
             return self.responder.preflight(field(request, b"Origin"))
         return problem(405, "A document can be read: GET, HEAD and OPTIONS.", (b"Allow", ALLOW))
-
-
-def field(request: Request, name: bytes) -> bytes | None:
-    """Give a request's field, its lines joined as one (RFC 9110 section 5.3), or None where there is none."""
-    lines = request.requestHeaders.getRawHeaders(name)
-    return None if lines is None else b", ".join(lines)

@@ -10,6 +10,7 @@ If-None-Match the entity tag of another acceptable one, that one is selected and
 sent the plain bytes while the compressed ones were being made is not sent the same document twice.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from email.utils import formatdate
 
@@ -31,7 +32,17 @@ ALLOW = b"GET, HEAD, OPTIONS"
 class Variant:
     """A document as it is given to all clients that accept the same codings and come from the same origin."""
 
-    __slots__ = ("_codings", "_full", "_not_modified", "_origin", "_responder")
+    __slots__ = (
+        "_codings",
+        "_full",
+        "_not_modified",
+        "_origin",
+        "_responder",
+        "given",
+        "given_not_modified",
+        "wire",
+        "wires_not_modified",
+    )
 
     def __init__(self, responder: "Responder", codings: tuple[str, ...], origin: bytes | None) -> None:
         self._responder = responder
@@ -39,14 +50,23 @@ class Variant:
         self._origin = origin
         self._full: Response | None = None
         self._not_modified: dict[bytes, Response] | None = None
+        #: The answers as bytes to send; None and empty until they are prepared.
+        self.wire: bytes | None = None
+        self.wires_not_modified: dict[bytes, bytes] = {}
+        #: How often each kind was given since the last `renew`.
+        self.given = 0
+        self.given_not_modified = 0
 
     def answer(self, if_none_match: bytes | None = None) -> Response:
-        """Answer a GET (or a HEAD, whose body is then left out)."""
+        """Answer a GET (or a HEAD, whose body is then left out), and count it."""
         if if_none_match is not None:
             for etag, response in self.not_modified().items():
                 if matches(if_none_match, etag):
+                    self.given_not_modified += 1
                     return response
-        return self.full()
+        response = self.full()
+        self.given += 1
+        return response
 
     def full(self) -> Response:
         """Give the answer for a client that has nothing."""
@@ -60,10 +80,29 @@ class Variant:
             self._not_modified = self._responder.not_modified(self._codings, self._origin)
         return self._not_modified
 
+    def prepare(self) -> bytes:
+        """Make `wire`, and give it."""
+        self.wire = self.full().wire()
+        return self.wire
+
+    def prepare_not_modified(self) -> dict[bytes, bytes]:
+        """Make `wires_not_modified`, and give them."""
+        self.wires_not_modified = {etag: response.wire() for etag, response in self.not_modified().items()}
+        return self.wires_not_modified
+
     def renew(self) -> None:
-        """Forget the prepared answers."""
+        """Forget the prepared answers, and hand over the counts."""
+        tally = self._responder.tally
+        if self._full is not None and self.given:
+            tally[self._full.label] += self.given
+            self.given = 0
+        if self.given_not_modified:
+            tally["304"] += self.given_not_modified
+            self.given_not_modified = 0
         self._full = None
         self._not_modified = None
+        self.wire = None
+        self.wires_not_modified = {}
 
 
 class Responder:
@@ -82,6 +121,9 @@ class Responder:
         self._origins = tuple(origin.encode("ascii") for origin in cors_origins)
         self._max_stale = max_stale
         self._now = now
+        #: How many answers of each kind were given until the last `renew`: "304", the other statuses, and for a 200
+        #: the content coding.
+        self.tally: Counter[str] = Counter()
         self._variants: dict[tuple[tuple[str, ...], bytes | None], Variant] = {}
         self._common: Fields = ((b"X-Content-Type-Options", b"nosniff"),)
         self._vary = b"Accept-Encoding" if b"*" in self._origins else b"Accept-Encoding, Origin"

@@ -23,6 +23,13 @@ class Response:
     fields: Fields
     body: bytes = b""
 
+    @property
+    def label(self) -> str:
+        """What kind of answer this is, for counting: the content coding of a 200, and else the status."""
+        return (
+            dict(self.fields).get(b"Content-Encoding", b"identity").decode() if self.status == 200 else str(self.status)
+        )
+
     def write_to(self, request: HTTPRequest) -> None:
         """Write this answer to a twisted.web request, without the body if it is a HEAD, and finish it."""
         request.setResponseCode(self.status)

@@ -1,32 +1,20 @@
-"""The public site: which path is what, and what every answer has in common."""
+"""The public site: which path is what, and what all its connections share."""
 
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import NOT_DONE_YET, Site
 
 from livestate.logs import LogFile
+from livestate.web.accesslog import line_of_plain, line_of_request
+from livestate.web.channel import LiveChannel
+from livestate.web.plain import Memo
+from livestate.web.request import LiveRequest
+from livestate.web.responder import Responder
 from livestate.web.response import Response, problem
-
-
-class LiveRequest(Request):
-    """A request whose body is read past, and whose answer does not name the software."""
-
-    def gotLength(self, length: int | None) -> None:
-        """Make no room for a body: none is asked for here, and a large one must cost no memory."""
-        self.content = BytesIO()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """Let go of a piece of the body."""
-
-    def setHeader(self, name: Any, value: Any) -> None:
-        """Set a field of the answer; but not Server, which twisted.web fills with its version."""
-        if name != b"Server":
-            super().setHeader(name, value)
 
 
 class Fixed(Resource):
@@ -50,15 +38,28 @@ class LiveSite(Site):
     requestFactory = LiveRequest
     #: Whether Twisted logs that it starts and stops this factory.
     noisy = False
-    #: Lines of the access log go here, in the combined format, where one is wanted.
+    #: Lines of the access log go here, where one is wanted.
     access_log: LogFile | None = None
 
-    def __init__(self, resources: Mapping[bytes, IResource], reactor: Any) -> None:
-        """:param resources: what is served, by exact path."""
-        # 60 s of silence end a connection: twice the second that readers usually wait is far too little for those
-        # who poll slowly, and each idle connection costs 3 KB.
-        super().__init__(Resource(), reactor=reactor, timeout=60, parsePOSTFormSubmission=False)
+    def __init__(
+        self, resources: Mapping[bytes, IResource], reactor: Any, responders: Mapping[bytes, Responder] | None = None
+    ) -> None:
+        """Make a site.
+
+        :param resources: what is served, by exact path.
+        :param responders: the documents among them, by path, to be answered the short way; none: all goes through
+            twisted.web.
+        """
+        super().__init__(Resource(), reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
         self._resources = resources
+        self.responders = responders or {}
+        self.memo = Memo()
+        #: The open connections.
+        self.channels: set[LiveChannel] = set()
+
+    def buildProtocol(self, addr: Any) -> LiveChannel:  # type: ignore[override]  # not in twisted.web's wrapper
+        """Give a new connection its channel."""
+        return LiveChannel(self)
 
     def getResourceFor(self, request: HTTPRequest) -> IResource:
         """Find what answers `request`.
@@ -80,7 +81,14 @@ class LiveSite(Site):
     def log(self, request: HTTPRequest) -> None:
         """Write one line to the access log, if there is one."""
         if self.access_log is not None:
-            self.access_log.write(self._logFormatter(self._logDateTime, request) + "\n")
+            self.access_log.write(line_of_request(request, self._logDateTime or "-"))
+
+    def log_plain(self, transport: Any, response: Response, data: bytes) -> None:
+        """Write one line to the access log for a plain request that was answered the short way."""
+        if self.access_log is not None:
+            self.access_log.write(
+                line_of_plain(transport.getPeer(), self._logDateTime or "-", data, response.status, len(response.body))
+            )
 
 
 def path_of(target: bytes) -> bytes:

@@ -1,0 +1,192 @@
+"""One reader's connection: twisted.web's HTTP channel with a short cut through it.
+
+Theory of operation. What arrives is cut where a request's head ends, and each piece goes one of two ways:
+
+- The short cut, where the channel stands between two requests and the piece is a plain request (`livestate.web.plain`):
+  the answer is made already, and is written. Nothing of twisted.web is touched.
+- twisted.web's own parser, for everything else. It does not mind where its input is cut.
+
+`_fast` says that the channel stands between two requests: nothing is held of an unfinished one, and none is being
+answered. It is looked at after each time that the parser was used.
+
+A reader who does not read: the transport, when too much waits in it, calls `pauseProducing`, and no further request is
+begun until `resumeProducing`: what is held for one reader is the transport's bound, one answer, and one read.
+
+Timeouts cost nothing per request. Each request sets `quiet` to zero; the site's sweep counts it up for all channels
+every few seconds, and one who has been quiet for too long is let go (`Sweep`). `unfinished` is counted the same way
+while a request is arriving, and is not set back by more bytes of it: dripping them in holds no connection open.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.web.http import HTTPChannel
+from twisted.web.http import Request as HTTPRequest
+
+from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
+from livestate.web.request import LiveRequest
+from livestate.web.responder import Variant
+
+if TYPE_CHECKING:
+    from livestate.web.site import LiveSite
+
+#: As browsers write it; in another spelling, a request is plain too, but not remembered.
+_VALIDATOR = b"\r\nIf-None-Match: "
+_SKIP = len(_VALIDATOR)
+_END = b"\r\n\r\n"
+
+
+class LiveChannel(HTTPChannel):
+    """Serves one connection."""
+
+    #: Sweeps since the last request, and sweeps since an unfinished one began (None: there is none).
+    quiet = 0
+    unfinished: int | None = None
+    #: twisted.web's timer, made anew with each piece of data, is not used.
+    timeOut = None
+    requestFactory = LiveRequest
+
+    _fast = True
+    _held = b""
+    _last = 0
+    _unsent: tuple[int, int] | None = None
+
+    def __init__(self, site: "LiveSite") -> None:
+        super().__init__()
+        self.site = site
+        self.factory = site
+        self._find = site.memo.get
+
+    def connectionMade(self) -> None:
+        """Begin."""
+        self.site.channels.add(self)
+        super().connectionMade()
+
+    def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # of no default, as in twisted.web
+        """End."""
+        self.site.channels.discard(self)
+        self._held = b""
+        super().connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what arrived: mostly one plain request, whole."""
+        if self._fast:
+            start = data.find(_VALIDATOR)
+            if start < 0:
+                variant = self._find(data)
+                validator = None
+            else:
+                end = data.find(b"\r\n", start + _SKIP)
+                variant = self._find(data[:start] + data[end:]) if data.endswith(_END) else None
+                validator = data[start + _SKIP : end]
+            if variant is not None and self._give(variant, validator, data):
+                return
+        self._take(data)
+
+    def _give(self, variant: Variant, validator: bytes | None, data: bytes) -> bool:
+        """Send one answer; tells whether it could, without which nothing is sent.
+
+        :param validator: the If-None-Match of a plain request: with anything but a single entity tag it is not plain.
+        """
+        transport: Any = self.transport
+        wire = None
+        if validator is not None:
+            wire = (variant.wires_not_modified or variant.prepare_not_modified()).get(validator)
+            if wire is None and not SINGLE_ETAG.fullmatch(validator):
+                return False
+        self.quiet = 0
+        if wire is None:
+            variant.given += 1
+            transport.write(variant.wire or variant.prepare())
+        else:
+            variant.given_not_modified += 1
+            transport.write(wire)
+        site = self.site
+        if site.access_log is not None:
+            site.log_plain(
+                transport, variant.full() if wire is None else variant.not_modified()[validator or b""], data
+            )
+        return True
+
+    def _take(self, data: bytes) -> None:
+        """Go through `data` a request at a time, each on the way that it fits."""
+        transport: Any = self.transport
+        start = 0
+        while start < len(data) and not transport.disconnecting:
+            if self._waitingForTransport and not self._handlingRequest:
+                self._held += data[start:]
+                return
+            end = data.find(_END, start)
+            end = len(data) if end < 0 else end + len(_END)
+            piece = data[start:end]
+            start = end
+            if not (self._fast and len(piece) <= LONGEST and self._answer(piece)):
+                super().dataReceived(piece)
+                self._settle()
+
+    def _answer(self, piece: bytes) -> bool:
+        """Answer a plain request; tells whether it was one."""
+        understood = understand(self.site.responders, piece)
+        if understood is None:
+            return False
+        variant, validator = understood
+        self._give(variant, validator, piece)
+        start = piece.find(_VALIDATOR)
+        if (start < 0) == (validator is None):
+            key = piece if start < 0 else piece[:start] + piece[piece.find(b"\r\n", start + _SKIP) :]
+            mark = hash(key)
+            if mark == self._last:
+                self.site.memo.remember(key, variant)
+            self._last = mark
+        return True
+
+    def overdue(self, quiet: int, unfinished: int) -> bool:
+        """Tell whether this connection has been quiet, or a request on it unfinished, for so many sweeps.
+
+        It is not while an answer is being made, nor while the reader takes what is being sent, however slowly.
+        """
+        if self._handlingRequest and not self._waitingForTransport:
+            return False
+        if self.unfinished is not None and self.unfinished >= unfinished:
+            return True
+        if self.quiet >= quiet - 1:
+            # A TLS transport of stock Twisted is wrapped around the one with the buffer.
+            transport: Any = getattr(self.transport, "transport", self.transport)
+            unsent = (len(getattr(transport, "dataBuffer", b"")), getattr(transport, "offset", 0))
+            if unsent != self._unsent:
+                self._unsent = unsent
+                self.quiet = quiet - 1
+        return self.quiet >= quiet
+
+    def abortConnection(self) -> None:
+        """End the connection now, whatever is still to be sent."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def _settle(self) -> None:
+        """See where the parser stands: between two requests, or within one."""
+        # Most are twisted.web's and LineReceiver's own state: a request begun, an answer being made, a part of a line,
+        # a reader who does not read, and an empty line before a request (of which only one may be).
+        self._fast = not (self.requests or self._handlingRequest or self._buffer or self._HTTPChannel__first_line != 1)
+        if self._fast or self._handlingRequest:
+            self.unfinished = None
+            self.quiet = 0
+        elif self.unfinished is None:
+            self.unfinished = 0
+
+    def requestDone(self, request: HTTPRequest) -> None:
+        """Go on after an answer."""
+        super().requestDone(request)
+        self._settle()
+
+    def pauseProducing(self) -> None:
+        """Begin no further request: too much waits to be sent."""
+        super().pauseProducing()
+        self._fast = False
+
+    def resumeProducing(self) -> None:
+        """Go on after the reader has read."""
+        super().resumeProducing()
+        self._settle()
+        held, self._held = self._held, b""
+        if held:
+            self._take(held)
