@@ -208,7 +208,7 @@ class MemoTests(SynchronousTestCase):
         self.assertIsNotNone(plain.understand(PAIR.site.responders, request(*fields)))
         understood = plain.understand(PAIR.site.responders, request(*fields, b'If-None-Match: "x"'))
         assert understood is not None
-        self.assertEqual(understood[1], b'"x"')
+        self.assertEqual(understood.validator, b'"x"')
 
     def test_only_what_comes_again(self) -> None:
         """Requests that do not come twice in a row on one connection are not remembered."""

@@ -82,7 +82,7 @@ class LiveChannel(HTTPChannel):
                 return
         self._take(data)
 
-    def _give(self, variant: Variant, validator: bytes | None, data: bytes) -> bool:
+    def _give(self, variant: Variant, validator: bytes | None, data: bytes, last: bool = False) -> bool:
         """Send one answer; tells whether it could, without which nothing is sent.
 
         :param validator: the If-None-Match of a plain request: with anything but a single entity tag it is not plain.
@@ -128,8 +128,12 @@ class LiveChannel(HTTPChannel):
         understood = understand(self.site.responders, piece)
         if understood is None:
             return False
-        variant, validator = understood
-        self._give(variant, validator, piece)
+        variant, validator, last = understood
+        self._give(variant, validator, piece, last)
+        if last:
+            self._fast = self.persistent = False
+            self.loseConnection()
+            return True
         start = piece.find(_VALIDATOR)
         if (start < 0) == (validator is None):
             key = piece if start < 0 else piece[:start] + piece[piece.find(b"\r\n", start + _SKIP) :]
@@ -166,7 +170,7 @@ class LiveChannel(HTTPChannel):
         """See where the parser stands: between two requests, or within one."""
         # Most are twisted.web's and LineReceiver's own state: a request begun, an answer being made, a part of a line,
         # a reader who does not read, and an empty line before a request (of which only one may be).
-        self._fast = not (self.requests or self._handlingRequest or self._buffer or self._HTTPChannel__first_line != 1)
+        self._fast = not (self.requests or self._handlingRequest or self._buffer or self._HTTPChannel__first_line != 1)  # type: ignore[attr-defined]
         if self._fast or self._handlingRequest:
             self.unfinished = None
             self.quiet = 0

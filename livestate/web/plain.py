@@ -17,6 +17,7 @@ then it is emptied, and each honest reader's next two requests take the way of t
 
 import re
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from livestate.web.responder import Responder, Variant
 
@@ -51,7 +52,15 @@ SINGLE_ETAG = re.compile(rb'"[\x21\x23-\x7e\x80-\xff]*"')
 #: Fields with which a request is not plain any more, whatever their value.
 _UNUSUAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"prefer"})
 
-Understood = tuple[Variant, bytes | None]
+
+class Understood(NamedTuple):
+    """What a plain request asks for."""
+
+    variant: Variant
+    #: The one entity tag of its If-None-Match.
+    validator: bytes | None
+    #: Whether the connection is to be closed behind the answer.
+    last: bool
 
 
 def understand(responders: Mapping[bytes, Responder], data: bytes) -> Understood | None:
@@ -59,8 +68,7 @@ def understand(responders: Mapping[bytes, Responder], data: bytes) -> Understood
 
     :param responders: the documents by path.
     :param data: what came, beginning where a request begins.
-    :returns: the Variant that answers it, and its If-None-Match, a single entity tag, if it has one; None where the
-        request is not plain, or is none yet, or is more than one.
+    :returns: None where the request is not plain, or is none yet, or is more than one.
     """
     head = _HEAD.fullmatch(data)
     responder = responders.get(head[1]) if head is not None else None
@@ -73,12 +81,14 @@ def understand(responders: Mapping[bytes, Responder], data: bytes) -> Understood
         if name in fields or name in _UNUSUAL:
             return None
         fields[name] = value.rstrip(b" \t")
-    if b"host" not in fields or fields.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+    connection = fields.get(b"connection", b"keep-alive").lower()
+    if b"host" not in fields or connection not in (b"keep-alive", b"close"):
         return None
     validator = fields.get(b"if-none-match")
     if validator is not None and not SINGLE_ETAG.fullmatch(validator):
         return None
-    return responder.variant(fields.get(b"accept-encoding"), fields.get(b"origin")), validator
+    variant = responder.variant(fields.get(b"accept-encoding"), fields.get(b"origin"))
+    return Understood(variant, validator, connection == b"close")
 
 
 class Memo:

@@ -45,6 +45,12 @@ class Response:
         return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (self.status, RESPONSES[self.status], head, self.body)
 
 
+def closing(wire: bytes) -> bytes:
+    """Give an answer's bytes with `Connection: close` put in, where twisted.web puts it: first."""
+    status_line, _, rest = wire.partition(b"\r\n")
+    return b"%b\r\nConnection: close\r\n%b" % (status_line, rest)
+
+
 def problem(status: int, detail: str, *more: tuple[bytes, bytes]) -> Response:
     """Give an error's answer as a problem document (RFC 9457): the type is `about:blank`, the title the status's."""
     content: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
