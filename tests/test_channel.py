@@ -64,7 +64,12 @@ class Pair:
 
     def slow(self) -> tuple[Any, PausableTransport]:
         channel: Any = HTTPChannel()
-        channel.requestFactory, channel.site, channel.factory, channel.timeOut = LiveRequest, self.slow_site, None, None
+        channel.requestFactory, channel.site, channel.factory, channel.timeOut = (
+            LiveRequest,
+            self.slow_site,
+            self.slow_site,
+            None,
+        )
         transport = PausableTransport()
         channel.makeConnection(transport)
         return channel, transport
@@ -110,7 +115,17 @@ value = st.one_of(
     etag,
     st.binary(max_size=8),
 )  # fmt: skip
-header = st.builds(lambda n, s, v: n + s + v, name, st.sampled_from([b": ", b":", b":  ", b" :", b"\t:", b""]), value)
+sensible = st.sampled_from(
+    [
+        b"Connection: close", b"connection: Close", b"Connection: keep-alive", b"Connection: keep-alive, close",
+        b"Accept-Encoding: gzip", b"accept-encoding: br;q=0.2, zstd", b"Accept-Encoding: identity;q=0",
+        b"Origin: https://a.example", b"origin:https://c.example", b"Content-Length: 5", b"Content-Length: 0",
+        b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Prefer: wait=3", b"Upgrade: h2c", b"Cookie: a=b",
+        *(b"If-None-Match: " + tag for tag in PAIR.etags), b'if-none-match: "x"', b"If-None-Match:  *",
+    ]
+)  # fmt: skip
+odd = st.builds(lambda n, s, v: n + s + v, name, st.sampled_from([b": ", b":", b":  ", b" :", b"\t:", b""]), value)
+header = st.one_of(sensible, sensible, odd)
 line_end = st.sampled_from([b"\r\n"] * 30 + [b"\n", b"\r", b"\r\n "])
 first_line = st.one_of(
     st.just(b"GET / HTTP/1.1"),

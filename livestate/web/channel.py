@@ -25,6 +25,7 @@ from twisted.web.http import Request as HTTPRequest
 from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
 from livestate.web.request import LiveRequest
 from livestate.web.responder import Variant
+from livestate.web.response import closing
 
 if TYPE_CHECKING:
     from livestate.web.site import LiveSite
@@ -49,6 +50,8 @@ class LiveChannel(HTTPChannel):
     _held = b""
     _last = 0
     _unsent: tuple[int, int] | None = None
+
+    transport: Any
 
     def __init__(self, site: "LiveSite") -> None:
         super().__init__()
@@ -86,32 +89,30 @@ class LiveChannel(HTTPChannel):
         """Send one answer; tells whether it could, without which nothing is sent.
 
         :param validator: the If-None-Match of a plain request: with anything but a single entity tag it is not plain.
+        :param data: the request.
+        :param last: whether the connection is to be closed behind the answer.
         """
-        transport: Any = self.transport
-        wire = None
-        if validator is not None:
-            wire = (variant.wires_not_modified or variant.prepare_not_modified()).get(validator)
-            if wire is None and not SINGLE_ETAG.fullmatch(validator):
+        if validator is None:
+            wire = variant.wire or variant.prepare()
+            variant.given += 1
+        else:
+            not_modified = (variant.wires_not_modified or variant.prepare_not_modified()).get(validator)
+            if not_modified is not None:
+                wire = not_modified
+                variant.given_not_modified += 1
+            elif SINGLE_ETAG.fullmatch(validator):
+                wire = variant.wire or variant.prepare()
+                variant.given += 1
+            else:
                 return False
         self.quiet = 0
-        if wire is None:
-            variant.given += 1
-            transport.write(variant.wire or variant.prepare())
-        else:
-            variant.given_not_modified += 1
-            transport.write(wire)
-        site = self.site
-        if site.access_log is not None:
-            site.log_plain(
-                transport, variant.full() if wire is None else variant.not_modified()[validator or b""], data
-            )
+        self.transport.write(closing(wire) if last else wire)
         return True
 
     def _take(self, data: bytes) -> None:
         """Go through `data` a request at a time, each on the way that it fits."""
-        transport: Any = self.transport
         start = 0
-        while start < len(data) and not transport.disconnecting:
+        while start < len(data) and not self.transport.disconnecting:
             if self._waitingForTransport and not self._handlingRequest:
                 self._held += data[start:]
                 return
@@ -163,8 +164,7 @@ class LiveChannel(HTTPChannel):
 
     def abortConnection(self) -> None:
         """End the connection now, whatever is still to be sent."""
-        transport: Any = self.transport
-        transport.abortConnection()
+        self.transport.abortConnection()
 
     def _settle(self) -> None:
         """See where the parser stands: between two requests, or within one."""
@@ -194,3 +194,14 @@ class LiveChannel(HTTPChannel):
         held, self._held = self._held, b""
         if held:
             self._take(held)
+
+
+class LoggedChannel(LiveChannel):
+    """Serves one connection, and has the answers of the short way logged (the others log themselves)."""
+
+    def _give(self, variant: Variant, validator: bytes | None, data: bytes, last: bool = False) -> bool:
+        given = super()._give(variant, validator, data, last)
+        if given:
+            not_modified = variant.not_modified().get(validator) if validator is not None else None
+            self.site.log_plain(self.transport.getPeer(), data, not_modified or variant.full())
+        return given

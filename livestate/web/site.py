@@ -10,7 +10,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 
 from livestate.logs import LogFile
 from livestate.web.accesslog import line_of_plain, line_of_request
-from livestate.web.channel import LiveChannel
+from livestate.web.channel import LiveChannel, LoggedChannel
 from livestate.web.plain import Memo
 from livestate.web.request import LiveRequest
 from livestate.web.responder import Responder
@@ -59,7 +59,7 @@ class LiveSite(Site):
 
     def buildProtocol(self, addr: Any) -> LiveChannel:  # type: ignore[override]  # not in twisted.web's wrapper
         """Give a new connection its channel."""
-        return LiveChannel(self)
+        return LiveChannel(self) if self.access_log is None else LoggedChannel(self)
 
     def getResourceFor(self, request: HTTPRequest) -> IResource:
         """Find what answers `request`.
@@ -83,12 +83,11 @@ class LiveSite(Site):
         if self.access_log is not None:
             self.access_log.write(line_of_request(request, self._logDateTime or "-"))
 
-    def log_plain(self, transport: Any, response: Response, data: bytes) -> None:
-        """Write one line to the access log for a plain request that was answered the short way."""
+    def log_plain(self, peer: Any, data: bytes, response: Response) -> None:
+        """Write one line to the access log for the plain request `data`, answered the short way."""
         if self.access_log is not None:
-            self.access_log.write(
-                line_of_plain(transport.getPeer(), self._logDateTime or "-", data, response.status, len(response.body))
-            )
+            when = self._logDateTime or "-"
+            self.access_log.write(line_of_plain(peer, when, data, response.status, len(response.body)))
 
 
 def path_of(target: bytes) -> bytes:

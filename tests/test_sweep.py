@@ -1,0 +1,76 @@
+"""Connections that are quiet, unfinished or stuck are ended, without a timer of their own."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.web.channel import LiveChannel
+from livestate.web.sweep import BEAT, LINGERING, QUIET, UNFINISHED, Sweep
+from tests.test_channel import Pair, PausableTransport, request
+
+
+class SweepTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.pair = Pair()
+        self.sweep = Sweep(self.pair.clock, lambda: self.pair.site.channels)
+        self.sweep.startService()
+        self.addCleanup(self.sweep.stopService)
+        self.channel, self.transport = self.connect()
+
+    def connect(self) -> tuple[LiveChannel, PausableTransport]:
+        return self.pair.fast()
+
+    def wait(self, looks: int) -> None:
+        self.pair.clock.pump([BEAT] * looks)
+
+    def test_quiet(self) -> None:
+        """A connection without a request for a minute is closed, and not before."""
+        self.wait(QUIET - 1)
+        self.assertFalse(self.transport.disconnecting)
+        self.wait(1)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_polling(self) -> None:
+        """A connection with a request now and then stays, on either way."""
+        for target in (b"/", b"/nothing") * 20:
+            self.channel.dataReceived(request(target=target))
+            self.wait(QUIET - 2)
+        self.assertFalse(self.transport.disconnecting)
+
+    def test_dripping(self) -> None:
+        """A request that comes in byte by byte has its time, however lively it drips."""
+        for byte in request(b"X: " + b"x" * 1000)[:UNFINISHED]:
+            self.assertFalse(self.transport.disconnecting)
+            self.channel.dataReceived(bytes([byte]))
+            self.wait(1)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_split_requests(self) -> None:
+        """Requests that come in two pieces each do not add up to an unfinished one."""
+        for _ in range(5 * UNFINISHED):
+            self.channel.dataReceived(request()[:9])
+            self.channel.dataReceived(request()[9:])
+            self.wait(1)
+        self.assertFalse(self.transport.disconnecting)
+
+    def test_slow_reader(self) -> None:
+        """A reader who takes what is sent, however slowly, is kept; one who takes nothing is not."""
+        self.transport.dataBuffer = b"x" * 1000  # type: ignore[attr-defined]  # as real transports have them
+        for offset in range(0, 40):
+            self.transport.offset = offset  # type: ignore[attr-defined]
+            self.wait(1)
+        self.assertFalse(self.transport.disconnecting)
+        self.wait(2)
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_lingering(self) -> None:
+        """A connection that was ended, and stays for what its reader does not take, is cut off."""
+        self.wait(QUIET + LINGERING - 1)
+        self.assertFalse(self.transport.aborted)
+        self.wait(1)
+        self.assertTrue(self.transport.aborted)
+
+    def test_gone(self) -> None:
+        """A connection that is lost is looked at no more."""
+        self.channel.connectionLost(None)
+        self.assertEqual(self.pair.site.channels, set())
+        self.wait(QUIET)
+        self.assertFalse(self.transport.disconnecting)
