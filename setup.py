@@ -8,7 +8,7 @@ version = next(
     for line in (here / "livestate/__init__.py").read_text().splitlines()
     if line.startswith("__version__")
 )
-mongodb = ["txmongo>=26.0"]
+mongodb = ["pymongo>=4.10"]
 test = [
     *mongodb,
     "httplint>=2026.1",

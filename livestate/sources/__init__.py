@@ -5,13 +5,27 @@ is not installed is missed only by those who ask for it, and none (some import t
 before the reactor is chosen.
 """
 
-from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+import re
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, unquote
 
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferTimeout
+from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
 from livestate.errors import SettingsError
 from livestate.interfaces import ISource
+
+T = TypeVar("T")
+
+#: A part of a query whose name says that its value is secret.
+_SECRET = re.compile(r"([?&][^=&#]*(?:pass|pwd|secret|token|api_?key|signature)[^=&#]*=)[^&#]*", re.IGNORECASE)
+
+#: Seconds until a host's next address is tried beside the first. Twisted notices only then that the first one refused:
+#: its 0.3 s is more than a fetch may take at short intervals, and stores are near.
+ATTEMPT_DELAY = 0.02
 
 #: Scheme of a source URL -> dotted name of what makes the source from it.
 SCHEMES = {
@@ -47,19 +61,62 @@ def make_source(reactor: Any, url: str, max_size: int) -> ISource:
         source: ISource = factory(reactor, url, max_size)
     except SettingsError as error:
         raise SettingsError(f"--source {redacted(url)}: {error}") from None
+    except ValueError as error:  # urlsplit's, of brackets that do not match
+        raise SettingsError(f"--source {redacted(url)}: {error}") from None
     return source
 
 
+def within(seconds: float, asking: Coroutine[Any, Any, T], clock: Any) -> Deferred[T]:
+    """Run something for at most `seconds`, then call it off.
+
+    Not `Deferred.addTimeout`: what is called off may say so in an exception of its own (a connection attempt:
+    ConnectingCancelledError; an HTTP request: ResponseNeverReceived), and that is a timeout here too.
+
+    :raises twisted.internet.defer.TimeoutError: the time was over.
+    """
+    deferred = Deferred.fromCoroutine(asking)
+    over = False
+
+    def end() -> None:
+        nonlocal over
+        over = True
+        deferred.cancel()
+
+    timer = clock.callLater(seconds, end)
+
+    def ended(result: T | Failure) -> T | Failure:
+        if timer.active():
+            timer.cancel()
+        if over and isinstance(result, Failure):
+            raise DeferTimeout
+        return result
+
+    return deferred.addBoth(ended)
+
+
 def redacted(url: str) -> str:
-    """Give `url` as it may be shown: the password, and in a query anything named like one, replaced by stars."""
+    """Give `url` as it may be shown: with stars for the password, and for what looks like one in the query.
+
+    A password with a `/`, `?` or `#` in it that should have been escaped is hidden too: everything up to the last @.
+    """
+    scheme, separator, rest = url.partition("://")
+    authority, at, tail = rest.rpartition("@")
+    user, colon, _ = authority.partition(":")
+    shown = f"{scheme}://{user}:***@{tail}" if separator and at and colon else url
+    return _SECRET.sub(r"\1***", shown)
+
+
+def port_of(parts: SplitResult) -> int | None:
+    """Give a URL's port, None where it names none.
+
+    :raises SettingsError: it is no port number. What stands there is not shown: it may be part of a password.
+    """
     try:
-        parts = urlsplit(url)
-        if parts.password is None:
-            return url
-        host = parts.netloc.rpartition("@")[2]
-        return parts._replace(netloc=f"{parts.username or ''}:***@{host}").geturl()
+        return parts.port
     except ValueError:
-        return url.partition(":")[0] + ":…"
+        raise SettingsError(
+            "the port is a number from 0 to 65535; in a password, each of / ? # @ : is percent-encoded"
+        ) from None
 
 
 def query_of(parts: SplitResult, allowed: frozenset[str]) -> dict[str, str]:

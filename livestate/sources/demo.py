@@ -44,7 +44,7 @@ class DemoSource:
         :raises SettingsError: the seed is not a number.
         """
         seed = query_of(urlsplit(url), frozenset({"seed"})).get("seed", "1")
-        if not seed.isdigit():
+        if not seed.isdecimal() or len(seed) > 99:
             raise SettingsError(f"the seed is a number, not {seed!r}")
         self._reactor = reactor
         self._seed = int(seed)

@@ -33,7 +33,10 @@ class FileSource:
             raise SettingsError("a file is on this machine: file:/path/to/file.json")
         if not parts.path or parts.query or parts.fragment:
             raise SettingsError("it names no file: file:/path/to/file.json")
-        self._path = os.path.abspath(unquote(parts.path))
+        path = unquote(parts.path)
+        if "\0" in path:
+            raise SettingsError("a file's name holds no NUL")
+        self._path = os.path.abspath(path)
         self._max_size = max_size
         self._reactor = reactor
         self._reading = False
@@ -57,7 +60,7 @@ class FileSource:
     def _read(self) -> bytes:
         try:
             # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
-            with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            with open(self._path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise SourceError("not a regular file")
                 # One byte more than may be: the document is then refused for its size, and memory is not filled.

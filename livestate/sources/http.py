@@ -7,22 +7,39 @@ the new address instead.
 """
 
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import treq
 from treq.client import HTTPClient
-from twisted.internet.error import ConnectError, ConnectionLost
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, ResponseNeverReceived
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseFailed, ResponseNeverReceived
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import ISource
-from livestate.sources import redacted
+from livestate.sources import ATTEMPT_DELAY, port_of, redacted
+from livestate.tls import client_options, tls_trouble
 
 
 class _TooLarge(Exception):
     pass
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Connects as Twisted's Agent does, but without its long pause before a host's next address."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        host = uri.host.decode("ascii")
+        endpoint = HostnameEndpoint(self._reactor, host, uri.port, attemptDelay=ATTEMPT_DELAY)
+        return wrapClientTLS(client_options(host, None), endpoint) if uri.scheme == b"https" else endpoint
 
 
 @implementer(ISource)
@@ -35,21 +52,18 @@ class HTTPSource:
         :raises SettingsError: it names no host.
         """
         parts = urlsplit(url)
-        try:
-            port = parts.port
-        except ValueError as error:
-            raise SettingsError(str(error)) from None
+        port = port_of(parts)
         if not parts.hostname:
             raise SettingsError("it names no host")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         netloc = host if port is None else f"{host}:{port}"
         self._url = urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
-        self._auth = (parts.username, parts.password or "") if parts.username is not None else None
+        self._auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username is not None else None
         self._max_size = max_size
         self._name = redacted(url)
         self._pool = HTTPConnectionPool(reactor)
         # A kept connection that the other server has just closed is tried once more by the pool itself.
-        self._client = HTTPClient(Agent(reactor, pool=self._pool))
+        self._client = HTTPClient(Agent.usingEndpointFactory(reactor, _Endpoints(reactor), self._pool))
         self._etag: bytes | None = None
         self._body = b""
 
@@ -70,7 +84,7 @@ class HTTPSource:
             body = await self._collect(response)
         except _TooLarge:
             raise SourceError(f"it has more than {self._max_size:,} bytes (--max-size)") from None
-        except (ConnectError, ConnectionLost, ResponseFailed, ResponseNeverReceived) as error:
+        except (ConnectError, ConnectionLost, DNSLookupError, ResponseFailed, ResponseNeverReceived) as error:
             raise SourceError(_reason(error)) from None
         if response.code in (404, 410):
             raise DocumentMissing(f"answered {response.code}")
@@ -106,4 +120,4 @@ def _reason(error: Exception) -> str:
     reasons = getattr(error, "reasons", None)
     if reasons:
         return _reason(reasons[0].value)
-    return str(error).rstrip(".") or type(error).__name__
+    return tls_trouble(error)

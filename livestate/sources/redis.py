@@ -10,19 +10,20 @@ or SELECT fails, and its replies would shift by one after a fetch that was given
 """
 
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 from txredisapi import BaseRedisProtocol, RedisError, ResponseError
 from zope.interface import implementer
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import IStore
-from livestate.sources import query_of, redacted
-from livestate.tls import client_options
+from livestate.sources import ATTEMPT_DELAY, port_of, query_of, redacted
+from livestate.tls import client_options, tls_trouble
 
 _PARAMETERS = frozenset({"key", "cafile"})
 
@@ -54,6 +55,13 @@ class _Protocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is untyp
         else:
             super().lineReceived(line)
 
+    def connectionLost(self, why: Failure) -> None:
+        if why.value is not None and not why.check(ConnectionDone, ConnectionLost):
+            # Else the replies that are waited for would only say "Lost connection", of a certificate refused too.
+            while self.replyQueue.waiting:
+                self.replyReceived(RedisError(tls_trouble(why.value)))
+        super().connectionLost(why)
+
     def _give_up(self, why: str) -> None:
         self.replyReceived(RedisError(why))
         self.transport.abortConnection()
@@ -80,17 +88,20 @@ class RedisSource:
         :raises SettingsError: it is not such a URL.
         """
         parts = urlsplit(url)
+        port = port_of(parts)
         over_socket = parts.scheme == "redis+unix"
         query = query_of(parts, _PARAMETERS | {"db"} if over_socket else _PARAMETERS)
         database = query.get("db", "0") if over_socket else parts.path.strip("/") or "0"
-        if not database.isdigit():
+        if not database.isdecimal() or len(database) > 9:
             raise SettingsError(f"the database is a number, not {database!r}")
         self._key = query.get("key", "livestate").encode()
         self._database = int(database)
         self._user = unquote(parts.username or "")
         self._password = unquote(parts.password or "")
         self._name = redacted(url)
-        self._endpoint = _unix_endpoint(reactor, parts.path) if over_socket else _tcp_endpoint(reactor, url, query)
+        self._endpoint = (
+            _unix_endpoint(reactor, parts.path) if over_socket else _tcp_endpoint(reactor, parts, port, query)
+        )
         self._factory = _Factory(max_size)
         self._protocol: _Protocol | None = None
 
@@ -160,13 +171,9 @@ def reason_of(error: ConnectError) -> str:
     return (str(error).rstrip(".").removeprefix("An error occurred while connecting: ")) or "cannot connect"
 
 
-def _tcp_endpoint(reactor: Any, url: str, query: dict[str, str]) -> IStreamClientEndpoint:
-    parts = urlsplit(url)
-    try:
-        host, port = parts.hostname or "127.0.0.1", parts.port or 6379
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
-    endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, host, port)
+def _tcp_endpoint(reactor: Any, parts: SplitResult, port: int | None, query: dict[str, str]) -> IStreamClientEndpoint:
+    host = parts.hostname or "127.0.0.1"
+    endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, host, port or 6379, attemptDelay=ATTEMPT_DELAY)
     if parts.scheme == "rediss":
         return wrapClientTLS(client_options(host, query.get("cafile")), endpoint)
     if "cafile" in query:

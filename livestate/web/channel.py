@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
 
+from livestate.net.stock import immediate_writer
 from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
 from livestate.web.request import LiveRequest
 from livestate.web.responder import Variant
@@ -62,6 +63,7 @@ class LiveChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Begin."""
         self.site.channels.add(self)
+        self._write = immediate_writer(self.transport)
         super().connectionMade()
 
     def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # of no default, as in twisted.web
@@ -106,7 +108,7 @@ class LiveChannel(HTTPChannel):
             else:
                 return False
         self.quiet = 0
-        self.transport.write(closing(wire) if last else wire)
+        self._write(closing(wire) if last else wire)
         return True
 
     def _take(self, data: bytes) -> None:

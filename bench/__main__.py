@@ -1,0 +1,155 @@
+"""`python -m bench`: the command line, and the order in which things happen."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import bar, client, ground, machine, plot, report, results, run
+from bench.peers import PEERS
+from bench.process import BenchError, raise_file_limit
+from bench.scenario import SCENARIOS
+from bench.settings import Settings, cores
+
+EPILOG = """examples:
+  python -m bench                                       everything: about an hour
+  python -m bench --scenario http --peers livestate,nginx,go --rounds 5 --seconds 5
+  python -m bench --scenario freshness --readers 10000
+  python -m bench --check                               the bar, from the latest results; exit status 1 if it is missed
+"""
+
+
+def _names(known: dict[str, Any], what: str) -> Any:
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in text.split(",") if name.strip())
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"no such {what}: {', '.join(unknown)} (there are {', '.join(known)})")
+        return names
+
+    return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="livestate beside its neighbours: CPU a request, memory a connection, freshness. "
+        "The server has one core to itself, the load the other; peers take turns in each round.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--scenario",
+        dest="scenarios",
+        type=_names(SCENARIOS, "scenario"),
+        default=tuple(SCENARIOS),
+        metavar="NAMES",
+        help=f"comma-separated, of: {', '.join(SCENARIOS)} (all)",
+    )
+    add(
+        "--peers",
+        type=_names(PEERS, "peer"),
+        default=tuple(PEERS),
+        metavar="NAMES",
+        help=f"comma-separated, of: {', '.join(PEERS)} (all)",
+    )
+    add("--rounds", type=int, default=5, help="rounds in turn (%(default)s)")
+    add("--seconds", type=float, default=5.0, help="measured seconds of a round (%(default)s)")
+    add("--warm", type=float, default=1.5, help="seconds of load before each measurement (%(default)s)")
+    add("--connections", type=int, default=1000, help="keep-alive connections under load (%(default)s)")
+    add("--idle", type=int, default=5000, help="idle connections (%(default)s)")
+    add("--readers", type=int, default=1000, help="polling readers for freshness (%(default)s)")
+    add("--versions", type=int, default=12, help="documents written for freshness (%(default)s)")
+    add("--server-core", type=int, help="core of the server (the last allowed)")
+    add("--load-core", type=int, help="core of the load, the store and the bench (the first allowed)")
+    add(
+        "--python",
+        default=sys.executable,
+        metavar="PATH",
+        help="interpreter with Twisted whose twistd runs livestate (this one)",
+    )
+    add(
+        "--peer-python",
+        metavar="PATH",
+        help="interpreter with bench/requirements.txt for uvicorn, Granian, Flask and twisted.web (this one)",
+    )
+    add("--check", action="store_true", help="print the bar, with a verdict for each row")
+    add("--plot", action="store_true", help="draw the picture again from the latest results, and measure nothing")
+    add("--scratch", action="store_true", help="keep no results: for trying something out")
+    add("--list", action="store_true", help="the peers, how each is set up and why, and which are missing")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    server, load = cores()
+    chosen = {name: value for name, value in vars(options).items() if name in Settings.__dataclass_fields__}
+    chosen["server_core"] = server if options.server_core is None else options.server_core
+    chosen["load_core"] = load if options.load_core is None else options.load_core
+    # Children run in folders of their own. Not resolve(): a virtualenv's interpreter is a link out of it.
+    chosen["python"] = str(Path(options.python).absolute())
+    chosen["peer_python"] = str(Path(options.peer_python or options.python).absolute())
+    if chosen["server_core"] == chosen["load_core"]:
+        raise BenchError("--server-core and --load-core must differ")
+    return Settings(**chosen)
+
+
+def _tools() -> None:
+    absent = [name for name in ("wrk", "ss", "taskset", "openssl") if shutil.which(name) is None]
+    if absent:
+        raise BenchError(f"not installed: {', '.join(absent)}")
+
+
+def _measure(settings: Settings) -> dict[str, Any]:
+    taken: dict[str, Any] = {"scenarios": {}}
+    facts = machine.facts()
+    with tempfile.TemporaryDirectory(prefix="livestate-bench-") as folder:
+        binary = client.build(Path(folder))
+        for name in settings.scenarios:
+            result = run.scenario(SCENARIOS[name], settings, binary)
+            result |= {"measured": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "settings": settings.facts()}
+            result |= {"machine": facts, "versions": ground.versions(settings, tuple(result["peers"]))}
+            taken["scenarios"][name] = result
+            print(report.scenario(name, result), flush=True)
+    return taken
+
+
+def main() -> int:
+    """Exit status: 0, 1 when --check finds the bar missed, 2 for what a person must put right, 130 for Ctrl-C."""
+    parser = _parser()
+    options = parser.parse_args()
+    try:
+        settings = _settings(options)
+        if options.list:
+            print(ground.listing(settings))
+            return 0
+        latest = results.read()
+        if options.plot:
+            plot.save(latest)
+            return 0
+        asked = any(argument.split("=")[0] == "--scenario" for argument in sys.argv[1:])
+        if asked or not options.check:
+            _tools()
+            raise_file_limit()
+            taken = _measure(settings)
+            latest = {"scenarios": {**latest["scenarios"], **taken["scenarios"]}}
+            if not options.scratch:
+                print(f"results: {results.save(taken).name} in bench/results")
+                plot.save(latest)
+        if options.check or set(settings.scenarios) == set(SCENARIOS):
+            print(report.check(latest))
+        return 1 if options.check and not bar.passed(bar.judge(latest)) else 0
+    except BenchError as why:
+        print(f"bench: {why}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bench: interrupted; every server it had started has been ended", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The bar: how livestate's cost must (and should) compare with each peer's, and whether it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench import stats
+
+
+@dataclass(frozen=True)
+class Row:
+    """livestate / peer must not be above `must`, and is aimed at `aim`. No peer: the number itself, in KB."""
+
+    scenario: str
+    peer: str | None
+    must: float
+    aim: float
+    subject: str = "livestate"
+
+    @property
+    def title(self) -> str:
+        """How the row is called in the table."""
+        who = "" if self.subject == "livestate" else f" ({self.subject})"
+        return f"{self.scenario}{who} / {self.peer}" if self.peer else f"{self.scenario}, KB a connection"
+
+
+ROWS = (
+    Row("http", "nginx", 0.9, 0.8),
+    Row("http", "go", 0.42, 0.35),
+    Row("http", "floor", 1.5, 1.25),
+    Row("https", "nginx", 1.0, 0.85),
+    Row("https", "go", 0.75, 0.6),
+    Row("https", "floor", 1.6, 1.3),
+    Row("not-modified", "nginx", 1.0, 0.8),
+    Row("new-connection", "go", 1.2, 0.8),
+    Row("new-tls", "go", 1.2, 0.9),
+    Row("new-tls-resumed", "go", 1.2, 0.9),
+    Row("idle", None, 3.0, 1.5),
+    Row("idle-tls", None, 20.0, 16.0),
+    Row("browser", "nginx", 1.3, 1.0),
+    Row("http", "go", 0.8, 0.6, subject="livestate-epoll"),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A row with what was measured; value is None where it was not."""
+
+    row: Row
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def word(self) -> str:
+        """What a reader looks for."""
+        if self.value is None:
+            return "not measured"
+        if self.value <= self.row.aim:
+            return "pass, aim met"
+        return "pass" if self.value <= self.row.must else "FAIL"
+
+
+def judge(results: dict[str, Any]) -> list[Verdict]:
+    """Each row against the latest results."""
+    verdicts = []
+    for row in ROWS:
+        measured = results.get("scenarios", {}).get(row.scenario, {}).get("peers", {})
+        ours = measured.get(row.subject)
+        if row.peer is None:
+            verdicts.append(Verdict(row, ours[0]["kb"] if ours else None))
+            continue
+        ratio = stats.ratio(ours, measured.get(row.peer))
+        verdicts.append(Verdict(row, ratio.median, ratio.low, ratio.high) if ratio else Verdict(row, None))
+    return verdicts
+
+
+def passed(verdicts: list[Verdict]) -> bool:
+    """Is every row measured, and none above its must?"""
+    return all(verdict.value is not None and verdict.value <= verdict.row.must for verdict in verdicts)

@@ -1,0 +1,125 @@
+"""The bench's own client (client/*.go): new connections, idle connections, and readers that poll."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench import cpu
+from bench.peers.peer import PATH, Server, program
+from bench.process import BenchError, Children, run
+from bench.wrk import Round
+
+SOURCE = Path(__file__).with_name("client")
+WORKERS = 32
+
+
+def build(folder: Path) -> Path | None:
+    """Compile the client; None where there is no Go."""
+    compiler = program("go")
+    if compiler is None:
+        return None
+    binary = folder / "client"
+    run([compiler, "build", "-C", str(SOURCE), "-o", str(binary), "."], timeout=300)
+    return binary
+
+
+def _line(child: subprocess.Popen[bytes], timeout: float) -> dict[str, Any]:
+    """The one line of JSON that a mode prints."""
+    assert child.stdout is not None
+    deadline = time.monotonic() + timeout
+    text = b""
+    while not text.endswith(b"\n"):
+        ready, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        chunk = os.read(child.stdout.fileno(), 1 << 20) if ready else b""
+        if not chunk:
+            raise BenchError(f"the client gave no result within {timeout:g} s")
+        text += chunk
+    result: dict[str, Any] = json.loads(text)
+    return result
+
+
+def _argv(binary: Path, mode: str, server: Server, tls: bool) -> list[str]:
+    port = server.port(tls)
+    return [str(binary), mode, "-address", f"127.0.0.1:{port}", "-path", PATH, *(["-tls"] if tls else [])]
+
+
+def connect(
+    children: Children, binary: Path, server: Server, *, tls: bool, resume: bool, core: int, seconds: float
+) -> Round:
+    """One round of new connections. There is no set-up to leave out, so the window is the client's whole run."""
+    argv = [*_argv(binary, "connect", server, tls), "-seconds", f"{seconds}", "-workers", str(WORKERS)]
+    if resume:
+        argv.append("-resume")
+    before = cpu.seconds(cpu.tree(server.pids))
+    child = children.start("client", argv, core=core, pipes=True)
+    try:
+        result = _line(child, seconds + 60)
+    finally:
+        children.stop(child)
+    used = cpu.seconds(cpu.tree(server.pids)) - before
+    count = int(result["connections"])
+    if not count or server.dead():
+        raise BenchError(f"{server.peer} took no connection: {result['first_error']} {children.log(server.peer)}")
+    return Round(
+        cpu_us=1e6 * used / count,
+        rate=count / result["seconds"],
+        p50_us=result["p50_us"],
+        p99_us=result["p99_us"],
+        count=count,
+        busy=used / result["seconds"],
+        errors={result["first_error"][:80]: result["errors"]} if result["errors"] else {},
+        resumed=result["resumed"] / count if tls else None,
+    )
+
+
+@contextmanager
+def idle(children: Children, binary: Path, server: Server, *, tls: bool, connections: int, core: int) -> Iterator[int]:
+    """Connections that have asked once and stay open; the number that did. Each process holds 15,000 at most."""
+    held: list[subprocess.Popen[bytes]] = []
+    opened = 0
+    try:
+        while opened < connections:
+            part = min(15_000, connections - opened)
+            argv = [*_argv(binary, "idle", server, tls), "-connections", str(part)]
+            held.append(child := children.start("client", argv, core=core, pipes=True))
+            result = _line(child, 60 + part / 50)
+            if result["errors"]:
+                raise BenchError(f"{server.peer}: {result['errors']} connections failed: {result['first_error']}")
+            opened += part
+        yield opened
+    finally:
+        for child in held:
+            children.stop(child)
+
+
+def poll(
+    children: Children,
+    binary: Path,
+    server: Server,
+    *,
+    readers: int,
+    every: float,
+    seconds: float,
+    mode: str,
+    core: int,
+) -> subprocess.Popen[bytes]:
+    """Start readers; `readings` waits for what they saw."""
+    argv = [*_argv(binary, "poll", server, False), "-readers", str(readers), "-every", f"{every}s"]
+    argv += ["-seconds", f"{seconds}", "-mode", mode, "-events", f"{PATH}/events"]
+    return children.start("client", argv, core=core, pipes=True)
+
+
+def readings(children: Children, child: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
+    """What readers saw."""
+    try:
+        return _line(child, seconds + 60)
+    finally:
+        children.stop(child)

@@ -1,0 +1,3 @@
+module livestate.bench/client
+
+go 1.22

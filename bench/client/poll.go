@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"math/rand"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// A Sample is [version of the document, microseconds from its write in the store until this reader had it].
+type Sample [2]int64
+
+// Readings is what the poll mode measured.
+type Readings struct {
+	Readers    int      `json:"readers"`
+	Requests   int      `json:"requests"`
+	Errors     int      `json:"errors"`
+	FirstError string   `json:"first_error"`
+	Samples    []Sample `json:"samples"`
+}
+
+// stamps finds the two numbers that the bench writes into each document it stores.
+func stamps(document []byte) (version, written int64, ok bool) {
+	return number(document, `"version":`), number(document, `"written_ns":`),
+		bytes.Contains(document, []byte(`"written_ns":`))
+}
+
+func number(document []byte, key string) int64 {
+	_, rest, _ := bytes.Cut(document, []byte(key))
+	rest = bytes.TrimLeft(rest, " ")
+	end := 0
+	for end < len(rest) && rest[end] >= '0' && rest[end] <= '9' {
+		end++
+	}
+	n, _ := strconv.ParseInt(string(rest[:end]), 10, 64)
+	return n
+}
+
+type reader struct {
+	samples  []Sample
+	requests int
+	errors   int
+	first    string
+	last     int64
+}
+
+// take notes the first sight of a version; the first document of all was there before the reader came.
+func (r *reader) take(document []byte) {
+	now := time.Now().UnixNano()
+	version, written, ok := stamps(document)
+	if !ok || version == r.last {
+		return
+	}
+	if r.last != 0 {
+		r.samples = append(r.samples, Sample{version, (now - written) / 1000})
+	}
+	r.last = version
+}
+
+func poll(to *target, readers int, every, length time.Duration, mode, events string) Readings {
+	all := make([]reader, readers)
+	end := time.Now().Add(length)
+	var wait sync.WaitGroup
+	for i := range all {
+		wait.Add(1)
+		go func(r *reader) {
+			defer wait.Done()
+			time.Sleep(time.Duration(rand.Int63n(int64(every)))) // each reader has its own phase
+			for time.Now().Before(end) {
+				var err error
+				if mode == "events" {
+					err = r.listen(to, events, end)
+				} else {
+					err = r.ask(to, every, end, mode == "wait")
+				}
+				if err != nil && time.Now().Before(end) {
+					r.errors++
+					r.first = err.Error()
+					time.Sleep(200 * time.Millisecond)
+				}
+			}
+		}(&all[i])
+	}
+	wait.Wait()
+	result := Readings{Readers: readers, Samples: []Sample{}}
+	for _, r := range all {
+		result.Requests += r.requests
+		result.Errors += r.errors
+		result.Samples = append(result.Samples, r.samples...)
+		if r.first != "" {
+			result.FirstError = r.first
+		}
+	}
+	return result
+}
+
+// ask polls over one keep-alive connection, at a fixed pace or (wait) as a long-poll.
+func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bool) error {
+	conn, err := to.dial(nil)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	from := bufio.NewReaderSize(conn, 8192)
+	etag := ""
+	for next := time.Now(); time.Now().Before(end); {
+		more := ""
+		if etag != "" {
+			more = "If-None-Match: " + etag + "\r\n"
+			if longPoll {
+				more += "Prefer: wait=30\r\n"
+			}
+		}
+		conn.SetDeadline(end.Add(5 * time.Second))
+		if longPoll {
+			conn.SetDeadline(end)
+		}
+		if _, err := conn.Write(to.request(more)); err != nil {
+			return err
+		}
+		got, err := read(from)
+		if err != nil {
+			return err
+		}
+		r.requests++
+		if got.status == 200 {
+			r.take(got.body)
+			etag = got.etag
+		}
+		if !longPoll {
+			next = next.Add(every)
+			time.Sleep(time.Until(next))
+		}
+	}
+	return nil
+}
+
+// listen reads an event stream; a version is had when the blank line that ends its event is.
+func (r *reader) listen(to *target, path string, end time.Time) error {
+	conn, err := to.dial(nil)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(end)
+	stream := &target{address: to.address, path: path}
+	if _, err := conn.Write(stream.request("Accept: text/event-stream\r\n")); err != nil {
+		return err
+	}
+	r.requests++
+	from := bufio.NewReaderSize(conn, 65536)
+	var event []byte
+	for {
+		line, err := from.ReadBytes('\n')
+		if err != nil {
+			return err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 {
+			r.take(event)
+			event = event[:0]
+		} else if data, is := bytes.CutPrefix(line, []byte("data:")); is {
+			event = append(event, data...)
+		}
+	}
+}

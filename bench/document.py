@@ -1,0 +1,34 @@
+"""The document every peer serves: 4.3 KB of JSON, results of an election night, always of the same length."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import time
+
+PARTIES = (("Ash", 41), ("Birch", 33), ("Cedar", 14), ("Linden", 8), ("Oak", 4))
+DISTRICTS = 32
+
+
+def render(version: int, written_ns: int | None = None) -> bytes:
+    """One version. Numbers have a fixed width, so that every version is as long as every other."""
+    chance = random.Random(version)
+    districts = []
+    for number in range(DISTRICTS):
+        counted = chance.randrange(100, 1000)
+        votes = {name.lower(): chance.randrange(10_000, 99_999) for name, _ in PARTIES}
+        districts.append({"id": f"d{number:02d}", "name": f"District {number:02d}", "counted": counted, "votes": votes})
+    document = {
+        "election": "General election, 2026",
+        "version": 1_000_000 + version,
+        "written_ns": time.time_ns() if written_ns is None else written_ns,
+        "parties": [{"id": name.lower(), "name": name, "seats": 100 + share} for name, share in PARTIES],
+        "districts": districts,
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def pack(document: bytes) -> bytes:
+    """The document as a server with precompressed files has it beside the plain one."""
+    return gzip.compress(document, 9, mtime=0)

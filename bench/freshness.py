@@ -1,0 +1,116 @@
+"""Freshness: from the write in the store until the first, and until the last, of N readers has the document.
+
+Versions are written at random moments, so that they fall anywhere in the server's interval, and far enough apart that
+each has reached every reader before the next. A version carries the time of its write, and each reader notes when it
+first sees it: writer and readers share one machine's clock.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench import client, cpu, probe
+from bench.ground import Field
+from bench.peers.peer import PATH, Server
+from bench.process import BenchError
+from bench.settings import Settings
+
+# A poll a second of a document asked for each second is two seconds old at worst.
+APART = (2.6, 3.6)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """The value below which SHARE of the values lie (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def summary(samples: list[list[int]], readers: int) -> dict[str, Any]:
+    """Of [version, µs] pairs: all readers' delays, and for each version its first and its last reader, in ms."""
+    versions: dict[int, list[float]] = {}
+    for version, delay in samples:
+        versions.setdefault(version, []).append(delay / 1000)
+    # A version that was written before all were connected, or after they began to leave, has no last reader.
+    complete = {version: seen for version, seen in versions.items() if len(seen) >= readers}
+    if not complete:
+        raise BenchError(f"no version reached all of {readers} readers")
+    every = [delay for seen in complete.values() for delay in seen]
+    first = [min(seen) for seen in complete.values()]
+    last = [max(seen) for seen in complete.values()]
+    return {
+        "versions": len(complete),
+        "p50_ms": quantile(every, 0.5),
+        "p99_ms": quantile(every, 0.99),
+        "first_ms": {"p50": quantile(first, 0.5), "min": min(first), "max": max(first)},
+        "last_ms": {"p50": quantile(last, 0.5), "min": min(last), "max": max(last)},
+        "spread_ms": {"p50": quantile([max(seen) - min(seen) for seen in complete.values()], 0.5)},
+        "per_version": [[version, min(seen), quantile(seen, 0.5), max(seen)] for version, seen in complete.items()],
+    }
+
+
+def modes(server: Server) -> list[str]:
+    """How this peer can be read: polls always, and events and long-polls where it offers them."""
+    found = ["poll"]
+    assert server.http is not None
+    try:
+        answer = probe.ask(server.http, path=f"{PATH}/events", Accept="text/event-stream")
+    except (OSError, http.client.HTTPException):
+        return found
+    if answer.headers.get("content-type", "").startswith("text/event-stream"):
+        found += ["wait", "events"]
+    return found
+
+
+def _one(
+    field: Field, server: Server, settings: Settings, binary: Path, mode: str, readers: int, every: float
+) -> dict[str, Any]:
+    children = field.ground.children
+    settle = 2.5 + readers / 1000
+    pauses = [random.uniform(*APART) for _ in range(settings.versions)]
+    seconds = settle + sum(pauses) + 1.0
+    started = client.poll(
+        children, binary, server, readers=readers, every=every, seconds=seconds, mode=mode, core=settings.load_core
+    )
+    try:
+        time.sleep(settle)
+        begun, used = time.monotonic(), cpu.seconds(cpu.tree(server.pids))
+        for pause in pauses:
+            field.store.publish()
+            time.sleep(pause)
+        busy = (cpu.seconds(cpu.tree(server.pids)) - used) / (time.monotonic() - begun)
+        result = client.readings(children, started, 30.0)
+    finally:
+        children.stop(started)
+    taken = summary(result["samples"], readers)
+    taken |= {"mode": mode, "readers": readers, "every_s": every, "requests": result["requests"], "busy": busy}
+    taken |= {"errors": {result["first_error"][:80]: result["errors"]} if result["errors"] else {}}
+    return taken
+
+
+def measure(
+    field: Field, settings: Settings, binary: Path, say: Callable[[str], None]
+) -> dict[str, list[dict[str, Any]]]:
+    """For each server: one reader every 5 ms (the server's own delay), then N readers in each way it can be read."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name, server in list(field.servers.items()):
+        taken: list[dict[str, Any]] = []
+        plans = [("poll", 1, 0.005), *((mode, settings.readers, 1.0) for mode in modes(server))]
+        for mode, readers, every in plans:
+            try:
+                got = _one(field, server, settings, binary, mode, readers, every)
+            except BenchError as why:
+                field.absent[f"{name} ({mode}, {readers} readers)"] = str(why)
+                say(f"freshness {name} {mode}, {readers} readers: {why}")
+                continue
+            taken.append(got)
+            say(
+                f"freshness {name} {mode}, {readers} readers: p50 {got['p50_ms']:.0f} ms, p99 {got['p99_ms']:.0f} ms,"
+                f" last {got['last_ms']['p50']:.0f} ms"
+            )
+        results[name] = taken
+    return results

@@ -1,0 +1,134 @@
+"""Lays the ground for a scenario: folder, certificate, document, store, writer, origin, and the peers started on it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import cpu, document, probe, store
+from bench.origin import Origin
+from bench.peers import PEERS
+from bench.peers.peer import Ground, Server
+from bench.process import BenchError, Children, children, run
+from bench.scenario import Scenario
+from bench.settings import Settings
+
+
+def certificate(folder: Path) -> tuple[Path, Path, Path]:
+    """(certificate, key, both in one file): ECDSA P-256, self-signed, the same for every peer."""
+    cert, key, pem = folder / "cert.pem", folder / "key.pem", folder / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    run([*command, *names, "-days", "7", "-keyout", str(key), "-out", str(cert)])
+    pem.write_bytes(cert.read_bytes() + key.read_bytes())
+    # Servers that leave root behind still have to read it, and it is thrown away with the folder.
+    for path in (cert, key, pem):
+        path.chmod(0o644)
+    return cert, key, pem
+
+
+@dataclass
+class Field:
+    """A scenario's ground with its running servers, and why some peers are not among them."""
+
+    ground: Ground
+    store: store.Store
+    servers: dict[str, Server]
+    absent: dict[str, str]
+
+
+def _start(field: Field, names: tuple[str, ...], scenario: Scenario) -> None:
+    for name in names:
+        peer = PEERS[name]
+        if scenario.only and name not in scenario.only:
+            continue
+        if why := peer.missing(field.ground):
+            field.absent[name] = why
+            continue
+        try:
+            server = peer.begin(field.ground)
+            if server.port(scenario.tls) is None:
+                field.absent[name] = "has no such listener"
+                continue
+            probe.wait_for(server, field.ground.children)
+            probe.document(server, scenario.tls)
+            cpu.pin(cpu.tree(server.pids), field.ground.core)
+        except (BenchError, OSError) as why_not:
+            # One peer that does not start is a line in the report, not the end of the run.
+            field.absent[name] = f"did not start: {why_not}"
+            continue
+        field.servers[name] = server
+
+
+@contextmanager
+def ground(scenario: Scenario, settings: Settings) -> Iterator[Field]:
+    """Everything a scenario needs, and nothing of it left behind."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="livestate-bench-")))
+        folder.chmod(0o755)
+        held: Children = stack.enter_context(children(folder))
+        cert, key, pem = certificate(folder)
+        www = folder / "www"
+        www.mkdir()
+        body = document.render(0, 10**18)
+        (www / "state.json").write_bytes(body)
+        (www / "state.json.gz").write_bytes(document.pack(body))
+        redis = store.start(held, settings.load_core)
+        origin = stack.enter_context(Origin(redis, scenario.changing))
+        made = Ground(
+            folder=folder,
+            children=held,
+            core=settings.server_core,
+            certificate=cert,
+            key=key,
+            pem=pem,
+            document=www / "state.json",
+            store_url=redis.url,
+            origin_port=origin.port,
+            python=settings.python,
+            peer_python=settings.peer_python,
+        )
+        field = Field(made, redis, {}, {})
+        _start(field, settings.peers, scenario)
+        if scenario.changing:
+            stack.enter_context(store.Writer(redis))
+        yield field
+
+
+def _bare(folder: Path, settings: Settings) -> Ground:
+    """A ground on which nothing is started, to ask peers about themselves."""
+    none = folder / "none"
+    return Ground(
+        folder,
+        Children(folder),
+        settings.server_core,
+        none,
+        none,
+        none,
+        none,
+        "",
+        0,
+        settings.python,
+        settings.peer_python,
+    )
+
+
+def versions(settings: Settings, names: tuple[str, ...]) -> dict[str, str]:
+    """The version of each of these peers."""
+    with tempfile.TemporaryDirectory(prefix="livestate-bench-") as folder:
+        bare = _bare(Path(folder), settings)
+        return {name: PEERS[name].version(bare) for name in names if name in PEERS}
+
+
+def listing(settings: Settings) -> str:
+    """Every peer: its version or why it is missing, and how it is set up."""
+    lines = []
+    with tempfile.TemporaryDirectory(prefix="livestate-bench-") as folder:
+        bare = _bare(Path(folder), settings)
+        for name, peer in PEERS.items():
+            why = peer.missing(bare)
+            lines.append(f"{name}: {peer.title}, {'MISSING: ' + why if why else peer.version(bare)}\n    {peer.setup}")
+    return "\n".join(lines)

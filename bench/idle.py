@@ -1,0 +1,52 @@
+"""Memory for each idle keep-alive connection: PSS of the server's process tree before and after they were opened.
+
+A peer is measured in a process that has served a few connections before, so that what is loaded once is not counted as
+a connection's. Kernel memory of the sockets is the same for all and is not counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench import client, cpu
+from bench.ground import Field
+from bench.process import BenchError
+from bench.scenario import Scenario
+from bench.settings import Settings
+
+WARM = 50
+
+
+def measure(
+    field: Field, scenario: Scenario, settings: Settings, binary: Path, say: Callable[[str], None]
+) -> dict[str, list[dict[str, Any]]]:
+    """One round a peer: memory hardly varies, and a second round would find memory that the first had left free."""
+    children, core = field.ground.children, settings.load_core
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name, server in field.servers.items():
+        try:
+            with client.idle(children, binary, server, tls=scenario.tls, connections=WARM, core=core):
+                time.sleep(0.5)
+            time.sleep(0.5)
+            rss_before, pss_before = cpu.memory(cpu.tree(server.pids))
+            with client.idle(
+                children, binary, server, tls=scenario.tls, connections=settings.idle, core=core
+            ) as opened:
+                time.sleep(1.0)
+                rss, pss = cpu.memory(cpu.tree(server.pids))
+        except BenchError as why:
+            field.absent[name] = str(why)
+            continue
+        taken = {
+            "connections": opened,
+            "kb": (pss - pss_before) / opened,
+            "rss_kb": (rss - rss_before) / opened,
+            "before_kb": pss_before,
+            "after_kb": pss,
+        }
+        results[name] = [taken]
+        say(f"{scenario.name} {name}: {taken['kb']:.2f} KB for each of {opened} connections")
+    return results

@@ -1,0 +1,31 @@
+"""Go's net/http. See programs/gopeer/main.go."""
+
+from __future__ import annotations
+
+from bench.peers.peer import PATH, PROGRAMS, Ground, Launch, Peer, Server, needs, ports, program, version_of
+from bench.process import run
+
+
+def begin(ground: Ground) -> Server:
+    """Build the program and start it."""
+    launch = Launch(ground, "go")
+    binary = ground.home("go") / "gopeer"
+    run([program("go") or "go", "build", "-C", str(PROGRAMS / "gopeer"), "-o", str(binary), "."], timeout=300)
+    http, https = ports()
+    launch.start(
+        str(binary),
+        *("-http", f"127.0.0.1:{http}", "-https", f"127.0.0.1:{https}", "-path", PATH),
+        *("-cert", str(ground.certificate), "-key", str(ground.key), str(ground.document)),
+        env={"GOMAXPROCS": "1"},
+    )
+    return launch.done(http, https)
+
+
+GO = Peer(
+    name="go",
+    title="Go net/http",
+    setup="From memory with ETag, 304 and gzip made once. GOMAXPROCS=1: what Go itself picks when bound to one core.",
+    begin=begin,
+    version=version_of("go", "version"),
+    missing=needs("go"),
+)

@@ -1,0 +1,69 @@
+"""h2o, a static file."""
+
+from __future__ import annotations
+
+from bench.peers.peer import Ground, Launch, Peer, Server, needs, ports, program, version_of
+
+CONFIG = """\
+num-threads: 1
+max-connections: 16000
+{user}
+tcp-fastopen: 0
+http1-request-timeout: 75
+file.send-compressed: ON
+file.etag: ON
+file.mime.settypes:
+  application/json: [".json"]
+pid-file: {home}/h2o.pid
+error-log: {home}/error.log
+listen:
+  port: {http}
+  host: 127.0.0.1
+listen:
+  port: {https}
+  host: 127.0.0.1
+  ssl:
+    certificate-file: {certificate}
+    key-file: {key}
+    minimum-version: TLSv1.2
+ssl-session-resumption:
+  mode: all
+  cache-store: internal
+  ticket-store: internal
+hosts:
+  default:
+    paths:
+      "/":
+        file.dir: {www}
+        header.set: "Cache-Control: public, max-age=1"
+"""
+
+
+def begin(ground: Ground) -> Server:
+    """Write the configuration and start it."""
+    launch = Launch(ground, "h2o")
+    home = ground.home("h2o")
+    http, https = ports()
+    (home / "h2o.conf").write_text(
+        CONFIG.format(
+            home=home,
+            user="user: root" if ground.root else "",
+            certificate=ground.certificate,
+            key=ground.key,
+            http=http,
+            https=https,
+            www=ground.document.parent,
+        )
+    )
+    launch.start(program("h2o") or "h2o", "-c", str(home / "h2o.conf"))
+    return launch.done(http, https)
+
+
+H2O = Peer(
+    name="h2o",
+    title="h2o",
+    setup="Static file and its .gz, 1 thread, ETag, session cache and tickets, no access log.",
+    begin=begin,
+    version=version_of("h2o", "--version"),
+    missing=needs("h2o"),
+)

@@ -1,0 +1,75 @@
+"""livestate itself, one peer among the others: started by its one command, reading its document from Redis."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+from bench.peers.peer import PATH, ROOT, Ground, Launch, Peer, Server, ports, said
+from bench.process import BenchError, free_port, run
+
+VERSIONS = (
+    "import importlib.metadata as m, platform, OpenSSL.SSL as s\n"
+    "names = ('livestate', 'twisted', 'pyOpenSSL', 'cryptography')\n"
+    "found = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
+    "print(', '.join(f'{n} {found.get(n.lower(), \"(checkout)\")}' for n in names), end=', ')\n"
+    "print('Python', platform.python_version() + ',', s.SSLeay_version(0).decode())"
+)
+
+
+def _twistd(ground: Ground) -> str:
+    return str(Path(ground.python).with_name("twistd"))
+
+
+def _environment() -> dict[str, str]:
+    """The plugin of this checkout, whether or not it is installed."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def missing(ground: Ground) -> str | None:
+    """It is there when twistd knows the command."""
+    if not Path(_twistd(ground)).exists():
+        return f"no twistd beside {Path(ground.python).name} (--python)"
+    try:
+        run([_twistd(ground), "livestate", "--help"], timeout=60, env=_environment())
+    except BenchError as why:
+        return f"twistd livestate --help failed: {str(why).splitlines()[-1][-200:]}"
+    return None
+
+
+def version(ground: Ground) -> str:
+    """Of livestate and of what it stands on."""
+    return said(run([ground.python, "-c", VERSIONS], timeout=30, env=_environment()))
+
+
+def begin(name: str, options: tuple[str, ...], ground: Ground) -> Server:
+    """`twistd -n livestate` with both listeners and the store of the bench."""
+    launch = Launch(ground, name)
+    http, https = ports()
+    tls = f"ssl:{https}:interface=127.0.0.1:privateKey={ground.key}:certKey={ground.certificate}"
+    launch.start(
+        *(_twistd(ground), "-n", *options, "livestate"),
+        *(f"--http=tcp:{http}:interface=127.0.0.1", f"--https={tls}"),
+        *(f"--admin=tcp:{free_port()}:interface=127.0.0.1", f"--source={PATH}={ground.store_url}"),
+        env=_environment(),
+    )
+    return launch.done(http, https)
+
+
+LIVESTATE = Peer(
+    name="livestate",
+    title="livestate",
+    setup="twistd -n livestate, every option at its default but ports and certificate; reads Redis each second.",
+    begin=partial(begin, "livestate", ()),
+    version=version,
+    missing=missing,
+)
+LIVESTATE_EPOLL = Peer(
+    name="livestate-epoll",
+    title="livestate, stock reactor",
+    setup="The same with twistd --reactor=epoll: Twisted's own reactor and transports.",
+    begin=partial(begin, "livestate-epoll", ("--reactor=epoll",)),
+    version=version,
+    missing=missing,
+)

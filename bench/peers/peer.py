@@ -1,0 +1,164 @@
+"""What a peer is: a server that can be missing, has a version, and can be started on the bench's ground."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.process import BenchError, Children, free_port, run
+
+PATH = "/state.json"
+PROGRAMS = Path(__file__).parent / "programs"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the peers of one scenario share: certificate, document, folders, cores, the store and the origin."""
+
+    folder: Path
+    children: Children
+    core: int
+    certificate: Path
+    key: Path
+    pem: Path
+    document: Path
+    store_url: str
+    origin_port: int
+    python: str
+    peer_python: str
+
+    @property
+    def root(self) -> bool:
+        """Servers that drop root would lose the right to read a temporary folder."""
+        return os.geteuid() == 0
+
+    def home(self, name: str) -> Path:
+        """The folder a peer's child runs in and keeps its configuration in."""
+        home = self.folder / name
+        home.mkdir(exist_ok=True)
+        return home
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running peer: its root processes and where it answers. A port is None where it has no such listener."""
+
+    peer: str
+    roots: tuple[subprocess.Popen[bytes], ...]
+    http: int | None
+    https: int | None
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The root processes, whose trees are what the server uses."""
+        return tuple(root.pid for root in self.roots)
+
+    def port(self, tls: bool) -> int | None:
+        """Where it speaks TLS, or plain HTTP."""
+        return self.https if tls else self.http
+
+    def dead(self) -> bool:
+        """Has one of its processes ended by itself?"""
+        return any(root.poll() is not None for root in self.roots)
+
+    def fate(self) -> str:
+        """How its processes ended, for an error message."""
+        return ", ".join(f"exit status {root.returncode}" for root in self.roots if root.poll() is not None)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One server of the comparison, and why it is set up as it is."""
+
+    name: str
+    title: str
+    setup: str
+    begin: Callable[[Ground], Server]
+    version: Callable[[Ground], str]
+    missing: Callable[[Ground], str | None]
+
+
+@dataclass
+class Launch:
+    """Collects the processes of one peer while it starts."""
+
+    ground: Ground
+    name: str
+    roots: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *argv: str, env: Mapping[str, str] | None = None) -> None:
+        """Start one process of the peer, on the server's core."""
+        environment = {**os.environ, **(env or {})}
+        self.roots.append(self.ground.children.start(self.name, argv, core=self.ground.core, env=environment))
+
+    def done(self, http: int | None, https: int | None) -> Server:
+        """The peer, as it was started."""
+        return Server(self.name, tuple(self.roots), http, https)
+
+
+def ports() -> tuple[int, int]:
+    """Two free ports: for HTTP and for HTTPS."""
+    return free_port(), free_port()
+
+
+def program(*names: str) -> str | None:
+    """The first of NAMES that is installed, also where Debian keeps servers that root starts."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/usr/local/go/bin"])
+    return next((found for name in names if (found := shutil.which(name, path=path))), None)
+
+
+def needs(*names: str) -> Callable[[Ground], str | None]:
+    """A peer is missing when one of these programs is."""
+
+    def missing(ground: Ground) -> str | None:
+        absent = [name for name in names if program(name) is None]
+        return f"not installed: {', '.join(absent)}" if absent else None
+
+    return missing
+
+
+def needs_modules(*names: str) -> Callable[[Ground], str | None]:
+    """A peer is missing when the peers' Python cannot import one of these."""
+
+    def missing(ground: Ground) -> str | None:
+        try:
+            run([ground.peer_python, "-c", f"import {', '.join(names)}"], timeout=30)
+        except BenchError:
+            return f"not importable by {Path(ground.peer_python).name}: {', '.join(names)} (bench/requirements.txt)"
+        return None
+
+    return missing
+
+
+def said(text: str) -> str:
+    """The first line of what a program says of its version."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "?")
+
+
+def version_of(*argv: str) -> Callable[[Ground], str]:
+    """The version as the program itself says it, on stdout or stderr."""
+
+    def version(ground: Ground) -> str:
+        command = [program(argv[0]) or argv[0], *argv[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        return said(done.stdout or done.stderr)
+
+    return version
+
+
+def modules_version(*names: str) -> Callable[[Ground], str]:
+    """The versions of distributions in the peers' Python."""
+    code = (
+        "import importlib.metadata as m, platform, sys\n"
+        "print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]) + f', Python {platform.python_version()}')"
+    )
+
+    def version(ground: Ground) -> str:
+        return said(run([ground.peer_python, "-c", code, *names], timeout=30))
+
+    return version

@@ -1,0 +1,3 @@
+module livestate.bench/gopeer
+
+go 1.22

@@ -1,0 +1,110 @@
+"""Python's neighbours: an ASGI application under uvicorn and Granian, Flask under gunicorn, and stock twisted.web."""
+
+from __future__ import annotations
+
+from bench.peers.peer import (
+    PROGRAMS,
+    Ground,
+    Launch,
+    Peer,
+    Server,
+    modules_version,
+    needs_modules,
+    ports,
+)
+
+
+def _environment(ground: Ground) -> dict[str, str]:
+    return {"BENCH_DOCUMENT": str(ground.document), "PYTHONPATH": str(PROGRAMS), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def uvicorn(ground: Ground) -> Server:
+    """One process for HTTP, one for HTTPS."""
+    launch = Launch(ground, "uvicorn")
+    http, https = ports()
+    common = (
+        *(ground.peer_python, "-m", "uvicorn", "asgi_app:app", "--loop", "uvloop", "--http", "httptools"),
+        *("--no-access-log", "--log-level", "warning", "--lifespan", "off", "--ws", "none"),
+        *("--timeout-keep-alive", "75", "--backlog", "4096", "--host", "127.0.0.1"),
+    )
+    secure = ("--ssl-certfile", str(ground.certificate), "--ssl-keyfile", str(ground.key))
+    launch.start(*common, "--port", str(http), env=_environment(ground))
+    launch.start(*common, "--port", str(https), *secure, env=_environment(ground))
+    return launch.done(http, https)
+
+
+def granian(ground: Ground) -> Server:
+    """One process for HTTP, one for HTTPS."""
+    launch = Launch(ground, "granian")
+    http, https = ports()
+    common = (
+        *(ground.peer_python, "-m", "granian", "asgi_app:app", "--interface", "asgi", "--loop", "uvloop"),
+        *("--http", "1", "--no-ws", "--workers", "1", "--backlog", "4096", "--log-level", "warning"),
+        *("--host", "127.0.0.1"),
+    )
+    secure = ("--ssl-certificate", str(ground.certificate), "--ssl-keyfile", str(ground.key))
+    launch.start(*common, "--port", str(http), env=_environment(ground))
+    launch.start(*common, "--port", str(https), *secure, env=_environment(ground))
+    return launch.done(http, https)
+
+
+def flask(ground: Ground) -> Server:
+    """One gunicorn for HTTP, one for HTTPS, with a gthread worker each: the worker that keeps connections alive."""
+    launch = Launch(ground, "flask")
+    http, https = ports()
+    common = (
+        *(ground.peer_python, "-m", "gunicorn", "flask_app:app", "--worker-class", "gthread", "--workers", "1"),
+        *("--threads", "8", "--worker-connections", "12000", "--keep-alive", "75", "--backlog", "4096"),
+        *("--log-level", "warning"),
+    )
+    secure = ("--certfile", str(ground.certificate), "--keyfile", str(ground.key))
+    launch.start(*common, "--bind", f"127.0.0.1:{http}", env=_environment(ground))
+    launch.start(*common, "--bind", f"127.0.0.1:{https}", *secure, env=_environment(ground))
+    return launch.done(http, https)
+
+
+def twisted(ground: Ground) -> Server:
+    """One process with both listeners."""
+    launch = Launch(ground, "twisted")
+    http, https = ports()
+    tls = f"ssl:{https}:interface=127.0.0.1:privateKey={ground.key}:certKey={ground.certificate}:backlog=4096"
+    launch.start(
+        *(ground.peer_python, str(PROGRAMS / "twisted_site.py")),
+        *(f"tcp:{http}:interface=127.0.0.1:backlog=4096", tls, str(ground.document)),
+        env=_environment(ground),
+    )
+    return launch.done(http, https)
+
+
+UVICORN = Peer(
+    name="uvicorn",
+    title="uvicorn",
+    setup="Bare ASGI application on uvloop and httptools (its fastest parts), 1 process, no access log.",
+    begin=uvicorn,
+    version=modules_version("uvicorn", "uvloop", "httptools"),
+    missing=needs_modules("uvicorn", "uvloop", "httptools"),
+)
+GRANIAN = Peer(
+    name="granian",
+    title="Granian",
+    setup="The same ASGI application, uvloop, 1 worker, 1 runtime thread (its default), no access log.",
+    begin=granian,
+    version=modules_version("granian", "uvloop"),
+    missing=needs_modules("granian", "uvloop"),
+)
+FLASK = Peer(
+    name="flask",
+    title="Flask + gunicorn",
+    setup="1 gthread worker with 8 threads (the worker with keep-alive), Flask's own ETag and 304.",
+    begin=flask,
+    version=modules_version("flask", "gunicorn"),
+    missing=needs_modules("flask", "gunicorn"),
+)
+TWISTED = Peer(
+    name="twisted",
+    title="twisted.web, stock",
+    setup="Site and Resource with setETag, Twisted's own reactor and TLS, no access log.",
+    begin=twisted,
+    version=modules_version("twisted", "pyOpenSSL", "cryptography"),
+    missing=needs_modules("twisted.web.server", "OpenSSL", "service_identity"),
+)

@@ -1,0 +1,56 @@
+"""Varnish before the origin, and hitch before Varnish for TLS: the pair that Varnish's documentation recommends."""
+
+from __future__ import annotations
+
+from bench.peers.peer import Ground, Launch, Peer, Server, needs, ports, program, version_of
+
+VCL = """\
+vcl 4.1;
+backend origin {{ .host = "127.0.0.1"; .port = "{origin}"; }}
+sub vcl_recv {{ unset req.http.Cookie; return (hash); }}
+sub vcl_backend_response {{
+    set beresp.ttl = 1s;
+    set beresp.grace = 10s;     # a stale copy goes out while one request fetches the next
+    set beresp.do_stream = false;   # with a length, also while it is being fetched
+}}
+"""
+HITCH = """\
+frontend = "[127.0.0.1]:{https}"
+backend = "[127.0.0.1]:{proxy}"
+pem-file = "{pem}"
+workers = 1
+backlog = 4096
+write-proxy-v2 = on
+alpn-protos = "http/1.1"
+tls-protos = TLSv1.2 TLSv1.3
+daemon = off
+{user}
+"""
+
+
+def begin(ground: Ground) -> Server:
+    """Start the cache and the TLS end before it."""
+    launch = Launch(ground, "varnish")
+    home = ground.home("varnish")
+    http, https = ports()
+    proxy, _ = ports()
+    (home / "default.vcl").write_text(VCL.format(origin=ground.origin_port))
+    user = 'user = "nobody"' if ground.root else ""
+    (home / "hitch.conf").write_text(HITCH.format(https=https, proxy=proxy, pem=ground.pem, user=user))
+    launch.start(
+        *(program("varnishd") or "varnishd", "-F", "-n", str(home / "work"), "-f", str(home / "default.vcl")),
+        *("-j", "none", "-a", f"127.0.0.1:{http},HTTP", "-a", f"127.0.0.1:{proxy},PROXY"),
+        *("-s", "default,64m", "-T", "none", "-p", "timeout_idle=75", "-p", "listen_depth=4096"),
+    )
+    launch.start(program("hitch") or "hitch", "--config", str(home / "hitch.conf"))
+    return launch.done(http, https)
+
+
+VARNISH = Peer(
+    name="varnish",
+    title="Varnish (+ hitch)",
+    setup="Default thread pools, TTL 1 s with grace, before an origin that is not counted and does not compress.",
+    begin=begin,
+    version=version_of("varnishd", "-V"),
+    missing=needs("varnishd", "hitch"),
+)

@@ -1,0 +1,42 @@
+"""What one run of the bench does, as the command line said it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict, dataclass
+
+from bench.process import BenchError
+
+
+def cores() -> tuple[int, int]:
+    """(server's core, load's core): the last and the first of those the bench may use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        raise BenchError("two cores are needed: one for the server, one for the load")
+    return allowed[-1], allowed[0]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers of a run; they are kept beside its results."""
+
+    scenarios: tuple[str, ...]
+    peers: tuple[str, ...]
+    rounds: int = 5
+    seconds: float = 5.0
+    warm: float = 1.5
+    connections: int = 1000
+    idle: int = 5000
+    readers: int = 1000
+    versions: int = 12
+    server_core: int = 1
+    load_core: int = 0
+    python: str = sys.executable
+    peer_python: str = sys.executable
+
+    def facts(self) -> dict[str, object]:
+        """For the results file: paths of this machine stay out of it."""
+        kept = asdict(self)
+        del kept["python"], kept["peer_python"]
+        return kept

@@ -1,0 +1,137 @@
+"""wrk, and the exact window over which a server's CPU time is divided by the requests it received.
+
+wrk's own count covers its whole run, and so also the opening of a thousand connections, which with TLS is no small part
+of a short run. The kernel counts the segments that carried data into each of the server's sockets (`ss -i`), and a
+request of a keep-alive client is one such segment: two readings give the requests of exactly the measured seconds.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import cpu
+from bench.peers.peer import PATH, Server
+from bench.process import BenchError, Children, run
+
+SCRIPT = Path(__file__).with_name("browser.lua")
+UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 6e7}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk is to send."""
+
+    connections: int
+    tls: bool = False
+    headers: tuple[str, ...] = ()
+    codings: tuple[str, ...] = ()  # not empty: browser.lua's requests
+
+    def command(self, port: int, seconds: float) -> list[str]:
+        """The command line; one thread, as there is one core for it."""
+        url = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}{PATH}"
+        argv = ["wrk", "-t1", f"-c{self.connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "--latency"]
+        for header in self.headers:
+            argv += ["-H", header]
+        if self.codings:
+            return [*argv, "-s", str(SCRIPT), url, "--", *self.codings]
+        return [*argv, url]
+
+
+@dataclass
+class Round:
+    """One measurement of one peer."""
+
+    cpu_us: float
+    rate: float
+    p50_us: float
+    p99_us: float
+    count: int
+    busy: float
+    errors: dict[str, int] = field(default_factory=dict)
+    active_kb: float | None = None
+    resumed: float | None = None
+
+
+def received(port: int) -> int:
+    """Segments with data that the sockets of the server on PORT have received."""
+    listed = run(["ss", "-tinH", "state", "established", "sport", "=", f":{port}"], timeout=30)
+    return sum(int(number) for number in re.findall(r"\bdata_segs_in:(\d+)", listed))
+
+
+def parse(text: str) -> tuple[float, float, float, dict[str, int]]:
+    """(p50 µs, p99 µs, requests/s, errors by kind) from wrk's report."""
+    found = {
+        percent: float(value) * UNITS[unit]
+        for percent, value, unit in re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)\s*$", text, re.M)
+    }
+    rate = re.search(r"^Requests/sec:\s+([\d.]+)", text, re.M)
+    if rate is None or set(found) != {"50", "99"}:
+        raise BenchError(f"wrk said: {text.strip()[-400:]}")
+    errors: dict[str, int] = {}
+    if socket := re.search(r"Socket errors: (.*)", text):
+        errors = {kind: int(count) for kind, count in re.findall(r"(\w+) (\d+)", socket[1]) if int(count)}
+    if status := re.search(r"Non-2xx or 3xx responses: (\d+)", text):
+        errors["status"] = int(status[1])
+    return found["50"], found["99"], float(rate[1]), errors
+
+
+def warm_up(children: Children, server: Server, load: Load, core: int, seconds: float) -> None:
+    """A run that is not measured."""
+    port = server.port(load.tls)
+    assert port is not None
+    child = children.start("wrk", load.command(port, seconds), core=core)
+    try:
+        child.wait(seconds + 30)
+    except subprocess.TimeoutExpired as why:
+        raise BenchError(f"wrk did not end against {server.peer}") from why
+    finally:
+        children.stop(child)
+
+
+def measure(
+    children: Children, server: Server, load: Load, *, core: int, warm: float, seconds: float, base_kb: float
+) -> Round:
+    """One round: wrk runs throughout; CPU and requests are read at both ends of a window inside its run."""
+    port = server.port(load.tls)
+    assert port is not None
+    child = children.start("wrk", load.command(port, warm + seconds + 1.5), core=core, pipes=True)
+    try:
+        time.sleep(warm)
+        before = cpu.seconds(cpu.tree(server.pids))
+        at_before, count_before = time.monotonic(), received(port)
+        time.sleep(seconds)
+        pids = cpu.tree(server.pids)
+        used = cpu.seconds(pids) - before
+        elapsed = time.monotonic() - at_before
+        count = received(port) - count_before
+        _, pss = cpu.memory(pids)
+        output, _ = child.communicate(timeout=60)
+    except subprocess.TimeoutExpired as why:
+        raise BenchError(f"wrk did not end against {server.peer}") from why
+    finally:
+        children.stop(child)
+    if server.dead():
+        raise BenchError(f"{server.peer} ended by itself under load: {server.fate()} {children.log(server.peer)}")
+    if child.returncode:
+        raise BenchError(f"wrk ended with {child.returncode}: {children.log('wrk')}")
+    p50, p99, rate, errors = parse(output.decode())
+    if count <= 0:
+        raise BenchError(f"{server.peer} answered nothing. {children.log(server.peer)}")
+    counted = count / elapsed
+    if abs(counted - rate) > 0.3 * rate:
+        # Connections that end take their counts with them; and a machine that stalls spoils both.
+        errors["uneven load, %"] = round(100 * (counted / rate - 1))
+    return Round(
+        cpu_us=1e6 * used / count,
+        rate=counted,
+        p50_us=p50,
+        p99_us=p99,
+        count=count,
+        busy=used / elapsed,
+        errors=errors,
+        active_kb=(pss - base_kb) / load.connections,
+    )

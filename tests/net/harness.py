@@ -1,0 +1,196 @@
+"""
+What the tests of the direct sockets share.
+
+Each test builds a `DirectReactor` as Twisted's own reactor tests do, so it does
+not matter under which reactor trial runs.  Clients are blocking sockets in a
+thread: they share no code with what they test.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.test.reactormixins import ReactorBuilder
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.net.reactor import DirectReactor
+
+CLIENT_TIMEOUT = 10
+
+
+@functools.cache
+def make_pem() -> bytes:
+    """A self-signed certificate for localhost and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return (
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+
+
+def server_options() -> Any:
+    """The context factory of the test's certificate."""
+    return PrivateCertificate.loadPEM(make_pem()).options()
+
+
+def client_context(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    """A client that speaks just that version, and trusts everybody."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+def connect(port: int, tls: ssl.SSLContext | None = None, **more: Any) -> Any:
+    """A blocking client, with TLS if there is a context."""
+    sock = socket.create_connection(("127.0.0.1", port), CLIENT_TIMEOUT)
+    if tls is None:
+        return sock
+    return tls.wrap_socket(sock, suppress_ragged_eofs=False, **more)
+
+
+def read_all(sock: Any) -> bytes:
+    """Read until the end."""
+    pieces = []
+    while piece := sock.recv(65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def read_exactly(sock: Any, size: int) -> bytes:
+    """Read so many bytes."""
+    pieces = bytearray()
+    while len(pieces) < size:
+        piece = sock.recv(min(65536, size - len(pieces)))
+        if not piece:
+            raise AssertionError(f"the end after {len(pieces)} of {size} bytes")
+        pieces += piece
+    return bytes(pieces)
+
+
+class Recorder(Protocol):
+    """Remembers what happens to it; echoes by default."""
+
+    transport: Any
+    reason: Failure | None
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.reason = None
+        self.calls: list[str] = []
+
+    def connectionMade(self) -> None:
+        self.calls.append("made")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self.transport.write(data)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.calls.append("lost")
+        self.reason = reason
+
+
+class DirectCase(ReactorBuilder, SynchronousTestCase):
+    """A test with a reactor, a server and a client in a thread."""
+
+    reactorFactory = DirectReactor
+
+    def setUp(self) -> None:
+        ReactorBuilder.setUp(self)
+        self.reactor: Any = self.buildReactor()
+        self.servers: list[Any] = []
+
+    def listen(self, protocol: Callable[[], Any], tls: bool = False) -> Any:
+        """A port whose protocols are remembered in `servers`."""
+        case = self
+
+        class Remembering(Factory):
+            noisy = False
+
+            def buildProtocol(self, addr: Any) -> Any:
+                built = protocol()
+                built.factory = self
+                case.servers.append(built)
+                return built
+
+        if tls:
+            return self.reactor.listenSSL(0, Remembering(), server_options(), interface="127.0.0.1")
+        return self.reactor.listenTCP(0, Remembering(), interface="127.0.0.1")
+
+    def run_client(
+        self,
+        client: Callable[[int], Any],
+        port: Any,
+        until: Callable[[], bool] | None = None,
+        timeout: float = 30,
+    ) -> Any:
+        """
+        Run the reactor until the client is through and all its connections
+        are lost (or whatever `until` asks); return what the client returned.
+        """
+        results: list[Any] = []
+        number = port.getHost().port
+
+        def run() -> None:
+            try:
+                results.append(client(number))
+            except BaseException as e:
+                results.append(e)
+
+        def settled() -> bool:
+            return all(server.reason is not None for server in self.servers)
+
+        wanted = until or settled
+        thread = threading.Thread(target=run, daemon=True)
+
+        def look() -> None:
+            if results and (isinstance(results[0], BaseException) or wanted()):
+                self.reactor.stop()
+            else:
+                self.reactor.callLater(0.005, look)
+
+        self.reactor.callWhenRunning(thread.start)
+        self.reactor.callWhenRunning(look)
+        self.runReactor(self.reactor, timeout)
+        thread.join(timeout)
+        if isinstance(results[0], BaseException):
+            raise results[0]
+        return results[0]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 5) -> None:
+    """In a client's thread: wait until it is true, or fail."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {condition}")
+        time.sleep(0.002)

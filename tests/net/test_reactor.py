@@ -1,0 +1,172 @@
+"""The reactor: installing it, its second helpings, and no descriptors left."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.net.deadlines import Deadlines
+from tests.net.harness import DirectCase, Recorder, connect, read_exactly, wait_for
+
+ROOT = str(Path(__file__).parents[2])
+
+
+def start(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+class InstallTests(SynchronousTestCase):
+    def test_install(self) -> None:
+        child = start(
+            "import sys, livestate.net.reactor as r\n"
+            "assert 'twisted.internet.reactor' not in sys.modules\n"
+            "r.install()\n"
+            "from twisted.internet import reactor\n"
+            "assert type(reactor) is r.DirectReactor\n"
+            "from twisted.internet.error import ReactorAlreadyInstalledError\n"
+            "try: r.install()\n"
+            "except ReactorAlreadyInstalledError: print('refused')\n"
+        )
+        self.assertEqual(child.communicate(timeout=30), ("refused\n", ""))
+
+    def test_nothing_else_of_the_project_is_imported(self) -> None:
+        child = start(
+            "import sys, livestate.net.reactor\n"
+            "print(sorted(m for m in sys.modules if m.startswith('livestate.') and 'livestate.net' not in m))\n"
+        )
+        self.assertEqual(child.communicate(timeout=30), ("[]\n", ""))
+
+
+class NoDescriptorsTests(SynchronousTestCase):
+    def test_clients_are_closed_and_the_loop_does_not_spin(self) -> None:
+        child = start(
+            "import resource\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+            "from livestate.net.reactor import install; install()\n"
+            "from twisted.internet import reactor\n"
+            "from twisted.internet.protocol import Factory\n"
+            "from twisted.protocols.wire import Echo\n"
+            "port = reactor.listenTCP(0, Factory.forProtocol(Echo), interface='127.0.0.1')\n"
+            "print(port.getHost().port, flush=True)\n"
+            "reactor.callLater(30, reactor.stop)\n"
+            "reactor.run()\n"
+        )
+        socks: list[socket.socket] = []
+        try:
+            assert child.stdout is not None
+            port = int(child.stdout.readline())
+            socks = [connect(port) for _ in range(150)]
+            time.sleep(0.3)
+            before = self.cpu_seconds(child.pid)
+            time.sleep(0.5)
+            self.assertLess(self.cpu_seconds(child.pid) - before, 0.1)
+            closed = [sock for sock in socks if select.select([sock], [], [], 0)[0]]
+            self.assertGreater(len(closed), 80)
+            self.assertGreater(len(socks) - len(closed), 20)
+            for sock in socks:
+                sock.close()
+            time.sleep(0.1)
+            with connect(port) as sock:
+                sock.sendall(b"again")
+                self.assertEqual(read_exactly(sock, 5), b"again")
+        finally:
+            for sock in socks:
+                sock.close()
+            child.kill()
+            child.communicate(timeout=10)
+
+    def cpu_seconds(self, pid: int) -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class LoopTests(DirectCase):
+    def test_run_after_poll_is_not_run_at_once_nor_twice(self) -> None:
+        calls: list[str] = []
+
+        class Selectable:
+            disconnected = 0
+
+            def doRead(inner) -> None:
+                calls.append("read")
+
+            def doWrite(inner) -> None:
+                calls.append("write")
+
+        selectable = Selectable()
+        self.reactor.run_after_poll(selectable, select.EPOLLIN)
+        self.reactor.run_after_poll(selectable, select.EPOLLOUT)
+        self.assertEqual(calls, [])
+        self.reactor.doIteration(10)  # does not wait
+        self.reactor.doIteration(0)
+        self.assertEqual(calls, ["read", "write"])
+        selectable.disconnected = 1
+        self.reactor.run_after_poll(selectable, select.EPOLLIN)
+        self.reactor.doIteration(0)
+        self.assertEqual(len(calls), 2)
+
+    def test_one_clients_bug_is_its_own(self) -> None:
+        class Server(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                if data == b"bug":
+                    raise ZeroDivisionError("a bug")
+                self.transport.write(data)
+
+        def client(port: int) -> bytes:
+            with connect(port) as good, connect(port) as bad:
+                bad.sendall(b"bug")
+                wait_for(lambda: any(server.reason for server in self.servers))
+                good.sendall(b"hello")
+                return read_exactly(good, 5)
+
+        self.assertEqual(self.run_client(client, self.listen(Server)), b"hello")
+        (failure,) = self.flushLoggedErrors(ZeroDivisionError)
+        self.assertEqual(failure.getErrorMessage(), "a bug")
+
+
+class DeadlinesTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.expired: list[Any] = []
+        self.deadlines: Deadlines[str] = Deadlines(self.clock, self.expired.append)
+
+    def test_expires_at_most_a_second_late(self) -> None:
+        self.deadlines.add("a", 2.5)
+        self.deadlines.add("b", 30)
+        self.clock.pump([1, 1])
+        self.assertEqual(self.expired, [])
+        self.clock.advance(1)
+        self.assertEqual(self.expired, ["a"])
+        self.assertEqual(len(self.deadlines), 1)
+
+    def test_no_timer_where_nobody_waits(self) -> None:
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.deadlines.add("a", 1)
+        self.deadlines.add("b", 1)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.deadlines.discard("a")
+        self.deadlines.discard("b")
+        self.deadlines.discard("b")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.deadlines.add("c", 0.5)
+        self.clock.advance(1)
+        self.assertEqual(self.expired, ["c"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_the_last_of_them_may_end_another(self) -> None:
+        deadlines: Deadlines[str] = Deadlines(self.clock, lambda item: deadlines.discard("b"))
+        deadlines.add("a", 1)
+        deadlines.add("b", 1)
+        self.clock.advance(1)
+        self.assertEqual((len(deadlines), self.clock.getDelayedCalls()), (0, []))

@@ -1,0 +1,88 @@
+"""
+Twisted's own suites hold for the direct reactor, but for the differences listed here.
+
+The suites of the installed Twisted run in a child process.  A failure that is not
+listed fails the test, and so does a listed one that passes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+TIMEOUT = 300
+
+ROOT_ONLY = "fails on stock epoll too, where tests run as root"
+NO_CONTEXT = "asserts on the log prefix of legacy log.msg: there is no logging context around an event here"
+NAGLE = "asserts that TCP_NODELAY is off at first: here it is on"
+
+BUILDER_SUITES = [
+    f"twisted.internet.test.test_{name}"
+    for name in ["core", "time", "threads", "fdset", "tcp", "tls", "unix", "udp", "socket", "stdio", "process"]
+]
+BUILDER_DIFFERENCES = {
+    "twisted.internet.test.test_tcp.TCP4ClientTestsBuilder_DirectReactorTests.test_logPrefix": NO_CONTEXT,
+    "twisted.internet.test.test_tcp.TCP6ClientTestsBuilder_DirectReactorTests.test_logPrefix": NO_CONTEXT,
+    "twisted.internet.test.test_tls.SSLClientTestsMixin_DirectReactorTests.test_logPrefix": NO_CONTEXT,
+    "twisted.internet.test.test_tls.StartTLSClientTestsMixin_DirectReactorTests.test_logPrefix": NO_CONTEXT,
+}
+if os.getuid() == 0:
+    BUILDER_DIFFERENCES |= {
+        "twisted.internet.test.test_process.PTYProcessTestsBuilder_DirectReactorTests.test_changeUID": ROOT_ONLY,
+        "twisted.internet.test.test_process.ProcessTestsBuilder_DirectReactorTests.test_changeUID": ROOT_ONLY,
+    }
+
+INSTALLED_SUITES = [
+    "twisted.internet.test.test_endpoints",
+    "twisted.protocols.test.test_tls",
+    "twisted.test.test_amp",
+    "twisted.test.test_factories",
+    "twisted.test.test_internet",
+    "twisted.test.test_policies",
+    "twisted.test.test_ssl",
+    "twisted.test.test_sslverify",
+    "twisted.test.test_tcp",
+    "twisted.test.test_tcp_internals",
+    "twisted.web.test.test_http",
+    "twisted.web.test.test_web",
+    "twisted.web.test.test_webclient",
+    "twisted.web.test.test_wsgi",
+]
+INSTALLED_DIFFERENCES = {
+    "twisted.test.test_tcp.LoopbackTests.test_tcpNoDelay": NAGLE,
+}
+
+
+class TwistedSuites(SynchronousTestCase):
+    def check(self, mode: str, suites: list[str], differences: dict[str, str], least: int) -> None:
+        root = Path(__file__).parents[2]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+        with tempfile.TemporaryDirectory() as folder:
+            child = subprocess.run(
+                [sys.executable, "-m", "tests.net.suite_runner", mode, *suites],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+        if child.returncode:
+            self.fail(f"exit status {child.returncode}\n{child.stdout[-2000:]}\n{child.stderr[-4000:]}")
+        report = json.loads(child.stdout.rstrip().rsplit("\n", 1)[-1])
+        failed = set(report["failed"])
+        self.assertEqual(failed - set(differences), set(), report["why"])
+        self.assertEqual(set(differences) - failed, set(), "listed as a difference, but passes")
+        self.assertGreaterEqual(report["passed"], least)
+
+    def test_suites_that_build_a_reactor(self) -> None:
+        self.check("builder", BUILDER_SUITES, BUILDER_DIFFERENCES, least=280)
+
+    def test_suites_on_the_installed_reactor(self) -> None:
+        self.check("installed", INSTALLED_SUITES, INSTALLED_DIFFERENCES, least=500)
