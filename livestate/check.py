@@ -10,7 +10,6 @@ import msgspec
 import treq
 import zstandard
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
@@ -21,7 +20,8 @@ from zope.interface import implementer
 
 from livestate.errors import LivestateError, SettingsError
 from livestate.negotiate import CODINGS
-from livestate.tls import client_options
+from livestate.sources import within
+from livestate.tls import client_options, tls_trouble
 
 #: Seconds for one answer.
 TIMEOUT = 10.0
@@ -96,7 +96,7 @@ async def _get(reactor: Any, agent: Agent, url: str, fields: dict[str, str]) -> 
         return _Answer(response.code, response.headers, await treq.content(response))
 
     try:
-        return await Deferred.fromCoroutine(get()).addTimeout(TIMEOUT, reactor)
+        return await within(TIMEOUT, get(), reactor)
     except DeferTimeout:
         raise LivestateError(f"{url}: no answer within {TIMEOUT:g} s") from None
     except (ConnectError, ResponseFailed) as error:
@@ -105,10 +105,8 @@ async def _get(reactor: Any, agent: Agent, url: str, fields: dict[str, str]) -> 
 
 
 def _explained(reason: BaseException) -> str:
-    if isinstance(reason, SSL.Error):
-        why = "; ".join(str(entry[-1]) for entry in reason.args[0]) if reason.args else "no reason given"
-        return f"TLS failed: {why} (--cafile FILE trusts another authority, or a development certificate)"
-    return str(reason).rstrip(".") or type(reason).__name__
+    hint = " (--cafile FILE trusts another authority, or a development certificate)"
+    return tls_trouble(reason) + (hint if isinstance(reason, SSL.Error) else "")
 
 
 def _print_head(url: str, answer: _Answer, output: TextIO) -> None:

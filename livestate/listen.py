@@ -6,11 +6,10 @@ is given, certificates checked and loaded with their chain before the reactor ru
 
 import errno
 import os
-import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -19,8 +18,10 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from livestate.errors import SettingsError
+from livestate.settings import parse_strports
 from livestate.tls import DEVELOPMENT_FILE, make_development_certificate, server_options
 
 #: Connections the kernel holds until they are accepted, where the description names no number. Twisted's 50 overflow
@@ -56,8 +57,14 @@ class Listener(Service):
 
         :raises SystemExit: it cannot; the text is one line.
         """
+        outcome: list[IListeningPort | Failure] = []
         listening: Deferred[IListeningPort] = self._endpoint.listen(self._factory)
-        listening.addCallbacks(self._listening, self._failed)
+        # All of Twisted's server endpoints answer at once. From inside of a Deferred the exit would not get out.
+        listening.addBoth(outcome.append)
+        for result in outcome:
+            if isinstance(result, Failure):
+                self._fail(result)
+            self.port = result
 
     def stopService(self) -> Deferred[None] | None:
         """Stop listening; connections stay."""
@@ -65,20 +72,17 @@ class Listener(Service):
         port, self.port = self.port, None
         return port.stopListening() if port is not None else None
 
-    def _listening(self, port: IListeningPort) -> None:
-        self.port = port
-
-    def _failed(self, failure: Any) -> None:
-        error = failure.value
-        reason = error.socketError if isinstance(error, CannotListenError) else error
+    def _fail(self, failure: Failure) -> NoReturn:
+        error = failure.value or Exception()
+        reason: BaseException = error.socketError if isinstance(error, CannotListenError) else error
         line = f"livestate: {self._what}: {_explained(reason)}"
         self.log.critical("{line}", line=line)
-        # Not an Exception: it passes through Deferreds and twistd, ends the process with 1 and prints the line.
+        # Not an Exception: it passes through twistd, ends the process with 1 and prints the line.
         raise SystemExit(line)
 
 
 def _endpoint(reactor: Any, option: str, description: str) -> IStreamServerEndpoint:
-    kind, arguments = parse(description)
+    kind, arguments = parse_strports(description)
     if kind in ("tcp", "ssl") and "port" not in arguments:
         raise SettingsError(f"expected a port, such as {kind}:8080")
     if kind == "ssl":
@@ -88,24 +92,16 @@ def _endpoint(reactor: Any, option: str, description: str) -> IStreamServerEndpo
         return _ssl_endpoint(reactor, arguments)
     if option == "--https" and kind in ("tcp", "tcp6", "unix", "fd", "systemd"):
         raise SettingsError("that is not TLS; write ssl:PORT, or give it to --http")
+    if kind == "unix":
+        folder = Path(arguments.get("address", arguments.get("port", ""))).absolute().parent
+        if not folder.is_dir():
+            raise SettingsError(f"there is no folder {folder}")
     if kind == "tcp":
         _probe(arguments)
         if "backlog" not in arguments:
             description += f":backlog={BACKLOG}"
     endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     return endpoint
-
-
-def parse(description: str) -> tuple[str, dict[str, str]]:
-    r"""Take a `tcp:` or `ssl:` strports string apart: `\` hides a colon, and the first bare argument is the port."""
-    parts = [re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\):", description)]
-    arguments: dict[str, str] = {}
-    for raw in parts[1:]:
-        name, equals, value = raw.partition("=")
-        if not equals:
-            name, value = "port", raw
-        arguments[name] = value
-    return parts[0], arguments
 
 
 def _probe(arguments: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """Log files that can be taken away and are made anew: what SIGHUP is for."""
 
+import contextlib
 import signal
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +22,9 @@ class LogFile:
         self._file: TextIO = self._open()
 
     def write(self, line: str) -> None:
-        """Append; a line is in the file when this returns."""
-        self._file.write(line)
+        """Append; a line is in the file when this returns. On a full disk it is lost, and the writer goes on."""
+        with contextlib.suppress(OSError):
+            self._file.write(line)
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -33,8 +35,10 @@ class LogFile:
             file = self._open()
         except OSError:
             return
-        self._file.close()
-        self._file = file
+        old, self._file = self._file, file
+        # What a full disk did not take is written once more here, and given up.
+        with contextlib.suppress(OSError):
+            old.close()
 
     def _open(self) -> TextIO:
         # Line-buffered: a line that was logged is in the file, whatever happens next.

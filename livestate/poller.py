@@ -24,10 +24,11 @@ from livestate.backoff import Backoff
 from livestate.document import Document
 from livestate.errors import DocumentMissing, DocumentRefused, LivestateError
 from livestate.interfaces import ISource
+from livestate.sources import within
 
-#: Seconds: the longest pause before a lost store is asked again. With the fetch itself this keeps the promise
-#: that a store that is back is noticed within 2 s.
-LONGEST_PAUSE = 1.5
+#: Seconds: the longest pause before a lost store is asked again. At an interval of a second, it and a fetch that was
+#: begun just before the store came back (0.8 s) keep the promise that a store that is back is noticed within 2 s.
+LONGEST_PAUSE = 1.1
 
 #: Seconds: the longest a fetch may take, however rarely the source is asked.
 LONGEST_FETCH = 10.0
@@ -99,33 +100,36 @@ class Poller(Service):
         """Fetch once, and tell whether the store answered, with whatever it was."""
         self.tally.fetches += 1
         try:
-            data = await Deferred.fromCoroutine(self.source.fetch()).addTimeout(self.timeout, self._clock)
+            data = await within(self.timeout, self.source.fetch(), self._clock)
             await self.document.offer(data)
-        except (DocumentMissing, DocumentRefused) as error:
-            self._failed(str(error))
-        except DeferTimeout:
-            self._failed(f"no answer within {self.timeout:g} s")
-            return False
-        except CancelledError:
+        except GeneratorExit:
             raise
-        except LivestateError as error:
-            self._failed(str(error))
-            return False
-        except Exception as error:
-            # A fault of ours or of a driver: it must not end the polling, and it must not be hidden.
-            if self._failed(f"{type(error).__name__}: {error}"):
-                self.log.failure("the source of {path} failed in a way that it should not", path=self.document.path)
-            return False
+        except BaseException as error:
+            # Not Exception: asyncio's CancelledError is none, and nothing may end the polling.
+            # Called off at the end, drivers say so in exceptions of their own.
+            if self.running:
+                self._failed(error)
+            if not isinstance(error, (DocumentMissing, DocumentRefused)):
+                return not self.running
         else:
             self._succeeded()
         self._backoff.reset()
         return True
 
-    def _failed(self, trouble: str) -> bool:
-        """Note a failure, and log it where it is new; tells whether it was."""
+    def _failed(self, error: BaseException) -> None:
+        """Note a failure, and log it where it is new."""
         self.tally.failures += 1
+        foreseen = True
+        if isinstance(error, DeferTimeout):
+            trouble = f"no answer within {self.timeout:g} s"
+        elif isinstance(error, LivestateError):
+            trouble = str(error)
+        else:
+            # A fault of ours or of a driver: it must not end the polling, and it must not be hidden.
+            foreseen = False
+            trouble = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         if trouble == self.tally.trouble:
-            return False
+            return
         if self.tally.trouble is None:
             self.tally.since = self._clock.seconds()
         self.tally.trouble = trouble
@@ -137,7 +141,8 @@ class Poller(Service):
             "{path}: {source}: {trouble}; {effect}, and asking on",
             path=self.document.path, source=str(self.source), trouble=trouble, effect=effect,
         )  # fmt: skip
-        return True
+        if not foreseen:
+            self.log.failure("the source of {path} failed in a way that it should not", path=self.document.path)
 
     def _succeeded(self) -> None:
         if self.tally.trouble is None:

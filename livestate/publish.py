@@ -4,13 +4,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeout
 
 from livestate.errors import DocumentRefused, LivestateError, SettingsError
 from livestate.interfaces import IStore
 from livestate.snapshot import check
-from livestate.sources import make_source
+from livestate.sources import make_source, within
 
 #: Bytes: as large a document as livestate serves by default.
 MAX_SIZE = 16 * 1024 * 1024
@@ -34,7 +33,7 @@ async def publish(reactor: Any, file: str, url: str) -> int:
     if not IStore.providedBy(store):
         raise SettingsError(f"--to {store}: a store of that kind cannot be written to")
     try:
-        await Deferred.fromCoroutine(store.publish(data)).addTimeout(TIMEOUT, reactor)
+        await within(TIMEOUT, store.publish(data), reactor)
     except DeferTimeout:
         raise LivestateError(f"{store}: no answer within {TIMEOUT:g} s") from None
     except LivestateError as error:

@@ -9,7 +9,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
@@ -29,11 +29,12 @@ BEAT = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The first line of a saved document."""
+    """The first line of a saved document; what is out of these bounds was not written by livestate."""
 
-    version: int
-    modified: float
-    length: int
+    version: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+    #: Until the year 5138: no date is written with more than four digits.
+    modified: Annotated[float, msgspec.Meta(ge=0, lt=1e11)]
+    length: Annotated[int, msgspec.Meta(ge=1, le=2**30)]
     etag: str
 
 
@@ -75,16 +76,18 @@ class SavedDocument(Service):
         try:
             with open(self._path, "rb") as file:
                 head = msgspec.json.decode(file.readline(4096), type=_Head)
-                data = file.read(head.length + 1)
-                confirmed = os.fstat(file.fileno()).st_mtime
+                status = os.fstat(file.fileno())
+                data = file.read(min(head.length + 1, status.st_size))
+                confirmed = status.st_mtime
             check(data, self._document.max_size)
             snapshot = new_snapshot(data, head.modified, head.version - 1)
             if len(data) != head.length or snapshot.representations["identity"].etag.decode("ascii") != head.etag:
                 raise DocumentRefused("it is not whole")
         except FileNotFoundError:
             return
-        except (OSError, msgspec.DecodeError, DocumentRefused) as error:
-            self.log.warn("the saved document {path} cannot be used: {error}", path=str(self._path), error=str(error))
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, DocumentRefused) as error:
+            why = str(error.strerror if isinstance(error, OSError) else error)
+            self.log.warn("the saved document {path} cannot be used: {error}", path=str(self._path), error=why)
             return
         # It is coded here and now, before anyone is served, however large it is.
         for coding in ENCODERS if not snapshot.complete else ():
@@ -108,10 +111,11 @@ class SavedDocument(Service):
         try:
             await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), action, snapshot, confirmed)
         except OSError as error:
-            # Readers are served all the same. Said once; tried again each second.
-            if str(error) != self._trouble:
-                self._trouble = str(error)
-                self.log.error("cannot save the document to {path}: {error}", path=str(self._path), error=str(error))
+            # Readers are served all the same. Said once (its text names a temporary file, another each time); tried
+            # again each second.
+            if error.strerror != self._trouble:
+                self._trouble = error.strerror
+                self.log.error("cannot save the document to {path}: {error}", path=str(self._path), error=self._trouble)
         else:
             self._written = (snapshot.version, confirmed)
             self._trouble = None
@@ -119,7 +123,10 @@ class SavedDocument(Service):
             self._writing = None
 
     def _touch(self, snapshot: Snapshot, confirmed: float) -> None:
-        os.utime(self._path, (confirmed, confirmed))
+        try:
+            os.utime(self._path, (confirmed, confirmed))
+        except FileNotFoundError:  # somebody tidied up
+            self._replace(snapshot, confirmed)
 
     def _replace(self, snapshot: Snapshot, confirmed: float) -> None:
         etag = snapshot.representations["identity"].etag.decode("ascii")

@@ -6,6 +6,7 @@ A wrong value is a `SettingsError` that names the option as it is typed.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,20 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
     )
     if not settings.http and not settings.https:
         raise SettingsError("--http and --https are both off: there would be nothing to serve on")
+    _refuse_shared_ports(settings)
     return settings
+
+
+def parse_strports(description: str) -> tuple[str, dict[str, str]]:
+    r"""Take a `tcp:` or `ssl:` strports string apart: `\` hides a colon, and the first bare argument is the port."""
+    parts = [re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\):", description)]
+    arguments: dict[str, str] = {}
+    for raw in parts[1:]:
+        name, equals, value = raw.partition("=")
+        if not equals:
+            name, value = "port", raw
+        arguments[name] = value
+    return parts[0], arguments
 
 
 def _read_toml(name: str) -> dict[str, Any]:
@@ -104,7 +118,8 @@ def _read_toml(name: str) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise SettingsError(f"--config {name}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # TOMLDecodeError and UnicodeDecodeError are ValueErrors, and so is a number of more than 4,300 digits.
         raise SettingsError(f"--config {name}: not TOML: {error}") from None
 
 
@@ -148,6 +163,21 @@ def _refuse_clashes(documents: Sequence[DocumentSettings]) -> None:
             taken[path] = what
 
 
+def _refuse_shared_ports(settings: Settings) -> None:
+    """See that no two listeners want one port. In the background it is too late to say so once they listen."""
+    taken: dict[str, list[tuple[str, str]]] = {}
+    listeners = [("--http", text) for text in settings.http] + [("--https", text) for text in settings.https]
+    for option, text in [*listeners, ("--admin", settings.admin or "")]:
+        kind, arguments = parse_strports(text)
+        port, interface = arguments.get("port", ""), arguments.get("interface", "")
+        if kind not in ("tcp", "ssl") or port.strip("0") == "":
+            continue
+        for other, where in taken.setdefault(port, []):
+            if where == interface or (":" not in where + interface and {where, interface} & {"", "0.0.0.0"}):  # noqa: S104
+                raise SettingsError(f"{option}={text}: the port is in use by {other}")
+        taken[port].append((f"{option}={text}", interface))
+
+
 def _path(name: str, value: Any) -> str:
     path = _text(name, value)
     if not path.startswith("/") or not path.isascii() or any(c in path for c in "?#%\\") or not path.isprintable():
@@ -167,11 +197,29 @@ def _source(name: str, value: Any) -> str:
 
 
 def _text(name: str, value: Any) -> str:
-    if isinstance(value, (list, tuple)):  # the command line: the last one given counts
-        value = value[-1]
+    value = _last(value)
     if not isinstance(value, str):
-        raise SettingsError(f"{name}: expected a text, not {value!r}")
+        raise SettingsError(f"{name}: expected a text, not {_shown(value)}")
+    if len(value.splitlines()) > 1 or "\0" in value or value.endswith("\n"):
+        raise SettingsError(f"{name} {value!r}: expected one line")
     return value
+
+
+def _last(value: Any) -> Any:
+    """Give the value that counts: the last of the command line's; in TOML there may be none."""
+    if isinstance(value, (list, tuple)):
+        return value[-1] if value else None
+    return value
+
+
+def _shown(value: Any) -> str:
+    """Give a wrong value as it can stand in a message of one line."""
+    if isinstance(value, str) and value.isprintable():
+        return value
+    try:
+        return repr(value)
+    except ValueError:  # an integer of more than 4,300 digits, which TOML can write in hexadecimal
+        return "a huge number"
 
 
 def _texts(name: str, value: Any) -> list[str]:
@@ -180,14 +228,13 @@ def _texts(name: str, value: Any) -> list[str]:
 
 
 def _number(name: str, value: Any, least: float, most: float, unit: str) -> float:
-    if isinstance(value, (list, tuple)):
-        value = value[-1]
+    value = _last(value)
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not least <= number <= most:
-        raise SettingsError(f"{name} {value}: expected {unit} from {least:g} to {most:g}")
+        raise SettingsError(f"{name} {_shown(value)}: expected {unit} from {least:g} to {most:g}")
     return number
 
 

@@ -303,7 +303,6 @@ class HandshakeTests(TLSCase):
         self.assertIsInstance(port, DirectTLSPort)
         self.assertIsInstance(adopted, DirectTLSPort)
 
-
     def test_wrapped_clients_stay_stock(self) -> None:
         wrapped = TLSMemoryBIOFactory(server_options(), True, Factory.forProtocol(Recorder), clock=self.reactor)
         port = self.reactor.listenTCP(0, wrapped, interface="127.0.0.1")

@@ -1,0 +1,100 @@
+"""A client for tests: the standard library's, and so nothing of livestate's own."""
+
+import gzip
+import http.client
+import json
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import brotli
+import zstandard
+
+#: Seconds that any one answer may take.
+TIMEOUT = 10.0
+
+DECODERS = {
+    "identity": lambda data: data,
+    "gzip": gzip.decompress,
+    "br": brotli.decompress,
+    "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server sent."""
+
+    status: int
+    #: As they came, in order.
+    fields: list[tuple[str, str]]
+    body: bytes
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(value for field, value in self.fields if field.lower() == name.lower())
+
+    @property
+    def document(self) -> bytes:
+        """The body with its content coding undone."""
+        document: bytes = DECODERS[self["Content-Encoding"] or "identity"](self.body)
+        return document
+
+    def json(self) -> Any:
+        """Give what the body says."""
+        return json.loads(self.document)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT)
+        self.sock.connect(self._path)
+
+
+class Client:
+    """One connection that is kept, and made anew when the server has closed it."""
+
+    def __init__(self, url: str, cafile: Path | None = None) -> None:
+        """:param url: `http://host:port`, `https://host:port` or `unix:/path`."""
+        parts = urlsplit(url)
+        self._connection: http.client.HTTPConnection
+        if parts.scheme == "unix":
+            self._connection = _UnixConnection(parts.path)
+        elif parts.scheme == "https":
+            context = ssl.create_default_context(cafile=str(cafile))
+            self._connection = http.client.HTTPSConnection(
+                parts.hostname or "", parts.port, timeout=TIMEOUT, context=context
+            )
+        else:
+            self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
+
+    def get(self, path: str = "/", method: str = "GET", **fields: str) -> Answer:
+        """Ask once; underscores in the names of fields stand for dashes."""
+        headers = {name.replace("_", "-"): value for name, value in fields.items()}
+        # Without it, http.client sends `Accept-Encoding: identity` of its own.
+        self._connection.putrequest(method, path, skip_accept_encoding=True)
+        for name, value in headers.items():
+            self._connection.putheader(name, value)
+        self._connection.endheaders()
+        response = self._connection.getresponse()
+        return Answer(response.status, response.getheaders(), response.read())
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def get(url: str, path: str = "/", method: str = "GET", **fields: str) -> Answer:
+    """Ask once, on a connection of its own."""
+    client = Client(url)
+    try:
+        return client.get(path, method, **fields)
+    finally:
+        client.close()

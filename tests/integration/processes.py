@@ -1,0 +1,139 @@
+"""Child processes that end with the test, waiting with a limit, and ports and folders of one's own."""
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+T = TypeVar("T")
+
+#: Seconds: longer than anything here takes on a busy machine. Only a failing test waits so long.
+LIMIT = 20.0
+
+#: The exit code of a twistd that SIGTERM has ended in an orderly way: it sends itself the signal anew at the very end.
+TERMINATED = -signal.SIGTERM
+
+# Below the range that the kernel gives to outgoing connections (from 32768): none of these takes one of ours.
+_ports = itertools.cycle(random.sample(range(20000, 32000), 12000))
+
+
+def free_port() -> int:
+    """Give a TCP port of 127.0.0.1 that nobody uses; a different one each time."""
+    for port in _ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("there is no free port")
+
+
+def until(condition: Callable[[], T], what: str, seconds: float = LIMIT) -> T:
+    """Wait until `condition` gives something true, and give that."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.01)
+
+
+def folder_for(case: SynchronousTestCase) -> Path:
+    """Give an empty folder that is removed after the test; its name is short enough for a Unix socket in it."""
+    folder = Path(tempfile.mkdtemp(prefix="livestate-"))
+    case.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def program(name: str) -> str:
+    """Give the path of a command that is installed beside this Python."""
+    return str(Path(sys.executable).parent / name)
+
+
+def twistd_arguments() -> list[str]:
+    """Give the beginning of a twistd command: livestate's own reactor, or the one that the environment names."""
+    reactor = os.environ.get("LIVESTATE_TEST_REACTOR", "")
+    return [program("twistd"), *([f"--reactor={reactor}"] if reactor else [])]
+
+
+def run(
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    env: dict[str, str] | None = None,
+    timeout: float = LIMIT,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that ends by itself."""
+    ran = subprocess.run(
+        [*map(str, arguments)],
+        cwd=cwd, input=stdin, env=env, capture_output=True, timeout=timeout, check=False,
+    )  # fmt: skip
+    return subprocess.CompletedProcess(ran.args, ran.returncode, ran.stdout.decode(), ran.stderr.decode())
+
+
+class Child:
+    """One child process, killed after the test if it still runs; its output goes to a file."""
+
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        arguments: Iterable[str | Path],
+        folder: Path,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self._output = folder / f"output-{time.monotonic_ns()}"
+        with open(self._output, "wb") as output:
+            self.process = subprocess.Popen(
+                [*map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env
+            )
+        case.addCleanup(self.kill)
+
+    @property
+    def output(self) -> str:
+        """All that it has written so far."""
+        return self._output.read_text(encoding="utf-8")
+
+    def wait_for(self, answering: Callable[[], bool], what: str) -> None:
+        """Wait until the child answers; fail at once if it ends first."""
+
+        def answers_or_ended() -> bool:
+            assert self.process.poll() is None, f"{what} ended with {self.process.returncode}: {self.output}"
+            return answering()
+
+        until(answers_or_ended, what)
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """Ask it to end, and give its exit code."""
+        self.signal(signal.SIGTERM)
+        return self.process.wait(LIMIT)
+
+    def kill(self) -> None:
+        """End it, however it is."""
+        self.process.kill()
+        self.process.wait(LIMIT)
+
+
+def ended(pid: int) -> bool:
+    """Tell whether the process `pid`, which is not our child, is gone (or would be, had it a parent that waits)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"

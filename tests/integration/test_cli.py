@@ -1,0 +1,137 @@
+"""The `livestate` command."""
+
+import subprocess
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate import __version__
+from tests.integration.certificates import Authority
+from tests.integration.processes import folder_for, free_port, program, run
+from tests.integration.servers import Livestate, RedisServer
+
+
+def livestate(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """Run it."""
+    return run(program("livestate"), *arguments, stdin=stdin)
+
+
+class CommandTests(SynchronousTestCase):
+    """What the commands have in common."""
+
+    def assert_one_line(self, ran: subprocess.CompletedProcess[str], *words: str) -> None:
+        """See that a command failed and said why."""
+        self.assertEqual(ran.returncode, 1, ran)
+        self.assertEqual(ran.stderr.count("\n"), 1, ran.stderr)
+        for word in words:
+            self.assertIn(word, ran.stderr)
+        self.assertNotIn("Traceback", ran.stdout + ran.stderr)
+
+
+class GeneralTests(CommandTests):
+    """The command itself."""
+
+    def test_version(self):
+        """--version."""
+        self.assertEqual(livestate("--version").stdout, f"livestate {__version__}\n")
+
+    def test_help(self):
+        """--help names the commands."""
+        shown = livestate("--help").stdout
+        for command in ("publish", "check"):
+            self.assertIn(command, shown)
+
+    def test_usage(self):
+        """Wrong usage is exit code 2."""
+        for arguments in ((), ("frobnicate",), ("publish",), ("publish", "x.json"), ("check",)):
+            ran = livestate(*arguments)
+            self.assertEqual(ran.returncode, 2, arguments)
+            self.assertIn("usage: livestate", ran.stderr)
+
+
+class PublishTests(CommandTests):
+    """`livestate publish`."""
+
+    def setUp(self):
+        self.folder = folder_for(self)
+        self.file = self.folder / "results.json"
+        self.file.write_text('{"votes": 1}\n')
+
+    def test_file_and_standard_input(self):
+        """A file, or standard input, is set in Redis byte by byte, with whatever login the URL holds."""
+        store = RedisServer(self, password="quiet")
+        url = f"redis://:quiet@127.0.0.1:{store.port}/0?key=results"
+        ran = livestate("publish", str(self.file), "--to", url)
+        self.assertEqual((ran.returncode, ran.stderr), (0, ""))
+        self.assertEqual(store.command("GET", "results"), b'{"votes": 1}\n')
+        ran = livestate("publish", "-", "--to", url, stdin=b"[2]")
+        self.assertEqual((ran.returncode, ran.stderr), (0, ""))
+        self.assertEqual(store.command("GET", "results"), b"[2]")
+
+    def test_bad_json(self):
+        """What is not JSON is refused, and Redis keeps what it has."""
+        store = RedisServer(self)
+        store.set("[1]")
+        for content in (b"{", b"", b'"caf\xe9"'):
+            self.assert_one_line(livestate("publish", "-", "--to", store.url, stdin=content), "- is not published")
+        self.assertEqual(store.command("GET", "livestate"), b"[1]")
+
+    def test_missing_file(self):
+        """A file that is not there."""
+        self.assert_one_line(livestate("publish", "missing.json", "--to", "redis://127.0.0.1/0"), "missing.json")
+
+    def test_store_down(self):
+        """A store that is down, with the password kept out of the line."""
+        url = f"redis://:hush@127.0.0.1:{free_port()}/0"
+        ran = livestate("publish", str(self.file), "--to", url)
+        self.assert_one_line(ran, "refused")
+        self.assertNotIn("hush", ran.stderr)
+
+    def test_store_refuses(self):
+        """A store that does not let us in."""
+        store = RedisServer(self, password="right")
+        self.assert_one_line(livestate("publish", str(self.file), "--to", store.url), "NOAUTH")
+        url = f"redis://:wrong@127.0.0.1:{store.port}/0"
+        self.assert_one_line(livestate("publish", str(self.file), "--to", url), "refuses the login")
+
+    def test_not_a_store(self):
+        """A source that cannot be written to, and none at all."""
+        self.assert_one_line(livestate("publish", str(self.file), "--to", "demo:"), "cannot be written to")
+        self.assert_one_line(livestate("publish", str(self.file), "--to", "nonsense"), "nonsense")
+
+
+class CheckTests(CommandTests):
+    """`livestate check`."""
+
+    def test_good(self):
+        """It shows status, codings, entity tags and age of a document that is served well."""
+        service = Livestate(self, "--source=demo:", https="")
+        service.until_served()
+        for arguments in ((service.http,), (f"{service.https}/", "--cafile", str(service.cafile))):
+            ran = livestate("check", *arguments)
+            self.assertEqual((ran.returncode, ran.stderr), (0, ""), ran.stdout)
+            for word in ("answered 200", "identity", "gzip", "br", "zstd", "ETag", "Livestate-Age", "nothing is wrong"):
+                self.assertIn(word, ran.stdout)
+
+    def test_what_is_wrong(self):
+        """404 and 503 are shown with their explanations, and the exit code is 1."""
+        service = Livestate(self, f"--source=redis://127.0.0.1:{free_port()}/0")
+        for path, status in (("/", "503"), ("/missing", "404")):
+            ran = livestate("check", service.http + path)
+            self.assertEqual(ran.returncode, 1)
+            self.assertIn(f"wrong: identity: answered {status}", ran.stdout)
+            self.assertNotIn("Traceback", ran.stderr)
+
+    def test_certificate(self):
+        """A certificate that nobody vouches for, or another authority's, is one line."""
+        service = Livestate(self, "--source=demo:", https="")
+        stranger = Authority(folder_for(self))
+        for arguments in ((), ("--cafile", str(stranger.certificate))):
+            self.assert_one_line(livestate("check", service.https, *arguments), "certificate", "--cafile")
+        self.assert_one_line(livestate("check", service.https, "--cafile", "missing.pem"), "missing.pem")
+
+    def test_not_there(self):
+        """A server that is not there, a URL that is none."""
+        self.assert_one_line(livestate("check", f"http://127.0.0.1:{free_port()}/"), "refused")
+        self.assert_one_line(livestate("check", "ftp://127.0.0.1/"), "ftp://127.0.0.1/")
+        self.assert_one_line(livestate("check", "nonsense"), "nonsense")
+        self.assert_one_line(livestate("check", "http://127.0.0.1:port/"), "127.0.0.1:port")

@@ -1,0 +1,112 @@
+"""livestate in the background, as an init script or a person starts it."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.http import get
+from tests.integration.processes import ended, folder_for, free_port, run, twistd_arguments, until
+
+
+class DaemonTests(SynchronousTestCase):
+    """`twistd livestate` without -n."""
+
+    def setUp(self):
+        self.folder = folder_for(self)
+        self.pidfile, self.logfile = self.folder / "livestate.pid", self.folder / "livestate.log"
+        self.http, self.admin = free_port(), free_port()
+
+    def start(self, *before: str, **names: Path) -> None:
+        """Start, and wait until it answers."""
+        ran = run(*self.command(*before, **names), cwd=self.folder)
+        self.assertEqual((ran.returncode, ran.stdout, ran.stderr), (0, "", ""))
+        until(self.answers, "livestate in the background")
+        self.addCleanup(self.kill, names.get("pidfile", self.pidfile))
+
+    def command(self, *before: str, **names: Path) -> list[str]:
+        """Give the command."""
+        options = before or (f"--pidfile={self.pidfile}", f"--logfile={self.logfile}")
+        return [
+            *twistd_arguments(), *options, "livestate", "--source=demo:", "--access-log=access.log",
+            f"--http=tcp:{self.http}:interface=127.0.0.1", f"--admin=tcp:{self.admin}:interface=127.0.0.1",
+        ]  # fmt: skip
+
+    def kill(self, pidfile: Path) -> None:
+        """End it where the test did not."""
+        if pidfile.exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pidfile.read_text()), signal.SIGKILL)
+
+    def answers(self) -> bool:
+        """Ask for its health."""
+        try:
+            return get(f"http://127.0.0.1:{self.admin}", "/health").status == 200
+        except OSError:
+            return False
+
+    def ask(self) -> None:
+        """Fetch the document, which adds a line to the access log."""
+        self.assertEqual(get(f"http://127.0.0.1:{self.http}").status, 200)
+
+    def end(self, pidfile: Path) -> None:
+        """Send SIGTERM, and see that it ends and takes the pidfile with it."""
+        pid = int(pidfile.read_text())
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: ended(pid), "ended after SIGTERM")
+        self.assertFalse(pidfile.exists())
+
+    def test_life(self):
+        """It leaves a pidfile and a log, serves, and SIGTERM ends it with the pidfile gone."""
+        self.start()
+        pid = int(self.pidfile.read_text())
+        self.assertFalse(ended(pid))
+        self.ask()
+        self.end(self.pidfile)
+        log = self.logfile.read_text()
+        self.assertIn("starting up", log)
+        self.assertIn("Server Shut Down", log)
+        self.assertNotIn("Traceback", log)
+        self.assertEqual((self.folder / "access.log").read_text().count('"GET / HTTP/1.1" 200'), 1)
+
+    def test_default_names(self):
+        """Named nothing, it writes twistd.pid and twistd.log in the folder it was started in."""
+        pidfile = self.folder / "twistd.pid"
+        self.start("--no_save", pidfile=pidfile)
+        self.ask()
+        self.end(pidfile)
+        self.assertIn("Server Shut Down", (self.folder / "twistd.log").read_text())
+
+    def test_hangup(self):
+        """SIGHUP, after logrotate has renamed them, opens both logs anew; nothing more goes to the old ones."""
+        self.start()
+        pid = int(self.pidfile.read_text())
+        access = self.folder / "access.log"
+        self.ask()
+        until(lambda: "GET /" in access.read_text(), "the first request is logged")
+        for path in (self.logfile, access):
+            path.rename(f"{path}.1")
+        self.ask()
+        until(lambda: Path(f"{access}.1").read_text().count("\n") == 2, "until SIGHUP the old file is written to")
+        os.kill(pid, signal.SIGHUP)
+        until(lambda: access.exists() and self.logfile.exists(), "both files are made anew")
+        self.ask()
+        until(lambda: access.read_text().count("\n") == 1, "the next request is in the new file")
+        self.assertEqual(Path(f"{access}.1").read_text().count("\n"), 2)
+        self.end(self.pidfile)
+        self.assertIn("Server Shut Down", self.logfile.read_text())
+        self.assertNotIn("Server Shut Down", Path(f"{self.logfile}.1").read_text())
+
+    def test_second(self):
+        """A second one on the same port is one line and exit code 1, and the first serves on."""
+        self.start()
+        other = [f"--pidfile={self.folder}/second.pid", f"--logfile={self.folder}/second.log"]
+        ran = run(*self.command(*other), cwd=self.folder)
+        self.assertEqual((ran.returncode, ran.stdout), (1, ""))
+        self.assertEqual(ran.stderr.count("\n"), 1, ran.stderr)
+        self.assertIn("in use", ran.stderr)
+        self.assertFalse((self.folder / "second.pid").exists())
+        self.ask()
+        self.end(self.pidfile)

@@ -1,0 +1,104 @@
+"""A document of 5 MB that changes each second: every answer is whole and of one version, in the coding it says."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.http import DECODERS, Client
+from tests.integration.processes import folder_for
+from tests.integration.servers import Livestate, RedisServer
+
+SECONDS = 8
+
+
+def large_document(version: int) -> str:
+    """Give about 5 MB that say in the first, a middle and the last place which version they are."""
+    place = {"name": "Alderbrook", "electorate": 56369, "leader": "Meadow", "votes": [15529, 4254, 9666, 5534, 4064]}
+    places = [{**place, "electorate": version * 100_000 + number, "version": version} for number in range(47_000)]
+    return json.dumps({"version": version, "places": places, "end": version}, separators=(",", ":"))
+
+
+class LargeDocumentTests(SynchronousTestCase):
+    """5 MB each second."""
+
+    put: Callable[[str], object]
+
+    def setUp(self):
+        self.documents = [large_document(version) for version in range(SECONDS)]
+        self.assertGreater(len(self.documents[0]), 4_500_000)
+        self.answers: dict[str, dict[str, tuple[str, bytes]]] = {coding: {} for coding in DECODERS}
+        self.wrong: list[str] = []
+        self.stop = threading.Event()
+
+    def read(self, client: Client, coding: str) -> None:
+        """Collect each new answer; they are looked at when all is over, so that looking slows nobody down."""
+        etag = ""
+        while not self.stop.is_set():
+            fields = {"Accept_Encoding": coding} | ({"If_None_Match": etag} if etag else {})
+            answer = client.get(**fields)
+            if answer.status == 200:
+                etag = answer["ETag"]
+                self.answers[coding][etag] = (answer["Content-Encoding"] or "identity", answer.body)
+            elif answer.status != 304:
+                self.wrong.append(f"{coding}: {answer.status}")
+            time.sleep(0.05)
+        client.close()
+
+    def assert_whole(self) -> None:
+        """See that everything that came is one of the versions, and that each coding came."""
+        self.assertEqual(self.wrong, [])
+        published = {document.encode(): version for version, document in enumerate(self.documents)}
+        for asked, answers in self.answers.items():
+            for coding, body in answers.values():
+                # While a coding is being made, the plain bytes are given.
+                self.assertIn(coding, (asked, "identity"))
+                self.assertIn(DECODERS[coding](body), published)
+            self.assertIn(asked, [coding for coding, _ in answers.values()])
+            self.assertGreater(len(answers), 2)
+
+    def poll_while(self, service: Livestate, put: list[str]) -> None:
+        """Read in every coding, over HTTP and HTTPS in turn, while something is done to the document."""
+        threads = [
+            threading.Thread(target=self.read, args=(service.client(https=index % 2 == 1), coding), daemon=True)
+            for index, coding in enumerate(DECODERS)
+        ]
+        for thread in threads:
+            thread.start()
+        for document in put[1:]:
+            self.put(document)
+            time.sleep(1)
+        time.sleep(2)
+        self.stop.set()
+        for thread in threads:
+            thread.join(15)
+        self.assert_whole()
+
+    def test_from_redis(self):
+        """From Redis."""
+        store = RedisServer(self)
+        self.put = store.set
+        self.put(self.documents[0])
+        service = Livestate(self, f"--source={store.url}", https="")
+        service.until_served()
+        self.poll_while(service, self.documents)
+
+    def test_from_a_file(self):
+        """From a file, with a folder to save it in."""
+        folder = folder_for(self)
+
+        def put(document: str) -> None:
+            (folder / "new").write_text(document)
+            (folder / "new").rename(folder / "large.json")
+
+        self.put = put
+        self.put(self.documents[0])
+        service = Livestate(self, f"--source=file:{folder}/large.json", f"--state-dir={folder}/state", https="")
+        service.until_served()
+        self.poll_while(service, self.documents)
+        self.assertEqual(service.about(), [])
+        service.stop()
+        [saved] = (folder / "state").iterdir()
+        self.assertIn(self.documents[-1].encode(), saved.read_bytes())

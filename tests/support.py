@@ -1,0 +1,205 @@
+"""What several tests share: a reactor whose time and threads are told what to do, a client, and certificates."""
+
+import datetime
+import ipaddress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import settings
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+
+#: A moment between two seconds, as a time of day is.
+NOW = 1_700_000_000.25
+
+#: A machine that is busy with something else is no reason to fail.
+few = settings(deadline=None, max_examples=60)
+many = settings(deadline=None, max_examples=300)
+
+
+class FakeReactor(MemoryReactorClock):  # type: ignore[misc]  # zope interfaces of a test double
+    """Time that stands still until it is told to go on, and threads that run at once, or when told."""
+
+    def __init__(self, now: float = NOW, hold_threads: bool = False) -> None:
+        super().__init__()
+        self.rightNow = now
+        self.hold_threads = hold_threads
+        self.jobs: list[Callable[[], None]] = []
+
+    def getThreadPool(self) -> Any:
+        return self
+
+    def callInThreadWithCallback(self, on_result: Any, function: Any, *args: Any, **kwargs: Any) -> None:
+        def job() -> None:
+            try:
+                result = function(*args, **kwargs)
+            except Exception as error:
+                on_result(False, error)
+            else:
+                on_result(True, result)
+
+        self.jobs.append(job)
+        if not self.hold_threads:
+            self.run_job()
+
+    def callFromThread(self, function: Any, *args: Any, **kwargs: Any) -> None:
+        function(*args, **kwargs)
+
+    def run_job(self) -> None:
+        self.jobs.pop(0)()
+
+    def run_for(self, seconds: float, step: float = 0.05) -> None:
+        """Let time pass in small steps, as it does; and a little more, so that what is due by then is done."""
+        for _ in range(round(seconds / step)):
+            self.advance(step)
+        self.advance(0.0005)
+
+
+@dataclass
+class Answer:
+    """An HTTP answer as it came."""
+
+    status: int
+    reason: str
+    lines: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The header; fails where a field is there twice."""
+        fields = dict(self.lines)
+        if len(fields) != len(self.lines):
+            raise AssertionError(f"a field is there twice: {self.lines}")
+        return fields
+
+
+def answer_of(data: bytes) -> Answer:
+    """Take the bytes of one answer apart."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    version, status, reason = first.split(" ", 2)
+    if version not in ("HTTP/1.1", "HTTP/1.0"):
+        raise AssertionError(f"not an answer: {first!r}")
+    pairs = [line.split(": ", 1) for line in lines]
+    return Answer(int(status), reason, [(name, value) for name, value in pairs], body)
+
+
+def exchange(factory: Factory[Any], data: bytes) -> bytes:
+    """Connect to `factory`, send `data`, and give all that comes back."""
+    return exchange_on(factory, data).value()
+
+
+def exchange_on(factory: Factory[Any], data: bytes) -> StringTransport:
+    """Connect to `factory`, send `data`, and give the connection."""
+    protocol: Any = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 54321))
+    transport = StringTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", 54321))
+    protocol.makeConnection(transport)
+    protocol.dataReceived(data)
+    return transport
+
+
+def request(target: str = "/", method: str = "GET", **fields: str) -> bytes:
+    """Give the bytes of a request; `accept_encoding="gzip"` is a field."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: live.example"]
+    lines += [f"{name.replace('_', '-').title()}: {value}" for name, value in fields.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+async def until(reactor: Any, predicate: Callable[[], Any]) -> None:
+    """Wait for something to become true; the test's own timeout ends it."""
+    while not predicate():
+        await deferLater(reactor, 0.01)
+
+
+def result_of(coroutine: Any) -> Any:
+    """Run a coroutine that does not wait, and give what it returns or raises."""
+    results: list[Any] = []
+    Deferred.fromCoroutine(coroutine).addBoth(results.append)
+    if not results:
+        raise AssertionError("it waits")
+    if hasattr(results[0], "raiseException"):
+        results[0].raiseException()
+    return results[0]
+
+
+@contextmanager
+def log_lines(least: LogLevel = LogLevel.info) -> Iterator[list[str]]:
+    """Collect what is logged, as text, from a level upwards."""
+    lines: list[str] = []
+    order = list(LogLevel.iterconstants())
+
+    def observe(event: LogEvent) -> None:
+        if str(event.get("log_namespace", "")).startswith("livestate") and order.index(
+            event["log_level"]
+        ) >= order.index(least):
+            lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]  # a function is an observer
+    try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
+
+
+class Authority:
+    """A certificate authority, or one below another."""
+
+    def __init__(self, name: str = "test authority", parent: "Authority | None" = None) -> None:
+        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        issuer = parent if parent is not None else self
+        self.certificate = _sign(issuer, self.name, self.key, [], ca=True)
+
+    def issue(self, *names: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+        """Make a server's key and certificate for `names`."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test server")])
+        return key, _sign(self, subject, key, list(names or ("localhost",)), ca=False)
+
+
+def _sign(issuer: Authority, subject: x509.Name, key: Any, names: list[str], ca: bool) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    day = datetime.timedelta(days=1)
+    builder = x509.CertificateBuilder(
+        issuer.name, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
+    ).add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), False)
+    return builder.sign(issuer.key, hashes.SHA256())
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def pem(*things: Any, password: bytes | None = None) -> bytes:
+    """Give keys and certificates as PEM, one after the other."""
+    encryption: Any = (
+        serialization.BestAvailableEncryption(password) if password is not None else serialization.NoEncryption()
+    )
+    return b"".join(
+        thing.public_bytes(serialization.Encoding.PEM)
+        if isinstance(thing, x509.Certificate)
+        else thing.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        for thing in things
+    )
+
+
+def written(path: Path, data: bytes, mode: int = 0o600) -> str:
+    """Write a file and give its name."""
+    path.write_bytes(data)
+    path.chmod(mode)
+    return str(path)

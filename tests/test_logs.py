@@ -1,0 +1,125 @@
+"""Log files that can be taken away."""
+
+import os
+import signal
+from datetime import datetime
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.logs import LogFile, LogFiles
+from tests.support import FakeReactor
+
+
+class LogFileTests(SynchronousTestCase):
+    """One file."""
+
+    def setUp(self):
+        self.path = Path(self.mktemp())
+
+    def test_lines_are_there_at_once(self):
+        """A line is in the file when it has been written, and one after what was there before."""
+        self.path.write_text("before\n")
+        log = LogFile(self.path)
+        log.write("one\n")
+        self.assertEqual(self.path.read_text(), "before\none\n")
+        log.flush()
+        log.write("two\n")
+        self.assertEqual(self.path.read_text(), "before\none\ntwo\n")
+
+    def test_any_text(self):
+        """A text that UTF-8 cannot hold is written escaped, and raises nothing."""
+        LogFile(self.path).write("\udc80 é\n")
+        self.assertEqual(self.path.read_text(encoding="utf-8"), "\\udc80 é\n")
+
+    def test_reopen(self):
+        """After it was renamed, lines go to a new file under the old name, and the old one is closed."""
+        log = LogFile(self.path)
+        log.write("old\n")
+        moved = self.path.rename(f"{self.path}.1")
+        log.write("still old\n")
+        open_files = len(os.listdir("/proc/self/fd"))
+        log.reopen()
+        log.write("new\n")
+        self.assertEqual(moved.read_text(), "old\nstill old\n")
+        self.assertEqual(self.path.read_text(), "new\n")
+        self.assertEqual(len(os.listdir("/proc/self/fd")), open_files)
+
+    def test_cannot_be_reopened(self):
+        """Where there is no making a new file, the old one is kept and nothing is raised."""
+        log = LogFile(self.path)
+        moved = self.path.rename(f"{self.path}.1")
+        self.path.mkdir()
+        log.reopen()
+        log.write("still here\n")
+        self.assertEqual(moved.read_text(), "still here\n")
+
+    def test_full_disk(self):
+        """Where the disk is full, lines are lost, but whoever wrote them is not held up, and a new file is taken."""
+        self.path.symlink_to("/dev/full")
+        log = LogFile(self.path)
+        for _ in range(3):
+            log.write("lost\n" * 1000)
+        self.path.unlink()
+        log.reopen()
+        log.write("found\n")
+        self.assertEqual(self.path.read_text(), "found\n")
+
+    def test_cannot_be_opened(self):
+        """A file that cannot be opened at the start is an OSError, for the caller to explain."""
+        self.path.mkdir()
+        self.assertRaises(OSError, LogFile, self.path)
+
+
+class LogFilesTests(SynchronousTestCase):
+    """All files of the process."""
+
+    def setUp(self):
+        before = signal.getsignal(signal.SIGHUP)
+        self.addCleanup(signal.signal, signal.SIGHUP, before)
+        self.reactor = FakeReactor()
+        self.called: list[object] = []
+        self.patch(self.reactor, "callFromThread", self.called.append)
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def test_sighup(self):
+        """SIGHUP opens all files anew, in the reactor's time and not in the signal handler's."""
+        files = LogFiles(self.reactor)
+        logs = [files.open(self.folder / name) for name in ("access", "other")]
+        files.startService()
+        for name in ("access", "other"):
+            (self.folder / name).rename(self.folder / f"{name}.1")
+        os.kill(os.getpid(), signal.SIGHUP)
+        self.assertEqual(len(self.called), 1)
+        self.assertEqual(len(list(self.folder.iterdir())), 2)
+        self.called[0]()  # type: ignore[operator]  # a bound method
+        for log in logs:
+            log.write("new\n")
+        for name in ("access", "other"):
+            self.assertEqual((self.folder / name).read_text(), "new\n")
+
+    def test_observer(self):
+        """An observer writes Twisted's classic text, with the local time and its zone, and follows a SIGHUP."""
+        files = LogFiles(Clock())
+        path = self.folder / "twistd.log"
+        observe = files.observer(path)
+        event = {
+            "log_format": "{path} is {state}",
+            "path": "/a",
+            "state": "fresh",
+            "log_time": 1_700_000_000.5,
+            "log_level": LogLevel.info,
+            "log_namespace": "livestate.poller.Poller",
+        }
+        observe(event)
+        line = path.read_text()
+        self.assertTrue(line.endswith("/a is fresh\n"))
+        stamp = datetime.fromisoformat(line.split()[0])
+        self.assertEqual(stamp.timestamp(), 1_700_000_000.5)
+        path.unlink()
+        files.reopen()
+        observe({**event, "log_time": None})
+        self.assertEqual(len(path.read_text().splitlines()), 1)

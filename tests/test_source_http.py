@@ -1,0 +1,387 @@
+"""A document that another server gives, by a real one of twisted.web on loopback."""
+
+import base64
+import os
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.error import DNSLookupError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+from zope.interface.verify import verifyObject
+
+from livestate.document import Document
+from livestate.errors import DocumentMissing, SettingsError, SourceError
+from livestate.interfaces import ISource
+from livestate.poller import Poller
+from livestate.sources import make_source, redacted, within
+from livestate.sources.http import HTTPSource
+from livestate.tls import server_options
+from tests.support import Authority, log_lines, many, pem, until, written
+
+reactor: Any = _reactor
+
+
+class Origin(Resource):
+    """Answers as it is told, and remembers what it was asked."""
+
+    isLeaf = True
+
+    def __init__(self):
+        super().__init__()
+        self.status = 200
+        self.fields = {}
+        self.body = b'{"votes": 1}'
+        self.etag = None
+        self.asked = []
+
+    def render(self, request):
+        self.asked.append(request)
+        self.channel = request.channel
+        if self.status is None:
+            return NOT_DONE_YET
+        request.setResponseCode(self.status)
+        for name, value in self.fields.items():
+            request.setHeader(name, value)
+        if self.etag is not None and request.setETag(self.etag):
+            return b""
+        return self.body
+
+    def last(self, name):
+        return self.asked[-1].getHeader(name)
+
+
+class Raw(Protocol):
+    """Says one thing to whoever connects, and closes."""
+
+    def dataReceived(self, data):
+        transport: Any = self.transport
+        transport.write(self.factory.says)  # type: ignore[union-attr]  # set below
+        transport.loseConnection()
+
+
+class HTTPTests(TestCase):
+    """Against a server that behaves, and ones that do not."""
+
+    timeout = 20
+
+    def setUp(self):
+        self.origin = Origin()
+        self.site = Site(self.origin, reactor=reactor)
+        self.open = 0
+        self.port = self.listen(self.site)
+
+    def listen(self, factory, options=None):
+        """Serve on loopback until the end of the test, when no connection may be left."""
+        build = factory.buildProtocol
+
+        def counting(address):
+            protocol = build(address)
+            lost = protocol.connectionLost
+            self.open += 1
+
+            def gone(reason):
+                self.open -= 1
+                return lost(reason)
+
+            protocol.connectionLost = gone
+            return protocol
+
+        factory.buildProtocol = counting
+        if options is None:
+            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        else:
+            port = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
+
+        async def stop():
+            await port.stopListening()
+            await until(reactor, lambda: self.open == 0)
+
+        self.addCleanup(lambda: ensureDeferred(stop()))
+        return port.getHost().port
+
+    def source(self, target="/r.json?x=1", port=None, scheme="http", host="127.0.0.1", user="", max_size=1000):
+        source = make_source(reactor, f"{scheme}://{user}{host}:{port or self.port}{target}", max_size)
+        assert isinstance(source, HTTPSource)
+        self.addCleanup(source.close)
+        return source
+
+    def fetch(self, source):
+        """Fetch within the time that a beat of a second gives."""
+        return within(5.0, source.fetch(), reactor)
+
+    async def refusal(self, source, kind=SourceError):
+        """Fetch in vain, and give the one line that says why."""
+        error = await self.assertFailure(self.fetch(source), kind)
+        self.assertEqual(len(str(error).splitlines()), 1)
+        return str(error)
+
+    def test_interface(self):
+        """It is a source as livestate knows it, and names itself by its URL."""
+        source = self.source()
+        verifyObject(ISource, source)
+        self.assertEqual(str(source), f"http://127.0.0.1:{self.port}/r.json?x=1")
+
+    async def test_get(self):
+        """The URL is asked for as it is written, as JSON, and the body is given as it is."""
+        source = self.source("/a%20b/r.json?x=1&y=%2F#part")
+        self.assertEqual(await self.fetch(source), b'{"votes": 1}')
+        self.assertEqual(self.origin.asked[0].uri, b"/a%20b/r.json?x=1&y=%2F")
+        self.assertEqual(self.origin.last("accept"), "application/json")
+        self.assertEqual(self.origin.last("host"), f"127.0.0.1:{self.port}")
+        self.assertIsNone(self.origin.last("authorization"))
+
+    async def test_one_connection(self):
+        """Fetches in turn use one connection, those after a refusal too."""
+        source = self.source()
+        for status in (200, 200, 404, 503, 200):
+            self.origin.status = status
+            try:
+                await self.fetch(source)
+            except SourceError:
+                pass
+            self.assertEqual(self.open, 1)
+
+    async def test_conditional(self):
+        """A server that gives entity tags is asked with the last one, and its 304 means the bytes that are kept."""
+        source = self.source()
+        self.origin.etag = b'"one"'
+        self.assertEqual(await self.fetch(source), b'{"votes": 1}')
+        self.assertIsNone(self.origin.last("if-none-match"))
+        self.origin.body = b"not sent"
+        self.assertEqual(await self.fetch(source), b'{"votes": 1}')
+        self.assertEqual(self.origin.last("if-none-match"), '"one"')
+        self.assertEqual(self.origin.asked[-1].code, 304)
+        self.origin.etag, self.origin.body = b'"two"', b'{"votes": 2}'
+        self.assertEqual(await self.fetch(source), b'{"votes": 2}')
+        await self.fetch(source)
+        self.assertEqual(self.origin.last("if-none-match"), '"two"')
+
+    async def test_tag_withdrawn(self):
+        """Where the server stops giving tags, it is asked without one, and a 304 that nobody asked for is refused."""
+        source = self.source()
+        self.origin.etag = b'"one"'
+        await self.fetch(source)
+        self.origin.etag, self.origin.body = None, b"2"
+        self.assertEqual(await self.fetch(source), b"2")
+        await self.fetch(source)
+        self.assertIsNone(self.origin.last("if-none-match"))
+        self.origin.status = 304
+        self.assertIn("answered 304", await self.refusal(source))
+
+    async def test_tag_survives_trouble(self):
+        """An error in between does not make the kept bytes and their tag come apart."""
+        source = self.source()
+        self.origin.etag = b'"one"'
+        await self.fetch(source)
+        self.origin.status, self.origin.etag, self.origin.body = 500, b'"error"', b"oops"
+        await self.refusal(source)
+        self.origin.status, self.origin.etag = 200, b'"one"'
+        self.assertEqual(await self.fetch(source), b'{"votes": 1}')
+
+    async def test_missing(self):
+        """404 and 410 say that the document is missing; other errors, that the server is in trouble."""
+        source = self.source()
+        for status in (404, 410):
+            self.origin.status = status
+            self.assertIn(str(status), await self.refusal(source, DocumentMissing))
+        for status in (204, 400, 401, 403, 429, 500, 503):
+            self.origin.status = status
+            error = await self.assertFailure(self.fetch(source), SourceError)
+            self.assertNotIsInstance(error, DocumentMissing)
+            self.assertIn(f"answered {status}", str(error))
+
+    async def test_redirect(self):
+        """A redirect is not followed, and the new address is named, without its password."""
+        source = self.source()
+        self.origin.fields = {b"Location": b"https://me:hush@other.example/new.json"}
+        for status in (301, 302, 303, 307, 308):
+            self.origin.status = status
+            text = await self.refusal(source)
+            self.assertIn("https://me:***@other.example/new.json", text)
+        self.assertEqual(len(self.origin.asked), 5)
+
+    async def test_too_large(self):
+        """A document may have as many bytes as are allowed; of a larger one no more is read, and all goes on after."""
+        source = self.source(max_size=1000)
+        self.origin.body = b"x" * 1000
+        self.assertEqual(len(await self.fetch(source)), 1000)
+        for size in (1001, 5_000_000):
+            self.origin.body = b"x" * size
+            self.assertIn("more than 1,000 bytes (--max-size)", await self.refusal(source))
+        self.origin.body = b"1"
+        self.assertEqual(await self.fetch(source), b"1")
+
+    async def test_connection_refused(self):
+        """A server that is not there is one line, and is fetched from when it is there."""
+        port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+        number = port.getHost().port
+        await port.stopListening()
+        source = self.source(port=number)
+        self.assertIn("refused", (await self.refusal(source)).lower())
+        again = reactor.listenTCP(number, self.site, interface="127.0.0.1")
+        self.assertEqual(await self.fetch(source), b'{"votes": 1}')
+        await again.stopListening()
+
+    async def test_silent(self):
+        """A server that takes the connection and never answers is called off, and the next fetch works."""
+        source = self.source()
+        self.origin.status = None
+        for _ in range(2):
+            waiting = Deferred.fromCoroutine(source.fetch())
+            asked = len(self.origin.asked)
+            await until(reactor, lambda asked=asked: len(self.origin.asked) > asked)
+            self.assertNoResult(waiting)
+            waiting.cancel()
+            self.failureResultOf(waiting)
+        await until(reactor, lambda: self.open == 0)
+        self.origin.status = 200
+        self.assertEqual(await self.fetch(source), b'{"votes": 1}')
+
+    async def test_restarted(self):
+        """A kept connection that the server has closed meanwhile costs no fetch."""
+        source = self.source()
+        await self.fetch(source)
+        self.origin.channel.loseConnection()
+        self.assertEqual(await self.fetch(source), b'{"votes": 1}')
+
+    async def test_nonsense(self):
+        """What is not HTTP, ends too early or says nothing is a SourceError of one line, never a fault."""
+        for says in (
+            b"",
+            b"-ERR unknown command 'GET'\r\n",
+            b"\x15\x03\x01\x00\x02\x02\x0a",
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+            b"HTTP/9 what\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        ):
+            factory: Any = Factory.forProtocol(Raw)
+            factory.says, factory.noisy = says, False
+            source = self.source(port=self.listen(factory))
+            self.assertTrue(await self.refusal(source), says)
+
+    async def test_password(self):
+        """A user and password in the URL are sent decoded, as Basic authentication, and stand in no text."""
+        source = self.source(user="me:hu%2Fsh%40:%20x@")
+        with log_lines() as lines:
+            self.assertEqual(await self.fetch(source), b'{"votes": 1}')
+            self.origin.status = 401
+            text = await self.refusal(source)
+        name, credentials = self.origin.last("authorization").split()
+        self.assertEqual((name, base64.b64decode(credentials)), ("Basic", b"me:hu/sh@: x"))
+        for shown in (str(source), repr(source), text, *lines):
+            self.assertNotIn("hu%2Fsh", shown)
+            self.assertNotIn("hu/sh", shown)
+        self.assertIn("me:***@", str(source))
+
+    async def test_tls(self):
+        """Over TLS the certificate is verified against the roots in SSL_CERT_FILE, and its name against the host's."""
+        authority, folder = Authority(), Path(self.mktemp())
+        folder.mkdir()
+        key, certificate = authority.issue("localhost")
+        both = written(folder / "server.pem", pem(key, certificate))
+        port = self.listen(Site(self.origin, reactor=reactor), server_options(both, both))
+        roots = written(folder / "roots.pem", pem(authority.certificate))
+        with mock.patch.dict(os.environ, {"SSL_CERT_FILE": roots}):
+            self.assertEqual(
+                await self.fetch(self.source(scheme="https", host="localhost", port=port)), b'{"votes": 1}'
+            )
+            text = await self.refusal(self.source(scheme="https", port=port))
+            self.assertIn("TLS failed", text)
+        with mock.patch.dict(os.environ, {"SSL_CERT_FILE": both}):
+            text = await self.refusal(self.source(scheme="https", host="localhost", port=port))
+            self.assertIn("TLS failed", text)
+            self.assertIn("certificate", text)
+
+    async def test_polled(self):
+        """Polled, it serves through a server's silence and comes back by itself."""
+        source = self.source()
+        document = Document(reactor, "/", 1000)
+        poller = Poller(document, source, 0.1, reactor)
+        poller.startService()
+        await until(reactor, lambda: document.snapshot is not None)
+        self.origin.status = None
+        await until(reactor, lambda: poller.tally.trouble is not None)
+        self.assertIn("no answer within", str(poller.tally.trouble))
+        self.origin.status, self.origin.body = 200, b"2"
+        await until(reactor, lambda: document.snapshot is not None and document.snapshot.body == b"2")
+        poller.stopService()
+
+
+class HTTPUnconnectedTests(SynchronousTestCase):
+    """What needs no server."""
+
+    def test_unknown_host(self):
+        """A name that cannot be resolved is a SourceError of one line, never a fault."""
+        clock = MemoryReactorClock()
+
+        class Resolver:
+            def resolveHostName(self, receiver, *args, **kwargs):
+                receiver.resolutionBegan(self)
+                receiver.resolutionComplete()
+                return receiver
+
+        clock.nameResolver = Resolver()
+        source = HTTPSource(clock, "http://nowhere.example/", 100)
+        asking = Deferred.fromCoroutine(source.fetch())
+        error = self.failureResultOf(asking, SourceError).value
+        self.assertNotIsInstance(error, DNSLookupError)
+        self.assertIn("nowhere.example", str(error))
+
+    def test_wrong_urls(self):
+        """A URL without a host, or with what is no port, is refused in one line that shows no password."""
+        for url in ("http:", "http://", "http:///x", "http://:80/", "http://[::1", "http://h:x/", "http://h:99999/",
+                    "http://me:hush/hush@h/", "http://me:hush?hush@h/", "http://me:hush#hush@h/"):  # fmt: skip
+            error = self.assertRaises(SettingsError, make_source, MemoryReactorClock(), url, 100)
+            self.assertNotIn("hush", str(error))
+            self.assertIn("--source", str(error))
+
+    @many
+    @given(st.sampled_from(["http://", "https://", "http:", "redis://", "rediss://", "redis+unix://", "demo:", "nonsense:", ""]),
+           st.text(st.sampled_from("ab:/?#[]@%&=*.0123é \n\t\x00-"), max_size=14))  # fmt: skip
+    def test_any_url(self, scheme, rest):
+        """Any URL at all makes a source, or is refused by a SettingsError."""
+        try:
+            str(make_source(MemoryReactorClock(), scheme + rest, 100))
+        except SettingsError:
+            pass
+
+    @many
+    @given(
+        st.sampled_from(["http", "redis", "rediss", "mongodb"]),
+        st.text(
+            st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="/?#@[]&"), min_size=1, max_size=9
+        ),
+        st.sampled_from(["", "0", "x?key=a", "?a=b&password={}", "?Api_Key={}", "?x=1&access_token={}#f"]),
+    )
+    def test_redacted(self, scheme, password, rest):
+        """Neither the password nor what a query names like one can be seen, and the rest can."""
+        secret = f"S{password}S"
+        shown = redacted(f"{scheme}://me:{secret}@host:1/{rest.format(secret)}")
+        self.assertNotIn(secret, shown)
+        self.assertIn("host:1/", shown)
+        self.assertIn("me:***@", shown)
+
+    def test_shown_as_it_is(self):
+        """A URL that holds no secret is shown as it was written."""
+        for url in (
+            "redis://127.0.0.1:6379/0?key=livestate",
+            "redis://host/0?key=live@state",
+            "file:/srv/a@b.json",
+            "mongodb://a:1,b:2/db?collection=c",
+            "http://h:80/x?m=n",
+            "demo:",
+        ):
+            self.assertEqual(redacted(url), url)

@@ -1,0 +1,405 @@
+"""TLS: certificates, the handshake, and what is refused."""
+
+import datetime
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa, x25519
+from OpenSSL import SSL, crypto
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from livestate.errors import SettingsError
+from livestate.tls import client_options, make_development_certificate, server_options
+from tests.support import Authority, log_lines, pem, until, written
+
+reactor: Any = _reactor
+
+
+def client_context(least=None, most=None):
+    """Give a client's context that verifies nothing: what is looked at is what the server does."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_cipher_list(b"ALL:@SECLEVEL=0")
+    if least is not None:
+        context.set_min_proto_version(least)
+    if most is not None:
+        context.set_max_proto_version(most)
+    return context
+
+
+def handshake(server_context, context, session=None):
+    """Shake hands in memory, and let the server say one thing, with which tickets come; give the client's side."""
+    server, client = SSL.Connection(server_context, None), SSL.Connection(context, None)
+    server.set_accept_state()
+    client.set_connect_state()
+    if session is not None:
+        client.set_session(session)
+    done = set()
+    while len(done) < 2:
+        moved = False
+        for side, other in ((client, server), (server, client)):
+            try:
+                side.do_handshake()
+                done.add(side)
+            except SSL.WantReadError:
+                pass
+            moved |= pump(side, other)
+        if not moved and len(done) < 2:
+            raise AssertionError("the handshake stands still")
+    server.send(b"hello")
+    pump(server, client)
+    assert client.recv(100) == b"hello"
+    return client
+
+
+def resumed(connection: Any) -> bool:
+    """Tell whether a connection was spared the full handshake; pyOpenSSL itself has no such question."""
+    return bool(SSL._lib.SSL_session_reused(connection._ssl))  # type: ignore[attr-defined]
+
+
+def pump(one, other):
+    """Carry what one side has to say to the other; tells whether there was anything."""
+    try:
+        other.bio_write(one.bio_read(100_000))
+    except SSL.WantReadError:
+        return False
+    return True
+
+
+class FilesCase(SynchronousTestCase):
+    """A folder with certificates in it."""
+
+    def setUp(self):
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def file(self, name, *things, data=None, mode=0o600):
+        return written(self.folder / name, pem(*things) if data is None else data, mode)
+
+
+class ServerOptionsTests(FilesCase):
+    """The server's side."""
+
+    def setUp(self):
+        super().setUp()
+        self.root = Authority("root")
+        self.middle = Authority("middle", self.root)
+        self.key, self.certificate = self.middle.issue("localhost")
+        self.key_file = self.file("key.pem", self.key)
+
+    def sent(self, options):
+        """Give the certificates that a client is sent."""
+        client = handshake(options.getContext(), client_context())
+        return [certificate.to_cryptography() for certificate in client.get_peer_cert_chain() or []]
+
+    def test_chain_in_certificate_file(self):
+        """All certificates of a fullchain file are sent, the server's own first."""
+        full = self.file("full.pem", self.certificate, self.middle.certificate)
+        self.assertEqual(self.sent(server_options(self.key_file, full)), [self.certificate, self.middle.certificate])
+
+    def test_chain_in_a_file_of_its_own(self):
+        """The certificates of the extra file are sent behind those of the first."""
+        own = self.file("own.pem", self.certificate)
+        extra = self.file("extra.pem", self.middle.certificate, self.root.certificate)
+        self.assertEqual(
+            self.sent(server_options(self.key_file, own, extra)),
+            [self.certificate, self.middle.certificate, self.root.certificate],
+        )
+        self.assertEqual(self.sent(server_options(self.key_file, own)), [self.certificate])
+
+    def test_one_file_for_all(self):
+        """Key and chain may stand in one file, in any order."""
+        for name, things in (
+            ("a.pem", (self.key, self.certificate, self.middle.certificate)),
+            ("b.pem", (self.certificate, self.middle.certificate, self.key)),
+        ):
+            both = self.file(name, *things)
+            self.assertEqual(self.sent(server_options(both, both)), [self.certificate, self.middle.certificate])
+
+    def test_kinds_of_keys(self):
+        """ECDSA, RSA and Ed25519 keys serve."""
+        for key in (ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 2048), ed25519_key()):
+            both = self.file("kind.pem", key, self_signed(key))
+            self.assertEqual(self.sent(server_options(both, both)), [self_signed_in(both)])
+
+    def test_old_versions_refused(self):
+        """TLS 1.1 and older get no connection; 1.2 and 1.3 do."""
+        own = self.file("own.pem", self.certificate)
+        context = server_options(self.key_file, own).getContext()
+        for most in (SSL.TLS1_VERSION, SSL.TLS1_1_VERSION):
+            self.assertRaises(SSL.Error, handshake, context, client_context(SSL.TLS1_VERSION, most))
+        for version, name in ((SSL.TLS1_2_VERSION, "TLSv1.2"), (SSL.TLS1_3_VERSION, "TLSv1.3")):
+            client = handshake(context, client_context(version, version))
+            self.assertEqual(client.get_protocol_version_name(), name)
+
+    def test_resumption(self):
+        """A reader who comes back with a ticket is spared the full handshake, in TLS 1.2 and 1.3."""
+        own = self.file("own.pem", self.certificate)
+        context = server_options(self.key_file, own).getContext()
+        for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+            again = client_context(version, version)
+            first = handshake(context, again)
+            self.assertFalse(resumed(first))
+            second = handshake(context, again, first.get_session())
+            self.assertTrue(resumed(second), version)
+
+    def refusal(self, *files):
+        text = str(self.assertRaises(SettingsError, server_options, *files))
+        self.assertEqual(len(text.splitlines()), 1)
+        return text
+
+    def test_mismatch(self):
+        """A key that does not belong to the certificate is refused, and both files are named."""
+        own, other = self.file("own.pem", self.certificate), self.file("other.pem", self.root.key)
+        text = self.refusal(other, own)
+        self.assertIn("does not belong", text)
+        self.assertIn(own, text)
+        self.assertIn(other, text)
+
+    def test_files_that_cannot_be_used(self):
+        """A file that is missing, a folder, encrypted, empty or garbage is named with what is wrong with it."""
+        own = self.file("own.pem", self.certificate)
+        garbage = self.file("garbage.pem", data=bytes(range(256)))
+        broken = self.file("broken.pem", data=pem(self.key)[:-60])
+        half = self.file("half.pem", data=pem(self.certificate)[:-60])
+        encrypted = self.file("encrypted.pem", data=pem(self.key, password=b"hush"))
+        empty, missing, folder = self.file("empty.pem", data=b""), str(self.folder / "missing"), str(self.folder)
+        for files, named, expected in (
+            ((missing, own), missing, "No such file"),
+            ((self.key_file, missing), missing, "No such file"),
+            ((self.key_file, own, missing), missing, "No such file"),
+            ((folder, own), folder, "directory"),
+            ((encrypted, own), encrypted, "encrypted; give one without a passphrase"),
+            ((garbage, own), garbage, "no PEM private key"),
+            ((broken, own), broken, "no PEM private key"),
+            ((own, own), own, "no PEM private key"),
+            ((empty, own), empty, "no PEM private key"),
+            ((self.key_file, garbage), garbage, "no PEM certificate"),
+            ((self.key_file, half), half, "no PEM certificate"),
+            ((self.key_file, self.key_file), self.key_file, "no PEM certificate"),
+            ((self.key_file, empty), empty, "no PEM certificate"),
+            ((self.key_file, own, garbage), garbage, "no PEM certificate"),
+        ):
+            text = self.refusal(*files)
+            self.assertIn(expected, text)
+            self.assertIn(named, text)
+
+    def test_unreadable(self):
+        """A key that may not be read is a line that says so."""
+        own = self.file("own.pem", self.certificate)
+
+        def refuse(path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        self.patch(Path, "read_bytes", refuse)
+        self.assertIn("Permission denied", self.refusal(self.key_file, own))
+
+    def test_keys_that_cannot_serve(self):
+        """A key of a kind that no server has is refused in one line."""
+        for key, signer in (
+            (dsa.generate_private_key(1024), self.root.key),
+            (x25519.X25519PrivateKey.generate(), self.root.key),
+        ):
+            both = self.file("odd.pem", key, self_signed(key, signer))
+            self.refusal(both, both)
+
+    def test_warnings(self):
+        """A certificate out of its dates, and a key that everyone can read, are used and warned of, once each."""
+        for days, expected in (((-9, -2), "expired on"), ((2, 9), "not valid before")):
+            key = ec.generate_private_key(ec.SECP256R1())
+            both = self.file("dated.pem", key, self_signed(key, days=days))
+            with log_lines(LogLevel.warn) as lines:
+                server_options(both, both)
+            self.assertEqual(len(lines), 1)
+            self.assertIn(expected, lines[0])
+        own = self.file("own.pem", self.certificate, mode=0o644)
+        with log_lines(LogLevel.warn) as lines:
+            server_options(self.file("open.pem", self.key, mode=0o604), own)
+        self.assertEqual(len(lines), 1)
+        self.assertIn("chmod 600", lines[0])
+        with log_lines(LogLevel.warn) as lines:
+            server_options(self.file("group.pem", self.key, mode=0o640), own)
+        self.assertEqual(lines, [])
+
+
+class DevelopmentCertificateTests(FilesCase):
+    """The certificate that is made where there is none."""
+
+    def test_file(self):
+        """It is readable by its owner alone, whatever the umask is, and its fingerprint is given as browsers show it."""
+        before = os.umask(0)
+        self.addCleanup(os.umask, before)
+        path = self.folder / "server.pem"
+        fingerprint = make_development_certificate(path)
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        certificate = self_signed_in(path)
+        self.assertEqual(fingerprint.replace(":", ""), certificate.fingerprint(hashes.SHA256()).hex().upper())
+        self.assertRegex(fingerprint, r"\A([0-9A-F]{2}:){31}[0-9A-F]{2}\Z")
+
+    def test_names(self):
+        """It is for this machine's names and loopback addresses, for a year, and can sign no other certificate."""
+        path = self.folder / "server.pem"
+        make_development_certificate(path)
+        certificate = self_signed_in(path)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        self.assertIn("localhost", names.get_values_for_type(x509.DNSName))
+        self.assertIn(socket.gethostname(), names.get_values_for_type(x509.DNSName))
+        self.assertEqual([str(a) for a in names.get_values_for_type(x509.IPAddress)], ["127.0.0.1", "::1"])
+        self.assertFalse(certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
+        left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.timezone.utc)
+        self.assertIn(left.days, (364, 365))
+
+    def test_odd_host_names(self):
+        """A machine's name that no certificate can hold is left out, and one is made all the same."""
+        for name in ("", "x" * 64, "büro"):
+            self.patch(socket, "gethostname", lambda name=name: name)
+            make_development_certificate(self.folder / f"{len(name)}.pem")
+
+    def test_never_overwrites(self):
+        """A file that is there, be it a link to one that is not, is left alone."""
+        path = self.folder / "server.pem"
+        path.write_bytes(b"mine")
+        text = str(self.assertRaises(SettingsError, make_development_certificate, path))
+        self.assertIn("File exists", text)
+        self.assertEqual(path.read_bytes(), b"mine")
+        link = self.folder / "link.pem"
+        link.symlink_to(self.folder / "elsewhere")
+        self.assertRaises(SettingsError, make_development_certificate, link)
+        self.assertFalse((self.folder / "elsewhere").exists())
+
+    def test_no_folder(self):
+        """Where it cannot be written there is one line that says why."""
+        text = str(self.assertRaises(SettingsError, make_development_certificate, self.folder / "no" / "server.pem"))
+        self.assertIn("No such file or directory", text)
+
+
+class LoopbackTests(TestCase):
+    """A real handshake over loopback."""
+
+    timeout = 20
+
+    async def connect(self, options, creator):
+        """Connect to a server with `options`, and give what it says, or raise why the handshake failed."""
+        greeter: Any = Factory.forProtocol(Greeter)
+        port = reactor.listenSSL(0, greeter, options, interface="127.0.0.1")
+        try:
+            endpoint = wrapClientTLS(creator, HostnameEndpoint(reactor, "127.0.0.1", port.getHost().port))
+            listener: Any = await endpoint.connect(Factory.forProtocol(Listener))
+            said = await listener.done
+            self.agreed = listener.agreed
+        finally:
+            await port.stopListening()
+            await until(reactor, lambda: not greeter.open)
+        if isinstance(said, bytes):
+            return said
+        raise said
+
+    async def test_development_certificate(self):
+        """One who trusts just the development certificate can connect by each of its names, and nobody else can."""
+        path = Path(self.mktemp())
+        make_development_certificate(path)
+        options = server_options(str(path), str(path))
+        root = trustRootFromCertificates([Certificate.loadPEM(path.read_bytes())])
+        for name in ("localhost", "127.0.0.1", "::1", socket.gethostname()):
+            self.assertEqual(await self.connect(options, optionsForClientTLS(name, root)), b"hello")
+            self.assertEqual(await self.connect(options, client_options(name, str(path))), b"hello")
+        for creator in (client_options("other.example", str(path)), client_options("localhost", None)):
+            await self.assertFailure(Deferred.fromCoroutine(self.connect(options, creator)), Exception)
+
+    async def test_protocol(self):
+        """HTTP/1.1 is agreed on, also with a client that would rather speak HTTP/2."""
+        path = Path(self.mktemp())
+        make_development_certificate(path)
+        creator: Any = optionsForClientTLS(
+            "localhost",
+            trustRootFromCertificates([Certificate.loadPEM(path.read_bytes())]),
+            acceptableProtocols=[b"h2", b"http/1.1"],
+        )
+        await self.connect(server_options(str(path), str(path)), creator)
+        self.assertEqual(self.agreed, b"http/1.1")
+
+    async def test_chain_is_verified(self):
+        """One who trusts only the root can connect to a server that sends the certificate in between."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        root = Authority("root")
+        middle = Authority("middle", root)
+        key, certificate = middle.issue("localhost")
+        both = written(folder / "server.pem", pem(key, certificate, middle.certificate))
+        alone = written(folder / "alone.pem", pem(key, certificate))
+        trusted = written(folder / "root.pem", pem(root.certificate))
+        creator = client_options("localhost", trusted)
+        self.assertEqual(await self.connect(server_options(both, both), creator), b"hello")
+        await self.assertFailure(Deferred.fromCoroutine(self.connect(server_options(alone, alone), creator)), SSL.Error)
+
+    def test_wrong_roots(self):
+        """A file of authorities that cannot be used is refused in one line."""
+        self.assertIn("No such file", str(self.assertRaises(SettingsError, client_options, "h", "missing.pem")))
+        garbage = written(Path(self.mktemp()), b"garbage")
+        self.assertIn("no PEM certificate", str(self.assertRaises(SettingsError, client_options, "h", garbage)))
+
+
+class Greeter(Protocol):
+    """Says hello and closes."""
+
+    def connectionMade(self):
+        factory, transport = self.factory, self.transport
+        assert factory is not None and transport is not None
+        factory.__dict__.setdefault("open", set()).add(self)
+        transport.write(b"hello")
+        transport.loseConnection()
+
+    def connectionLost(self, reason: Any = None):
+        assert self.factory is not None
+        self.factory.__dict__["open"].discard(self)
+
+
+class Listener(Protocol):
+    """Collects what is said, or why nothing was."""
+
+    def __init__(self):
+        self.done: Deferred[Any] = Deferred()
+        self.said = b""
+        self.agreed = None
+
+    def dataReceived(self, data):
+        transport: Any = self.transport
+        self.agreed = transport.negotiatedProtocol
+        self.said += data
+
+    def connectionLost(self, reason: Any = None):
+        self.done.callback(self.said or reason.value)
+
+
+def ed25519_key():
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+def self_signed(key, signer=None, days=(-1, 1)):
+    """Give a certificate for a key, signed by itself or by another."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "odd")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    first, last = (now + datetime.timedelta(days=day) for day in days)
+    signer = signer or key
+    algorithm = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return x509.CertificateBuilder(name, name, key.public_key(), 1, first, last).sign(signer, algorithm)
+
+
+def self_signed_in(path):
+    """Give the certificate in a file, and see that it and the key in it belong together."""
+    data = Path(path).read_bytes()
+    certificate = x509.load_pem_x509_certificate(data)
+    key = serialization.load_pem_private_key(data, None)
+    assert key.public_key() == certificate.public_key()
+    crypto.X509.from_cryptography(certificate)
+    return certificate
