@@ -99,6 +99,8 @@ async def _get(reactor: Any, agent: Agent, url: str, fields: dict[str, str]) -> 
         return await within(TIMEOUT, get(), reactor)
     except DeferTimeout:
         raise LivestateError(f"{url}: no answer within {TIMEOUT:g} s") from None
+    except ValueError as error:
+        raise SettingsError(f"{url}: {error}") from None
     except (ConnectError, ResponseFailed) as error:
         reason = error.reasons[0].value if isinstance(error, ResponseFailed) else error
         raise LivestateError(f"{url}: {_explained(reason)}") from None

@@ -48,7 +48,7 @@ class Listener(Service):
         self._factory = factory
         try:
             self._endpoint = _endpoint(reactor, option, description)
-        except (SettingsError, ValueError, KeyError, IndexError, TypeError, OSError) as error:
+        except (SettingsError, ValueError, KeyError, IndexError, TypeError, RuntimeError, OSError) as error:
             # What strports raises for a string it cannot use is any of these.
             raise SettingsError(f"{self._what}: {_explained(error)}") from None
 

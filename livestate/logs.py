@@ -79,5 +79,18 @@ class LogFiles(Service):
             file.reopen()
 
 
+_chosen: list[ILogObserver] = []
+
+
+def choose_observer(observer: ILogObserver) -> None:
+    """Have `chosen_observer` give `observer`."""
+    _chosen[:] = [observer]
+
+
+def chosen_observer() -> ILogObserver:
+    """Give the observer that was chosen last; twistd calls this by name."""
+    return _chosen[-1]
+
+
 def _iso_time(when: float | None) -> str:
     return datetime.fromtimestamp(when or 0).astimezone().isoformat(timespec="milliseconds")

@@ -6,7 +6,6 @@ A wrong value is a `SettingsError` that names the option as it is typed.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,15 +100,24 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
 
 
 def parse_strports(description: str) -> tuple[str, dict[str, str]]:
-    r"""Take a `tcp:` or `ssl:` strports string apart: `\` hides a colon, and the first bare argument is the port."""
-    parts = [re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\):", description)]
-    arguments: dict[str, str] = {}
-    for raw in parts[1:]:
-        name, equals, value = raw.partition("=")
-        if not equals:
-            name, value = "port", raw
-        arguments[name] = value
-    return parts[0], arguments
+    r"""Take a `tcp:` or `ssl:` strports string apart, as Twisted does (`twisted.internet.endpoints`).
+
+    A backslash hides the sign behind it, and the first bare argument is the port.
+    """
+    parts: list[list[str]] = [[""]]
+    signs = iter(description)
+    for sign in signs:
+        if sign == ":":
+            parts.append([""])
+        elif sign == "=" and len(parts[-1]) == 1:
+            parts[-1].append("")
+        else:
+            parts[-1][-1] += next(signs, "") if sign == "\\" else sign
+    arguments = {name: value for name, *values in parts[1:] for value in values}
+    bare = [part[0] for part in parts[1:] if len(part) == 1]
+    if bare:
+        arguments.setdefault("port", bare[0])
+    return parts[0][0], arguments
 
 
 def _read_toml(name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from livestate import __version__
 from livestate.document import Document
 from livestate.errors import LivestateError, SettingsError
 from livestate.listen import Listener
-from livestate.logs import LogFiles
+from livestate.logs import LogFiles, choose_observer
 from livestate.poller import Poller
 from livestate.saved import SavedDocument
 from livestate.settings import Settings, load_settings
@@ -131,7 +131,9 @@ class Options(usage.Options):
             observer = self.log_files.observer(path)
         except OSError as error:
             raise SettingsError(f"--logfile {name}: {error.strerror}") from None
-        parent["logger"] = lambda: observer  # type: ignore[index]  # twistd's options are a dict
+        # twistd takes the dotted name of what gives the observer, as its --logger does.
+        choose_observer(observer)
+        parent["logger"] = "livestate.logs.chosen_observer"  # type: ignore[index]  # twistd's options are a dict
 
 
 def makeService(options: Options) -> IService:

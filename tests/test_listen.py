@@ -246,17 +246,6 @@ class RealTests(TestCase):
         error = self.assertRaises(SettingsError, Listener, reactor, "--http", "tcp:80", Factory())
         self.assertIn("ports below 1024 need root or CAP_NET_BIND_SERVICE", str(error))
 
-    def test_just_closed(self):
-        """A port whose last connections linger after a restart is free to use."""
-        client = socket.create_connection(("127.0.0.1", self.number))
-        self.addCleanup(client.close)
-        accepted, _ = self.busy.accept()
-        accepted.close()
-        self.assertEqual(client.recv(10), b"")
-        client.close()
-        self.busy.close()
-        Listener(reactor, "--http", f"tcp:{self.number}:interface=127.0.0.1", Factory())
-
     async def test_serves(self):
         """Once started it serves its factory, and once stopped the port is free again."""
         self.busy.close()
