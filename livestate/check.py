@@ -4,6 +4,7 @@ import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import urlsplit
 
 import brotli
 import msgspec
@@ -13,7 +14,7 @@ from OpenSSL import SSL
 from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.web.client import URI, Agent, ResponseFailed
+from twisted.web.client import Agent, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
@@ -61,8 +62,13 @@ async def check_url(reactor: Any, url: str, cafile: Path | None, output: TextIO)
     :returns: the exit status: 0 nothing is wrong, 1 something is.
     :raises LivestateError: the server cannot be reached, or its certificate cannot be verified.
     """
-    if URI.fromBytes(url.encode("ascii", "replace")).scheme not in (b"http", b"https"):
-        raise SettingsError(f"{url}: expected http://… or https://…")
+    try:
+        parts = urlsplit(url)
+        understood = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii()
+    except ValueError:  # of the port, or of brackets
+        understood = False
+    if not understood:
+        raise SettingsError(f"{url}: expected http://HOST[:PORT]/… or https://…, in ASCII")
     agent = Agent(reactor, _Policy(cafile))
     wrong: list[str] = []
     for coding in CODINGS[::-1]:

@@ -6,6 +6,7 @@ A wrong value is a `SettingsError` that names the option as it is typed.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Any
 
 from livestate.errors import SettingsError
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib  # type: ignore[no-redef]
+else:
+    import tomli as tomllib
 
 #: What is served when no source is named: the key `livestate` of the Redis on this machine.
 DEFAULT_SOURCE = "redis://127.0.0.1:6379/0?key=livestate"

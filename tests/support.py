@@ -27,7 +27,7 @@ few = settings(deadline=None, max_examples=60)
 many = settings(deadline=None, max_examples=300)
 
 
-class FakeReactor(MemoryReactorClock):  # type: ignore[misc]  # zope interfaces of a test double
+class FakeReactor(MemoryReactorClock):
     """Time that stands still until it is told to go on, and threads that run at once, or when told."""
 
     def __init__(self, now: float = NOW, hold_threads: bool = False) -> None:
@@ -96,7 +96,8 @@ def answer_of(data: bytes) -> Answer:
 
 def exchange(factory: Factory[Any], data: bytes) -> bytes:
     """Connect to `factory`, send `data`, and give all that comes back."""
-    return exchange_on(factory, data).value()
+    sent: bytes = exchange_on(factory, data).value()
+    return sent
 
 
 def exchange_on(factory: Factory[Any], data: bytes) -> StringTransport:
@@ -203,3 +204,12 @@ def written(path: Path, data: bytes, mode: int = 0o600) -> str:
     path.write_bytes(data)
     path.chmod(mode)
     return str(path)
+
+
+def certificate_in(path):
+    """Give the certificate in a file, and see that it and the key in it belong together."""
+    data = Path(path).read_bytes()
+    certificate = x509.load_pem_x509_certificate(data)
+    key = serialization.load_pem_private_key(data, None)
+    assert key.public_key() == certificate.public_key()
+    return certificate

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+import livestate.document
 from livestate.document import Document
 from livestate.errors import DocumentRefused
-from livestate.snapshot import ENCODERS, LARGE, completed, new_snapshot
+from livestate.snapshot import ENCODERS, LARGE, Snapshot, completed, new_snapshot
 from tests.support import NOW, FakeReactor, few, result_of
 
 SMALL = b'{"votes": 1}'
@@ -25,7 +26,7 @@ class DocumentTests(SynchronousTestCase):
     def setUp(self):
         self.reactor = FakeReactor()
         self.document = Document(self.reactor, "/", 2**20)
-        self.published = []
+        self.published: list[Snapshot] = []
         self.document.subscribe(self.published.append)
 
     def offer(self, data):
@@ -61,7 +62,7 @@ class DocumentTests(SynchronousTestCase):
             raise AssertionError("worked for nothing")
 
         for name in ("check", "new_snapshot", "with_coding"):
-            self.patch(__import__("livestate.document", fromlist=["x"]), name, fail)
+            self.patch(livestate.document, name, fail)
         self.offer(MIDDLE)
 
     def test_refused(self):
@@ -78,11 +79,13 @@ class DocumentTests(SynchronousTestCase):
     def test_verdict_is_kept(self):
         """The same bad bytes are not checked again, and it is forgotten when good ones have come."""
         checked = []
-        self.patch(
-            __import__("livestate.document", fromlist=["x"]),
-            "check",
-            lambda data, size: checked.append(data) or self.refuse(data),
-        )
+
+        def check(data, size):
+            checked.append(data)
+            if data == b"bad":
+                raise DocumentRefused("bad")
+
+        self.patch(livestate.document, "check", check)
         self.offer(SMALL)
         for _ in range(3):
             self.assertRaises(DocumentRefused, self.offer, b"bad")
@@ -90,10 +93,6 @@ class DocumentTests(SynchronousTestCase):
         self.offer(SMALL)
         self.assertRaises(DocumentRefused, self.offer, b"bad")
         self.assertEqual(checked, [SMALL, b"bad", b"bad"])
-
-    def refuse(self, data):
-        if data == b"bad":
-            raise DocumentRefused("bad")
 
     def test_too_large(self):
         """A document over the limit is refused without a thread's work, though it is large."""
@@ -151,7 +150,7 @@ class DocumentTests(SynchronousTestCase):
         """Whatever is offered and whatever the clock does, versions go up with each change, also after a restore."""
         reactor = FakeReactor()
         document = Document(reactor, "/", 1000)
-        published = []
+        published: list[Snapshot] = []
         document.subscribe(published.append)
         document.restore(completed(new_snapshot(b'"saved"', NOW, restored)), NOW - 60)
         good = [b'"saved"']

@@ -91,7 +91,7 @@ class DescriptionTests(FolderCase):
     def test_parses_as_twisted_does(self, rest):
         """Wherever Twisted understands a description of one port, it is understood alike."""
         try:
-            (kind, *bare), named = endpoints._parse(f"tcp:{rest}")  # type: ignore[attr-defined]
+            (kind, *bare), named = endpoints._parse(f"tcp:{rest}")
         except (RuntimeError, StopIteration):
             return
         if len(bare) == 1 and "port" not in named:
@@ -193,10 +193,12 @@ class Silent(Protocol):
         transport: Any = self.transport
         transport.write(b"hello")
         transport.loseConnection()
-        self.factory.lost = Deferred()  # type: ignore[union-attr]  # a plain Factory
+        factory: Any = self.factory
+        factory.lost = Deferred()
 
     def connectionLost(self, reason: Any = None):
-        self.factory.lost.callback(None)  # type: ignore[union-attr]
+        factory: Any = self.factory
+        factory.lost.callback(None)
 
 
 class RealTests(TestCase):
@@ -207,6 +209,7 @@ class RealTests(TestCase):
     def setUp(self):
         self.busy = socket.socket()
         self.addCleanup(self.busy.close)
+        self.busy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.busy.bind(("127.0.0.1", 0))
         self.busy.listen()
         self.number = self.busy.getsockname()[1]

@@ -45,7 +45,7 @@ def weight_of(member):
 
 def model(accept_encoding):
     """Give the weight of each coding in thousandths, 0.5 for the plain bytes that are accepted without being named."""
-    named = {}
+    named: dict[str, float] = {}
     for member in accept_encoding.split(b","):
         read = weight_of(member)
         if read is not None:
@@ -108,7 +108,7 @@ class AcceptedCodingsTests(SynchronousTestCase):
 
 def all_orders():
     """Give every order of every choice of codings: there are 65."""
-    orders = {()}
+    orders: set[tuple[str, ...]] = {()}
     while True:
         more = orders | {(*order, coding) for order in orders for coding in CODINGS if coding not in order}
         if more == orders:

@@ -44,7 +44,7 @@ class FakeSource:
         self.most_running = max(self.most_running, self.running)
         try:
             if self.answer is SILENCE:
-                waiting = Deferred()
+                waiting: Deferred[bytes] = Deferred()
                 self.pending.append(waiting)
                 return await waiting
             if isinstance(self.answer, BaseException):
@@ -71,7 +71,11 @@ class PollerTests(SynchronousTestCase):
         self.source = FakeSource(answer)
         self.poller = Poller(self.document, self.source, interval, self.reactor)
         self.poller.startService()
-        self.addCleanup(lambda: self.poller.running and self.poller.stopService())
+        self.addCleanup(self.stop)
+
+    def stop(self):
+        if self.poller.running:
+            self.poller.stopService()
 
     def body(self):
         assert self.document.snapshot is not None

@@ -101,12 +101,13 @@ class SavedTests(SynchronousTestCase):
         """A first line that is JSON but makes no sense is refused, and no memory is taken for what it claims."""
         _, file = self.save(b"[1]")
         head, body = file.read_bytes().split(b"\n", 1)
-        for name, values in {
+        hostile: dict[str, list[object]] = {
             "version": [-1, 2**80, "1", None],
             "modified": [-1.0, 1e308, 1e15, None],
             "length": [-1, -2, -3, 2, 4, 2**40, 2**62, 2**80],
             "etag": ['"x"', "", "\u20ac"],
-        }.items():
+        }
+        for name, values in hostile.items():
             for value in values:
                 file.write_bytes(json.dumps({**json.loads(head), name: value}).encode() + b"\n" + body)
                 self.assertIsNone(self.service()[0].snapshot, (name, value))

@@ -551,9 +551,15 @@ class ConversionTests(SynchronousTestCase):
         )
 
     def test_unreadable(self):
-        """A Decimal128 whose bits stand for no number is a ValueError, which a fetch gives as a SourceError."""
-        with self.assertRaises(ValueError):
-            to_json({"d": bson.Decimal128.from_bid(b"\xff" * 14 + b"\x5f\x00")})
+        """A Decimal128 with too many digits is a ValueError (a fetch's SourceError), or the zero IEEE 754 makes of it.
+
+        PyMongo 4.18 refuses such bits, 4.20 reads them as that zero.
+        """
+        try:
+            made = to_json({"d": bson.Decimal128.from_bid(b"\xff" * 14 + b"\x5f\x00")})
+        except ValueError:
+            return
+        self.assertEqual(made, b'{"d":"0E-6129"}')
 
     @given(st.dictionaries(names, values))
     def test_any_document(self, document):

@@ -205,7 +205,9 @@ class Responder:
         return "The document is too old to be served; a newer one is being asked for."
 
     def _problem(self, status: int, detail: str, origin: bytes | None, *more: tuple[bytes, bytes]) -> Response:
-        return problem(status, detail, self._date(), *more, *self._cors(origin), (b"Vary", self._vary))
+        made = problem(status, detail, *more, *self._cors(origin), (b"Vary", self._vary))
+        # First, where twisted.web puts it: `wire` must give the same bytes.
+        return Response(status, (self._date(), *made.fields), made.body)
 
     def _validated(self, representation: Representation, origin: bytes | None) -> Fields:
         """Give the fields that a 200 and a 304 have in common."""

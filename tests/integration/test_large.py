@@ -48,7 +48,7 @@ class LargeDocumentTests(SynchronousTestCase):
         client.close()
 
     def assert_whole(self) -> None:
-        """See that everything that came is one of the versions, and that each coding came."""
+        """See that everything that came is one of the versions."""
         self.assertEqual(self.wrong, [])
         published = {document.encode(): version for version, document in enumerate(self.documents)}
         for asked, answers in self.answers.items():
@@ -56,7 +56,6 @@ class LargeDocumentTests(SynchronousTestCase):
                 # While a coding is being made, the plain bytes are given.
                 self.assertIn(coding, (asked, "identity"))
                 self.assertIn(DECODERS[coding](body), published)
-            self.assertIn(asked, [coding for coding, _ in answers.values()])
             self.assertGreater(len(answers), 2)
 
     def poll_while(self, service: Livestate, put: list[str]) -> None:
@@ -74,6 +73,11 @@ class LargeDocumentTests(SynchronousTestCase):
         self.stop.set()
         for thread in threads:
             thread.join(15)
+        # A reader who has the plain bytes of a version keeps them: those who have nothing show that each coding is made.
+        for coding in DECODERS:
+            answer = service.get(Accept_Encoding=coding)
+            self.assertEqual(answer["Content-Encoding"] or "identity", coding)
+            self.answers[coding][answer["ETag"]] = (coding, answer.body)
         self.assert_whole()
 
     def test_from_redis(self):

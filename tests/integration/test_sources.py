@@ -255,6 +255,33 @@ class SeveralTests(SynchronousTestCase):
 class RestartTests(SynchronousTestCase):
     """What is left when the store is gone."""
 
+    def test_state_dir(self):
+        """After a restart while the store is down the saved document is served, as old as it is, with its ETags."""
+        store = RedisServer(self)
+        folder = folder_for(self)
+        options = (f"--source=/results.json={store.url}", f"--state-dir={folder}/state")
+        body = json.dumps(list(range(500)))
+        store.set(body)
+        service = Livestate(self, *options)
+        first = service.until_served("/results.json")
+        etag = service.get("/results.json", Accept_Encoding="br")["ETag"]
+        store.stop()
+        stopped = time.time()
+        self.assertEqual(service.stop(), TERMINATED)
+        time.sleep(2.5)
+        service = Livestate(self, *options)
+        answer = service.get("/results.json", Accept_Encoding="br")
+        self.assertEqual((answer.status, answer["ETag"], answer.document.decode()), (200, etag, body))
+        self.assertEqual(answer["Last-Modified"], first["Last-Modified"])
+        self.assertGreaterEqual(int(answer["Livestate-Age"]), 2)
+        self.assertLessEqual(int(answer["Livestate-Age"]), time.time() - stopped + 3)
+        until(lambda: service.get("/_live/ready").body == b"stale\n", "three intervals without a good fetch", 5)
+        self.assertIn("serving the document saved", service.log)
+        store.start()
+        store.set("[]")
+        service.until_body(b"[]", "/results.json")
+        self.assertEqual(service.get("/results.json")["Livestate-Age"], "0")
+
     def test_damaged(self):
         """A saved document that is damaged is one log line, and 503 until the store gives another."""
         store = RedisServer(self)

@@ -1,7 +1,6 @@
 """Starting: certificates, options, listeners, and the configuration file."""
 
 import re
-import shutil
 import stat
 from pathlib import Path
 
@@ -193,7 +192,3 @@ class HelpTests(SynchronousTestCase):
         ran = run(*twistd_arguments(), "livestate", "--version")
         self.assertEqual((ran.returncode, ran.stderr), (0, ""))
         self.assertEqual(ran.stdout, run(Path(twistd_arguments()[0]).parent / "livestate", "--version").stdout)
-
-    def test_openssl_is_there(self):
-        """These tests compare fingerprints with OpenSSL's own."""
-        self.assertIsNotNone(shutil.which("openssl"))

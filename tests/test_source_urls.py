@@ -1,0 +1,82 @@
+"""The URLs of sources: any at all is understood or refused, and no secret in one is ever shown."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.error import DNSLookupError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.errors import SettingsError, SourceError
+from livestate.sources import make_source, redacted
+from livestate.sources.http import HTTPSource
+from tests.support import many
+
+
+class URLTests(SynchronousTestCase):
+    """What is made of a URL, and shown of it."""
+
+    def test_unknown_host(self):
+        """A name that cannot be resolved is a SourceError of one line, never a fault."""
+        clock: Any = MemoryReactorClock()
+
+        class Resolver:
+            def resolveHostName(self, receiver, *args, **kwargs):
+                receiver.resolutionBegan(self)
+                receiver.resolutionComplete()
+                return receiver
+
+        clock.nameResolver = Resolver()
+        source = HTTPSource(clock, "http://nowhere.example/", 100)
+        asking = Deferred.fromCoroutine(source.fetch())
+        error = self.failureResultOf(asking, SourceError).value
+        self.assertNotIsInstance(error, DNSLookupError)
+        self.assertIn("nowhere.example", str(error))
+
+    def test_wrong_urls(self):
+        """A URL without a host, or with what is no port, is refused in one line that shows no password."""
+        for url in ("http:", "http://", "http:///x", "http://:80/", "http://[::1", "http://h:x/", "http://h:99999/",
+                    "http://me:hush/hush@h/", "http://me:hush?hush@h/", "http://me:hush#hush@h/"):  # fmt: skip
+            error = self.assertRaises(SettingsError, make_source, MemoryReactorClock(), url, 100)
+            self.assertNotIn("hush", str(error))
+            self.assertIn("--source", str(error))
+
+    @many
+    @given(st.sampled_from(["http://", "https://", "http:", "redis://", "rediss://", "redis+unix://", "demo:", "nonsense:", ""]),
+           st.text(st.sampled_from("ab:/?#[]@%&=*.0123é \n\t\x00-"), max_size=14))  # fmt: skip
+    def test_any_url(self, scheme, rest):
+        """Any URL at all makes a source, or is refused by a SettingsError."""
+        try:
+            str(make_source(MemoryReactorClock(), scheme + rest, 100))
+        except SettingsError:
+            pass
+
+    @many
+    @given(
+        st.sampled_from(["http", "redis", "rediss", "mongodb"]),
+        st.text(
+            st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="/?#@[]&"), min_size=1, max_size=9
+        ),
+        st.sampled_from(["", "0", "x?key=a", "?a=b&password={}", "?Api_Key={}", "?x=1&access_token={}#f"]),
+    )
+    def test_redacted(self, scheme, password, rest):
+        """Neither the password nor what a query names like one can be seen, and the rest can."""
+        secret = f"S{password}S"
+        shown = redacted(f"{scheme}://me:{secret}@host:1/{rest.format(secret)}")
+        self.assertNotIn(secret, shown)
+        self.assertIn("host:1/", shown)
+        self.assertIn("me:***@", shown)
+
+    def test_shown_as_it_is(self):
+        """A URL that holds no secret is shown as it was written."""
+        for url in (
+            "redis://127.0.0.1:6379/0?key=livestate",
+            "redis://host/0?key=live@state",
+            "file:/srv/a@b.json",
+            "mongodb://a:1,b:2/db?collection=c",
+            "http://h:80/x?m=n",
+            "demo:",
+        ):
+            self.assertEqual(redacted(url), url)
