@@ -274,6 +274,22 @@ class ReaderTests(SynchronousTestCase):
             channel.resumeProducing()
         self.assertEqual(answers, 1000)
 
+    def test_paused_on_the_long_way(self) -> None:
+        """A reader whom twisted.web's answer filled up is not answered the short way either, until he reads."""
+        pair = Pair()
+        channel, transport = pair.fast()
+        for _ in range(3):
+            channel.dataReceived(request())
+        transport.clear()
+        transport.limit = 10
+        channel.dataReceived(request(target=b"/nothing"))
+        held = transport.value()
+        channel.dataReceived(request())
+        self.assertEqual(transport.value(), held)
+        transport.limit = 1 << 30
+        channel.resumeProducing()
+        self.assertTrue(transport.value().endswith(BODY))
+
     def test_pending_answer(self) -> None:
         """While an answer is being made, the plain requests behind it wait for their turn."""
         pair = Pair()

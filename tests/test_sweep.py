@@ -61,6 +61,13 @@ class SweepTests(SynchronousTestCase):
         self.wait(2)
         self.assertTrue(self.transport.disconnecting)
 
+    def test_slow_reader_on_the_long_way(self) -> None:
+        """A reader who is slow to take twisted.web's answer has no request unfinished."""
+        self.transport.limit = 10
+        self.channel.dataReceived(request(target=b"/nothing"))
+        self.wait(UNFINISHED + 1)
+        self.assertFalse(self.transport.disconnecting)
+
     def test_lingering(self) -> None:
         """A connection that was ended, and stays for what its reader does not take, is cut off."""
         self.wait(QUIET + LINGERING - 1)

@@ -170,10 +170,13 @@ class LiveChannel(HTTPChannel):
 
     def _settle(self) -> None:
         """See where the parser stands: between two requests, or within one."""
-        # Most are twisted.web's and LineReceiver's own state: a request begun, an answer being made, a part of a line,
-        # a reader who does not read, and an empty line before a request (of which only one may be).
-        self._fast = not (self.requests or self._handlingRequest or self._buffer or self._HTTPChannel__first_line != 1)  # type: ignore[attr-defined]
-        if self._fast or self._handlingRequest:
+        # twisted.web's and LineReceiver's own state: a request begun, an answer being made, a part of a line, and an empty
+        # line before a request (of which only one may be).
+        first_line: int = self._HTTPChannel__first_line  # type: ignore[attr-defined]  # a private name
+        between = not (self.requests or self._handlingRequest or self._buffer or first_line != 1)
+        # Who does not read what was sent is sent no more, but has no request unfinished.
+        self._fast = between and not self._waitingForTransport
+        if between or self._handlingRequest:
             self.unfinished = None
             self.quiet = 0
         elif self.unfinished is None:
