@@ -13,7 +13,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from livestate.errors import DocumentRefused
-from livestate.snapshot import ENCODERS, LARGE, Snapshot, check, completed, new_snapshot, with_coding
+from livestate.snapshot import (
+    ENCODERS,
+    LARGE,
+    Snapshot,
+    check,
+    completed,
+    new_snapshot,
+    with_all_codings,
+    with_coding,
+)
 
 
 class Document:
@@ -72,11 +81,7 @@ class Document:
         previous = self.snapshot.version if self.snapshot is not None else 0
         snapshot = new_snapshot(data, fetched, previous)
         if len(data) < LARGE:
-            if not snapshot.complete:
-                for coding in ENCODERS:
-                    snapshot = with_coding(snapshot, coding)
-                snapshot = completed(snapshot)
-            self._publish(snapshot)
+            self._publish(with_all_codings(snapshot))
         else:
             self._publish(snapshot)
             for coding in ENCODERS:

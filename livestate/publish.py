@@ -8,11 +8,9 @@ from twisted.internet.defer import TimeoutError as DeferTimeout
 
 from livestate.errors import DocumentRefused, LivestateError, SettingsError
 from livestate.interfaces import IStore
+from livestate.settings import MAX_SIZE
 from livestate.snapshot import check
 from livestate.sources import make_source, within
-
-#: Bytes: as large a document as livestate serves by default.
-MAX_SIZE = 16 * 1024 * 1024
 
 #: Seconds that a store is given to take the document.
 TIMEOUT = 10.0

@@ -14,14 +14,14 @@ from urllib.parse import quote
 
 import msgspec
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from livestate.document import Document
 from livestate.errors import DocumentRefused
-from livestate.snapshot import ENCODERS, Snapshot, check, completed, new_snapshot, with_coding
+from livestate.snapshot import Snapshot, check, new_snapshot, with_all_codings
 
 #: Seconds between two looks at whether there is something to save.
 BEAT = 1.0
@@ -90,9 +90,7 @@ class SavedDocument(Service):
             self.log.warn("the saved document {path} cannot be used: {error}", path=str(self._path), error=why)
             return
         # It is coded here and now, before anyone is served, however large it is.
-        for coding in ENCODERS if not snapshot.complete else ():
-            snapshot = with_coding(snapshot, coding)
-        self._document.restore(completed(snapshot), confirmed)
+        self._document.restore(with_all_codings(snapshot), confirmed)
         self._written = (snapshot.version, confirmed)
         self.log.info(
             "{path}: serving the document saved {age:.0f} s ago until the source gives a newer one",
@@ -102,7 +100,7 @@ class SavedDocument(Service):
     def _save(self) -> Deferred[None]:
         snapshot, confirmed = self._document.snapshot, self._document.confirmed
         if snapshot is None or (snapshot.version, confirmed) == self._written:
-            return Deferred.fromCoroutine(_nothing())
+            return succeed(None)
         self._writing = Deferred.fromCoroutine(self._write(snapshot, confirmed))
         return self._writing
 
@@ -143,7 +141,3 @@ class SavedDocument(Service):
         except BaseException:
             os.unlink(temporary)
             raise
-
-
-async def _nothing() -> None:
-    pass

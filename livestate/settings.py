@@ -22,6 +22,9 @@ else:
 #: What is served when no source is named: the key `livestate` of the Redis on this machine.
 DEFAULT_SOURCE = "redis://127.0.0.1:6379/0?key=livestate"
 
+#: Bytes a document may have where no other limit is set.
+MAX_SIZE = 16 * 1024 * 1024
+
 #: Paths under this one are livestate's own.
 RESERVED = "/_live"
 
@@ -90,7 +93,7 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
         admin=get("admin", "tcp:9180:interface=127.0.0.1") or None,
         documents=tuple(documents),
         cors_origins=tuple(get("cors-origin", ["*"])),
-        max_size=get("max-size", 16 * 1024 * 1024),
+        max_size=get("max-size", MAX_SIZE),
         state_dir=get("state-dir", None),
         access_log=get("access-log", None),
     )

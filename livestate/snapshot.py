@@ -10,7 +10,7 @@ import base64
 import gzip
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import brotli
@@ -98,17 +98,21 @@ def with_coding(snapshot: Snapshot, coding: str) -> Snapshot:
     coded = ENCODERS[coding](data)
     if len(coded) >= len(data):
         return snapshot
-    return Snapshot(
-        version=snapshot.version,
-        modified=snapshot.modified,
-        representations=MappingProxyType({**snapshot.representations, coding: _representation(coding, coded)}),
-        complete=snapshot.complete,
-    )
+    there = MappingProxyType({**snapshot.representations, coding: _representation(coding, coded)})
+    return replace(snapshot, representations=there)
 
 
 def completed(snapshot: Snapshot) -> Snapshot:
     """Give `snapshot` marked as having all codings that it will have."""
-    return Snapshot(snapshot.version, snapshot.modified, snapshot.representations, complete=True)
+    return replace(snapshot, complete=True)
+
+
+def with_all_codings(snapshot: Snapshot) -> Snapshot:
+    """Give `snapshot` with every content coding that makes it smaller, complete."""
+    if not snapshot.complete:
+        for coding in ENCODERS:
+            snapshot = with_coding(snapshot, coding)
+    return completed(snapshot)
 
 
 def _gzip(data: bytes) -> bytes:

@@ -22,7 +22,7 @@ from livestate.listen import Listener
 from livestate.logs import LogFiles, choose_observer
 from livestate.poller import Poller
 from livestate.saved import SavedDocument
-from livestate.settings import Settings, load_settings
+from livestate.settings import MAX_SIZE, Settings, load_settings
 from livestate.sources import make_source
 from livestate.ticker import Ticker
 from livestate.web.admin import admin_resources
@@ -50,7 +50,7 @@ class Options(usage.Options):
         ["interval", None, None, "Seconds between two questions to a source. [default: 1.0]"],
         ["max-stale", None, None, "Seconds without a good answer from the source after which 503 is answered instead "
                                   "of the old document. [default: never]"],
-        ["max-size", None, None, "Bytes a document may have. [default: 16777216]"],
+        ["max-size", None, None, f"Bytes a document may have. [default: {MAX_SIZE}]"],
         ["state-dir", None, None, "Folder in which the last good documents are saved, to be served after a restart "
                                   "while the source is down. [default: they are not saved]"],
         ["access-log", None, None, "File to which each request is logged, in the combined format. [default: none]"],

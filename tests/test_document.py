@@ -61,7 +61,7 @@ class DocumentTests(SynchronousTestCase):
         def fail(*args):
             raise AssertionError("worked for nothing")
 
-        for name in ("check", "new_snapshot", "with_coding"):
+        for name in ("check", "new_snapshot", "with_coding", "with_all_codings"):
             self.patch(livestate.document, name, fail)
         self.offer(MIDDLE)
 

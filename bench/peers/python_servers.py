@@ -18,49 +18,46 @@ def _environment(ground: Ground) -> dict[str, str]:
     return {"BENCH_DOCUMENT": str(ground.document), "PYTHONPATH": str(PROGRAMS), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+def _pair(ground: Ground, name: str, bind: str, command: tuple[str, ...], secure: tuple[str, ...]) -> Server:
+    """Start `command` twice: for HTTP and, with `secure` added, for HTTPS; `bind` says where, with {} for the port."""
+    launch = Launch(ground, name)
+    http, https = ports()
+    for port, more in ((http, ()), (https, secure)):
+        launch.start(*command, *bind.format(port).split(), *more, env=_environment(ground))
+    return launch.done(http, https)
+
+
 def uvicorn(ground: Ground) -> Server:
     """One process for HTTP, one for HTTPS."""
-    launch = Launch(ground, "uvicorn")
-    http, https = ports()
     common = (
         *(ground.peer_python, "-m", "uvicorn", "asgi_app:app", "--loop", "uvloop", "--http", "httptools"),
         *("--no-access-log", "--log-level", "warning", "--lifespan", "off", "--ws", "none"),
         *("--timeout-keep-alive", "75", "--backlog", "4096", "--host", "127.0.0.1"),
     )
     secure = ("--ssl-certfile", str(ground.certificate), "--ssl-keyfile", str(ground.key))
-    launch.start(*common, "--port", str(http), env=_environment(ground))
-    launch.start(*common, "--port", str(https), *secure, env=_environment(ground))
-    return launch.done(http, https)
+    return _pair(ground, "uvicorn", "--port {}", common, secure)
 
 
 def granian(ground: Ground) -> Server:
     """One process for HTTP, one for HTTPS."""
-    launch = Launch(ground, "granian")
-    http, https = ports()
     common = (
         *(ground.peer_python, "-m", "granian", "asgi_app:app", "--interface", "asgi", "--loop", "uvloop"),
         *("--http", "1", "--no-ws", "--workers", "1", "--backlog", "4096", "--log-level", "warning"),
         *("--host", "127.0.0.1"),
     )
     secure = ("--ssl-certificate", str(ground.certificate), "--ssl-keyfile", str(ground.key))
-    launch.start(*common, "--port", str(http), env=_environment(ground))
-    launch.start(*common, "--port", str(https), *secure, env=_environment(ground))
-    return launch.done(http, https)
+    return _pair(ground, "granian", "--port {}", common, secure)
 
 
 def flask(ground: Ground) -> Server:
     """One gunicorn for HTTP, one for HTTPS, with a gthread worker each: the worker that keeps connections alive."""
-    launch = Launch(ground, "flask")
-    http, https = ports()
     common = (
         *(ground.peer_python, "-m", "gunicorn", "flask_app:app", "--worker-class", "gthread", "--workers", "1"),
         *("--threads", "8", "--worker-connections", "12000", "--keep-alive", "75", "--backlog", "4096"),
         *("--log-level", "warning"),
     )
     secure = ("--certfile", str(ground.certificate), "--keyfile", str(ground.key))
-    launch.start(*common, "--bind", f"127.0.0.1:{http}", env=_environment(ground))
-    launch.start(*common, "--bind", f"127.0.0.1:{https}", *secure, env=_environment(ground))
-    return launch.done(http, https)
+    return _pair(ground, "flask", "--bind 127.0.0.1:{}", common, secure)
 
 
 def twisted(ground: Ground) -> Server:

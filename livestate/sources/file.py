@@ -50,8 +50,8 @@ class FileSource:
             # The last read hangs in its thread and cannot be called off; another would only hang beside it.
             raise SourceError("the file system does not answer")
         self._reading = True
+        # A cancelled fetch goes away, and the thread goes on.
         reading: Deferred[bytes] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._read)
-        # In a callback of its own: a cancelled fetch goes away, and the thread goes on.
         return await reading
 
     def close(self) -> None:

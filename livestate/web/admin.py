@@ -5,30 +5,27 @@ from typing import Any
 
 import msgspec
 from twisted.web.http import Request
-from twisted.web.resource import IResource, Resource
-from twisted.web.server import NOT_DONE_YET
+from twisted.web.resource import IResource
 
 from livestate import __version__
 from livestate.poller import Poller
-from livestate.web.live import plain
+from livestate.web.resource import ResponseResource
+from livestate.web.response import Response, unstored
 from livestate.web.site import LiveSite
 
 
-class JSONResource(Resource):
+class JSONResource(ResponseResource):
     """Answers with what a function gives: a status and something to write as JSON."""
-
-    isLeaf = True
 
     def __init__(self, content: Callable[[], tuple[int, Any]]) -> None:
         super().__init__()
         self._content = content
 
-    def render(self, request: Request) -> int:
-        """Answer."""
+    def respond(self, request: Request) -> Response:
+        """Write what there is now."""
         status, content = self._content()
         body = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-        plain(status, body, b"application/json").write_to(request)
-        return NOT_DONE_YET
+        return unstored(status, body, b"application/json")
 
 
 def admin_resources(pollers: Sequence[Poller], public: LiveSite, now: Callable[[], float]) -> dict[bytes, IResource]:

@@ -170,8 +170,8 @@ class LiveChannel(HTTPChannel):
 
     def _settle(self) -> None:
         """See where the parser stands: between two requests, or within one."""
-        # twisted.web's and LineReceiver's own state: a request begun, an answer being made, a part of a line, and an empty
-        # line before a request (of which only one may be).
+        # twisted.web's and LineReceiver's own state: a request begun, an answer being made, a part of a line, and an
+        # empty line before a request (of which only one may be).
         first_line: int = self._HTTPChannel__first_line  # type: ignore[attr-defined]  # a private name
         between = not (self.requests or self._handlingRequest or self._buffer or first_line != 1)
         # Who does not read what was sent is sent no more, but has no request unfinished.

@@ -1,29 +1,22 @@
 """The resource of a document: methods and fields of a request to one of the Responder's answers."""
 
 from twisted.web.http import Request
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
 
 from livestate.web.request import field
+from livestate.web.resource import ResponseResource
 from livestate.web.responder import ALLOW, Responder
 from livestate.web.response import Response, problem
 
 
-class DocumentResource(Resource):
+class DocumentResource(ResponseResource):
     """Answers GET, HEAD and OPTIONS for one document."""
-
-    isLeaf = True
 
     def __init__(self, responder: Responder) -> None:
         super().__init__()
         self.responder = responder
 
-    def render(self, request: Request) -> int:
-        """Answer."""
-        self._respond(request).write_to(request)
-        return NOT_DONE_YET
-
-    def _respond(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Response:
+        """Answer by method."""
         method = request.method
         if method in (b"GET", b"HEAD"):
             variant = self.responder.variant(field(request, b"Accept-Encoding"), field(request, b"Origin"))

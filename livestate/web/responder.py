@@ -125,7 +125,6 @@ class Responder:
         #: the content coding.
         self.tally: Counter[str] = Counter()
         self._variants: dict[tuple[tuple[str, ...], bytes | None], Variant] = {}
-        self._common: Fields = ((b"X-Content-Type-Options", b"nosniff"),)
         self._vary = b"Accept-Encoding" if b"*" in self._origins else b"Accept-Encoding, Origin"
         document.subscribe(lambda snapshot: self.renew())
 
@@ -178,7 +177,8 @@ class Responder:
         ]
         if chosen != "identity":
             fields.append((b"Content-Encoding", chosen.encode("ascii")))
-        return Response(200, (*fields, *self._validated(representation, origin), *self._common), representation.body)
+        fields += [*self._validated(representation, origin), (b"X-Content-Type-Options", b"nosniff")]
+        return Response(200, tuple(fields), representation.body)
 
     def not_modified(self, codings: tuple[str, ...], origin: bytes | None) -> dict[bytes, Response]:
         """Make the 304 answers, by the entity tag that the client has.

@@ -54,11 +54,15 @@ def closing(wire: bytes) -> bytes:
 def problem(status: int, detail: str, *more: tuple[bytes, bytes]) -> Response:
     """Give an error's answer as a problem document (RFC 9457): the type is `about:blank`, the title the status's."""
     content: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    body = msgspec.json.encode(content)
+    return unstored(status, msgspec.json.encode(content), b"application/problem+json", *more)
+
+
+def unstored(status: int, body: bytes, content_type: bytes, *more: tuple[bytes, bytes]) -> Response:
+    """Give an answer that no cache keeps."""
     return Response(
         status,
         (
-            (b"Content-Type", b"application/problem+json"),
+            (b"Content-Type", content_type),
             (b"Content-Length", b"%d" % len(body)),
             (b"Cache-Control", b"no-store"),
             (b"X-Content-Type-Options", b"nosniff"),

@@ -6,36 +6,32 @@ from urllib.parse import unquote_to_bytes
 
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import Site
 
 from livestate.logs import LogFile
 from livestate.web.accesslog import line_of_plain, line_of_request
 from livestate.web.channel import LiveChannel, LoggedChannel
 from livestate.web.plain import Memo
-from livestate.web.request import LiveRequest
+from livestate.web.resource import ResponseResource
 from livestate.web.responder import Responder
 from livestate.web.response import Response, problem
 
 
-class Fixed(Resource):
+class Fixed(ResponseResource):
     """A resource that always gives the same answer."""
-
-    isLeaf = True
 
     def __init__(self, response: Response) -> None:
         super().__init__()
         self._response = response
 
-    def render(self, request: HTTPRequest) -> int:
-        """Answer."""
-        self._response.write_to(request)
-        return NOT_DONE_YET
+    def respond(self, request: HTTPRequest) -> Response:
+        """Give it."""
+        return self._response
 
 
 class LiveSite(Site):
     """A site of a few known paths."""
 
-    requestFactory = LiveRequest
     #: Whether Twisted logs that it starts and stops this factory.
     noisy = False
     #: Lines of the access log go here, where one is wanted.
