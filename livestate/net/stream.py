@@ -5,8 +5,9 @@ What is written to a connection can wait in three places: the transport's
 queue, the kernel's send buffer, and the network.  For a stream of which only
 the newest counts, all that waits is stale.  `hold_little` has
 
-* the transport pause its producer as soon as anything at all is queued (stock
-  Twisted: above 64 KB), and resume it when all is sent;
+* a direct transport pause its producer as soon as anything at all is queued,
+  and resume it when all is sent.  One of stock Twisted, which would pause it
+  above 64 KB, does so above 4 KB: it reads no more at a time than that bound;
 * the kernel take little more than `NOTSENT_LOWAT` bytes beyond what TCP has
   sent.  Without it Linux lets its buffer grow to 4 MB (tcp_wmem): a peer that
   read nothing was 934 versions of a document of 4.3 KB behind, and 39 with it
@@ -32,10 +33,16 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 
+from livestate.net.transport import DirectServer
+
 __all__ = ["hold_little", "unsent"]
 
 # Bytes.  The kernel goes on to fill the segment it has begun, of 64 KB at most.
 NOTSENT_LOWAT = 16384
+
+# Bytes that a transport of stock Twisted queues without pausing its producer,
+# and asks for in one read.
+STOCK_BUFFER = 4096
 
 # Milliseconds.
 USER_TIMEOUT = 30_000
@@ -52,7 +59,7 @@ def hold_little(transport: Any) -> None:
     descriptor = _descriptor(transport)
     if descriptor is None:
         return
-    descriptor.bufferSize = 0
+    descriptor.bufferSize = 0 if isinstance(descriptor, DirectServer) else STOCK_BUFFER
     if sys.platform != "linux":
         return
     sock = descriptor.getHandle()

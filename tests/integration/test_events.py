@@ -308,6 +308,8 @@ class EventsTests(SynchronousTestCase):
     def test_pollers_during_broadcasts(self) -> None:
         """While many readers are told of changes, those who poll are answered."""
         readers = [self.reader() for _ in range(300)]
+        for reader in readers:
+            reader.until_version(1)
         stop = threading.Event()
         answers: list[int] = []
 

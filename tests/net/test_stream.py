@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import time
 
 from twisted.internet import protocol, reactor, tcp
 from twisted.internet.defer import Deferred
@@ -10,7 +11,8 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from livestate.net.stream import NOTSENT_LOWAT, hold_little, unsent
+from livestate.net.stream import NOTSENT_LOWAT, STOCK_BUFFER, hold_little, unsent
+from tests.net.harness import DirectCase, Recorder, client_context, connect, read_all
 
 
 class Producer:
@@ -55,16 +57,18 @@ class StreamTests(TestCase):
             return theirs, listener.accept()[0]
 
     async def test_pauses(self):
-        """The producer is paused by the first byte that is left, and resumed when all is sent."""
+        """The producer is paused when more is left than one read takes, and resumed when all is sent."""
         transport, theirs = self.connect()
         hold_little(transport)
         producer = Producer()
         transport.registerProducer(producer, True)
         transport.write(b"x")
+        self.assertEqual(producer.calls, [])
+        transport.write(b"y" * STOCK_BUFFER)
         self.assertEqual(producer.calls, ["pause"])
         while "resume" not in producer.calls:
             await turn()
-        self.assertEqual(theirs.recv(9), b"x")
+        self.assertEqual(theirs.recv(3), b"xyy")
         transport.unregisterProducer()
 
     async def test_kernel_holds_little(self):
@@ -108,7 +112,7 @@ class StreamTests(TestCase):
         """A Unix socket has its bound in the transport alone, and what is no socket is left as it is."""
         transport, _ = self.connect(socket.AF_UNIX)
         hold_little(transport)
-        self.assertEqual(transport.bufferSize, 0)
+        self.assertEqual(transport.bufferSize, STOCK_BUFFER)
         self.assertEqual(unsent(transport), 0)
         hold_little(StringTransport())
         self.assertEqual(unsent(StringTransport()), 0)
@@ -119,7 +123,52 @@ class StreamTests(TestCase):
         wrapper = protocol.Protocol()
         wrapper.transport = transport
         hold_little(wrapper)
-        self.assertEqual(transport.bufferSize, 0)
+        self.assertEqual(transport.bufferSize, STOCK_BUFFER)
+
+
+class DirectTests(DirectCase):
+    def test_conflates(self):
+        """On direct transports, TCP and TLS, a producer that writes when it may is never more than one piece ahead."""
+        for tls in (False, True):
+            queued = []
+
+            class Server(Recorder):
+                writable, written = True, 0
+
+                def connectionMade(self):
+                    hold_little(self.transport)
+                    self.transport.registerProducer(self, True)
+
+                def dataReceived(self, data, queued=queued):
+                    while self.writable and self.written < 4000:
+                        self.transport.write(b"x" * 1000)
+                        self.written += 1
+                    queued.append(len(self.transport.dataBuffer) + self.transport._tempDataLen)
+                    if self.written == 4000:
+                        self.transport.unregisterProducer()
+                        self.transport.loseConnection()
+
+                def pauseProducing(self):
+                    self.writable = False
+
+                def resumeProducing(self):
+                    self.writable = True
+                    self.dataReceived(b"")
+
+                def stopProducing(self):
+                    """The connection is lost."""
+
+            def client(port, tls=tls):
+                with connect(port, client_context() if tls else None) as sock:
+                    sock.sendall(b"go")
+                    time.sleep(0.2)
+                    return len(read_all(sock))
+
+            self.servers.clear()
+            self.assertEqual(self.run_client(client, self.listen(Server, tls)), 4_000_000)
+            self.assertTrue(any(queued), "it was never paused")
+            self.assertLessEqual(max(queued), 1000)
+            self.reactor = self.buildReactor()
 
 
 def turn():
