@@ -59,6 +59,7 @@ class LiveChannel(HTTPChannel):
         self.site = site
         self.factory = site
         self._find = site.memo.get
+        self._ready = site.prepared.get
 
     def connectionMade(self) -> None:
         """Begin."""
@@ -75,6 +76,12 @@ class LiveChannel(HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         """Take what arrived: mostly one plain request, whole."""
         if self._fast:
+            ready = self._ready(data)
+            if ready is not None:
+                ready.given += 1
+                self.quiet = 0
+                self._write(ready.wire)
+                return
             start = data.find(_VALIDATOR)
             if start < 0:
                 variant = self._find(data)
@@ -94,21 +101,23 @@ class LiveChannel(HTTPChannel):
         :param data: the request.
         :param last: whether the connection is to be closed behind the answer.
         """
-        if validator is None:
+        not_modified = None
+        if validator is not None:
+            not_modified = (variant.wires_not_modified or variant.prepare_not_modified()).get(validator)
+            if not_modified is None and not SINGLE_ETAG.fullmatch(validator):
+                return False
+        if not_modified is not None:
+            wire = not_modified
+            variant.given_not_modified += 1
+        else:
             wire = variant.wire or variant.prepare()
             variant.given += 1
-        else:
-            not_modified = (variant.wires_not_modified or variant.prepare_not_modified()).get(validator)
-            if not_modified is not None:
-                wire = not_modified
-                variant.given_not_modified += 1
-            elif SINGLE_ETAG.fullmatch(validator):
-                wire = variant.wire or variant.prepare()
-                variant.given += 1
-            else:
-                return False
         self.quiet = 0
-        self._write(closing(wire) if last else wire)
+        if last:
+            self._write(closing(wire))
+        else:
+            self._write(wire)
+            self.site.prepared.note(data, wire, variant, not_modified is not None)
         return True
 
     def _take(self, data: bytes) -> None:
@@ -203,6 +212,11 @@ class LiveChannel(HTTPChannel):
 
 class LoggedChannel(LiveChannel):
     """Serves one connection, and has the answers of the short way logged (the others log themselves)."""
+
+    def __init__(self, site: "LiveSite") -> None:
+        super().__init__(site)
+        # None is given without a look at its request.
+        self._ready = {}.get
 
     def _give(self, variant: Variant, validator: bytes | None, data: bytes, last: bool = False) -> bool:
         given = super()._give(variant, validator, data, last)

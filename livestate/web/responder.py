@@ -124,6 +124,8 @@ class Responder:
         #: How many answers of each kind were given until the last `renew`: "304", the other statuses, and for a 200
         #: the content coding.
         self.tally: Counter[str] = Counter()
+        #: Called before the prepared answers are dropped: whoever keeps one lets go of it.
+        self.before_renewal: Callable[[], None] = lambda: None
         self._variants: dict[tuple[tuple[str, ...], bytes | None], Variant] = {}
         self._vary = b"Accept-Encoding" if b"*" in self._origins else b"Accept-Encoding, Origin"
         document.subscribe(lambda snapshot: self.renew())
@@ -141,6 +143,7 @@ class Responder:
 
     def renew(self) -> None:
         """Drop all prepared answers: the second or the document changed."""
+        self.before_renewal()
         for variant in self._variants.values():
             variant.renew()
 

@@ -12,6 +12,7 @@ from livestate.logs import LogFile
 from livestate.web.accesslog import line_of_plain, line_of_request
 from livestate.web.channel import LiveChannel, LoggedChannel
 from livestate.web.plain import Memo
+from livestate.web.prepared import PreparedAnswers
 from livestate.web.resource import ResponseResource
 from livestate.web.responder import Responder
 from livestate.web.response import Response, problem
@@ -50,6 +51,9 @@ class LiveSite(Site):
         self._resources = resources
         self.responders = responders or {}
         self.memo = Memo()
+        self.prepared = PreparedAnswers()
+        for responder in self.responders.values():
+            responder.before_renewal = self.prepared.renew
         #: The open connections.
         self.channels: set[LiveChannel] = set()
 
