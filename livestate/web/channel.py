@@ -24,6 +24,7 @@ from twisted.web.http import Request as HTTPRequest
 
 from livestate.net.stock import immediate_writer
 from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
+from livestate.web.prepared import Prepared
 from livestate.web.request import LiveRequest
 from livestate.web.responder import Variant
 from livestate.web.response import closing
@@ -216,7 +217,8 @@ class LoggedChannel(LiveChannel):
     def __init__(self, site: "LiveSite") -> None:
         super().__init__(site)
         # None is given without a look at its request.
-        self._ready = {}.get
+        nothing: dict[bytes, Prepared] = {}
+        self._ready = nothing.get
 
     def _give(self, variant: Variant, validator: bytes | None, data: bytes, last: bool = False) -> bool:
         given = super()._give(variant, validator, data, last)
