@@ -171,12 +171,13 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         poller.setServiceParent(service)
         pollers.append(poller)
     resources[b"/_live/ready"] = ReadyResource(pollers)
-    Ticker(reactor, [responder.renew for responder in responders.values()]).setServiceParent(service)
+    each_second = [log_files.flush, *(responder.renew for responder in responders.values())]
+    Ticker(reactor, each_second).setServiceParent(service)
 
     public = LiveSite(resources, reactor, responders)
     if settings.access_log is not None:
         try:
-            public.access_log = log_files.open(settings.access_log)
+            public.access_log = log_files.open(settings.access_log, buffered=True)
         except OSError as error:
             raise SettingsError(f"--access-log {settings.access_log}: {error.strerror}") from None
     admin = LiveSite(admin_resources(pollers, public, reactor.seconds), reactor)

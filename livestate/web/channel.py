@@ -23,6 +23,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
 
 from livestate.net.stock import immediate_writer
+from livestate.web.accesslog import host_of
 from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
 from livestate.web.prepared import Prepared
 from livestate.web.request import LiveRequest
@@ -220,9 +221,14 @@ class LoggedChannel(LiveChannel):
         nothing: dict[bytes, Prepared] = {}
         self._ready = nothing.get
 
+    def connectionMade(self) -> None:
+        """Begin."""
+        super().connectionMade()
+        self._host = host_of(self.transport.getPeer())
+
     def _give(self, variant: Variant, validator: bytes | None, data: bytes, last: bool = False) -> bool:
         given = super()._give(variant, validator, data, last)
         if given:
             not_modified = variant.not_modified().get(validator) if validator is not None else None
-            self.site.log_plain(self.transport.getPeer(), data, not_modified or variant.full())
+            self.site.log_plain(self._host, data, not_modified or variant.full())
         return given

@@ -83,11 +83,11 @@ class LiveSite(Site):
         if self.access_log is not None:
             self.access_log.write(line_of_request(request, self._logDateTime or "-"))
 
-    def log_plain(self, peer: Any, data: bytes, response: Response) -> None:
+    def log_plain(self, host: str, data: bytes, response: Response) -> None:
         """Write one line to the access log for the plain request `data`, answered the short way."""
         if self.access_log is not None:
             when = self._logDateTime or "-"
-            self.access_log.write(line_of_plain(peer, when, data, response.status, len(response.body)))
+            self.access_log.write(line_of_plain(host, when, data, response.status, len(response.body)))
 
 
 def path_of(target: bytes) -> bytes:
