@@ -82,6 +82,9 @@ class Listener(Service):
 
 def _endpoint(reactor: Any, option: str, description: str) -> IStreamServerEndpoint:
     kind, arguments = parse_strports(description)
+    if description.isdecimal():
+        meant = "ssl" if option == "--https" else "tcp"
+        raise SettingsError(f"expected a strports string, such as {meant}:{description}")
     if kind in ("tcp", "ssl") and "port" not in arguments:
         raise SettingsError(f"expected a port, such as {kind}:8080")
     if kind == "ssl":

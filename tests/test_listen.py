@@ -106,7 +106,8 @@ class DescriptionTests(FolderCase):
         """A description that makes no sense is refused in one line that says what was expected."""
         for option, description, expected in (
             ("--http", "", ""),
-            ("--http", "8080", ""),
+            ("--http", "8080", "such as tcp:8080"),
+            ("--https", "8443", "such as ssl:8443"),
             ("--http", "tpc:8080", ""),
             ("--http", "tcp:", "port is a number from 0 to 65535, not ''"),
             ("--http", "tcp", "expected a port, such as tcp:8080"),

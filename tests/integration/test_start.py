@@ -82,7 +82,7 @@ class ListenerTests(SynchronousTestCase):
         for options in (["--http="], [f"--config={config}"]):
             service = Livestate(self, "--source=demo:", *options, https="", http=False, folder=folder)
             self.assert_serves(service.client(https=True))
-            self.assertEqual(len(re.findall(r"LiveSite.* starting on ", service.log)), 2, service.log)
+            self.assertEqual(len(re.findall(r"(documents|admin).* starting on ", service.log)), 2, service.log)
 
     def test_unix_socket(self):
         """`unix:` strings work."""
