@@ -139,12 +139,26 @@ class Options(usage.Options):
         """Check everything that can be checked without the reactor; choose the reactor, if the user did not."""
         names = [str(name) for name, *_ in self.optParameters]
         single = {name: [self[name]] for name in names if name != "config" and self[name] is not None}
+        self._check_folders_of_twistd()
         self.settings = load_settings({**single, **self._repeated}, self["config"])
         _choose_reactor()
         from twisted.internet import reactor  # noqa: PLC0415  # chosen just now
 
         self.log_files = LogFiles(reactor)
         self._log_to_reopenable_file()
+
+    def _check_folders_of_twistd(self) -> None:
+        """Refuse a folder or a pidfile that twistd was told to use and would answer with a traceback."""
+        parent: Mapping[str, Any] | None = getattr(self, "parent", None)
+        if parent is None or parent.get("chroot"):
+            return
+        folder, pidfile = Path(parent.get("rundir") or "."), parent.get("pidfile")
+        if not folder.is_dir():
+            raise SettingsError(f"--rundir {folder}: there is no such folder")
+        if pidfile and not os.access((folder / pidfile).parent, os.W_OK | os.X_OK):
+            raise SettingsError(
+                f"--pidfile {pidfile}: no file can be made there; name another, or none with --pidfile="
+            )
 
     def _log_to_reopenable_file(self) -> None:
         """Where twistd would open its log file itself, give it one that SIGHUP opens anew."""
