@@ -9,8 +9,13 @@ States and what moves between them:
     asking --good bytes--> resting --interval--> asking
     asking --refused, missing--> resting (the store is there: it is asked at the usual beat)
     asking --error, time over--> waiting --backoff--> asking
+
+Whatever a source raises, it is asked again. Only what is meant for the process (SystemExit, KeyboardInterrupt) is not
+the source's: Twisted would log it and go on, with a document that is never asked for again, so the Poller stops the
+reactor.
 """
 
+from asyncio import CancelledError as AsyncioCancelledError
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from livestate.backoff import Backoff
 from livestate.document import Document
@@ -51,24 +57,24 @@ class Poller(Service):
 
     log = Logger()
 
-    def __init__(self, document: Document, source: ISource, interval: float, clock: Any) -> None:
-        """Ask `source` every `interval` seconds by `clock`, once started."""
+    def __init__(self, document: Document, source: ISource, interval: float, reactor: Any) -> None:
+        """Ask `source` every `interval` seconds by the clock of `reactor`, once started."""
         self.document = document
         self.source = source
         self.interval = interval
         self.tally = Tally()
         #: Seconds a fetch may take: less than the interval, so that a silent store costs no beat.
         self.timeout = min(LONGEST_FETCH, 0.8 * interval)
-        self._clock = clock
+        self._reactor = reactor
         self._backoff = Backoff(first=min(interval, 0.25), limit=LONGEST_PAUSE)
         self._loop = LoopingCall(self._tick)
-        self._loop.clock = clock
+        self._loop.clock = reactor
         self._current: Deferred[None] | None = None
 
     def startService(self) -> None:
         """Ask for the first time, now, and then each interval."""
         super().startService()
-        self._loop.start(self.interval)
+        self._loop.start(self.interval).addErrback(self._end)
 
     def stopService(self) -> None:
         """Stop asking; a fetch under way is cancelled."""
@@ -83,6 +89,14 @@ class Poller(Service):
         """Tell whether the document was confirmed within the last three intervals, or two seconds if longer."""
         return self.document.snapshot is not None and self.document.age() <= max(2.0, 3 * self.interval)
 
+    def _end(self, failure: Failure) -> None:
+        """End the process in an orderly way."""
+        self.log.critical(
+            "the source of {path} raised {error!r}: livestate ends", path=self.document.path, error=failure.value
+        )
+        # Not at once: the first fetch is made before the reactor runs.
+        self._reactor.callLater(0, self._reactor.stop)
+
     def _tick(self) -> Deferred[None]:
         self._current = Deferred.fromCoroutine(self._ask_until_answered())
         return self._current
@@ -92,7 +106,7 @@ class Poller(Service):
             try:
                 if await self._ask():
                     return
-                await deferLater(self._clock, self._backoff.next_delay())
+                await deferLater(self._reactor, self._backoff.next_delay())
             except CancelledError:
                 return
 
@@ -100,12 +114,9 @@ class Poller(Service):
         """Fetch once, and tell whether the store answered, with whatever it was."""
         self.tally.fetches += 1
         try:
-            data = await within(self.timeout, self.source.fetch(), self._clock)
+            data = await within(self.timeout, self.source.fetch(), self._reactor)
             await self.document.offer(data)
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            # Not Exception: asyncio's CancelledError is none, and nothing may end the polling.
+        except (Exception, AsyncioCancelledError) as error:  # asyncio's CancelledError is no Exception
             # Called off at the end, drivers say so in exceptions of their own.
             if self.running:
                 self._failed(error)
@@ -131,7 +142,7 @@ class Poller(Service):
         if trouble == self.tally.trouble:
             return
         if self.tally.trouble is None:
-            self.tally.since = self._clock.seconds()
+            self.tally.since = self._reactor.seconds()
         self.tally.trouble = trouble
         if self.document.snapshot is None:
             effect = "nothing to serve yet, answering 503"
@@ -150,5 +161,5 @@ class Poller(Service):
         self.tally.trouble = None
         self.log.info(
             "{path}: {source}: good again after {seconds:.1f} s",
-            path=self.document.path, source=str(self.source), seconds=self._clock.seconds() - self.tally.since,
+            path=self.document.path, source=str(self.source), seconds=self._reactor.seconds() - self.tally.since,
         )  # fmt: skip

@@ -148,7 +148,7 @@ class RedisSource:
         try:
             self._protocol = cast(_Protocol, await self._endpoint.connect(self._factory))
         except ConnectError as error:
-            raise SourceError(reason_of(error)) from None
+            raise SourceError(tls_trouble(error)) from None
         except OSError as error:
             raise SourceError(str(error)) from None
         try:
@@ -164,11 +164,6 @@ class RedisSource:
         assert self._protocol is not None  # noqa: S101  # for the type checker; fetch sees to it
         answer: object = await self._protocol.execute_command(*command)
         return answer
-
-
-def reason_of(error: ConnectError) -> str:
-    """Say why a connection could not be made, without the exception's own boilerplate."""
-    return (str(error).rstrip(".").removeprefix("An error occurred while connecting: ")) or "cannot connect"
 
 
 def _tcp_endpoint(reactor: Any, parts: SplitResult, port: int | None, query: dict[str, str]) -> IStreamClientEndpoint:

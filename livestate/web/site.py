@@ -35,6 +35,8 @@ class LiveSite(Site):
 
     #: Whether Twisted logs that it starts and stops this factory.
     noisy = False
+    #: What it is called in the log.
+    name = "documents"
     #: Lines of the access log go here, where one is wanted.
     access_log: LogFile | None = None
 
@@ -56,6 +58,10 @@ class LiveSite(Site):
             responder.before_renewal = self.prepared.renew
         #: The open connections.
         self.channels: set[LiveChannel] = set()
+
+    def logPrefix(self) -> str:
+        """Name it in Twisted's lines of what starts and stops."""
+        return self.name
 
     def buildProtocol(self, addr: Any) -> LiveChannel:  # type: ignore[override]  # not in twisted.web's wrapper
         """Give a new connection its channel."""
