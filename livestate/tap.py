@@ -28,9 +28,12 @@ from livestate.sources import make_source
 from livestate.ticker import Ticker
 from livestate.web.admin import admin_resources
 from livestate.web.document import DocumentResource
+from livestate.web.events import EventsResource
 from livestate.web.live import ReadyResource
+from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
+from livestate.web.streams import Streams
 from livestate.web.sweep import Sweep
 
 log = Logger()
@@ -75,6 +78,8 @@ class Options(usage.Options):
         ["max-size", None, None, f"Bytes a document may have. [default: {MAX_SIZE}]"],
         ["state-dir", None, None, "Folder in which the last good documents are saved, to be served after a restart "
                                   "while the source is down. [default: they are not saved]"],
+        ["heartbeat", None, None, "Seconds of silence after which a reader of events is sent a sign of life. "
+                                  "[default: 15]"],
         ["access-log", None, None, "File to which each request is logged, in the combined format. [default: none]"],
         ["config", None, None, "TOML file with any of these options; those given here win."],
     ]  # fmt: skip
@@ -201,11 +206,16 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
     pollers = []
     resources: dict[bytes, IResource] = {}
     responders: dict[bytes, Responder] = {}
+    streams = Streams(reactor, settings.heartbeat)
+    broadcasts, polls = {}, {}
     for wanted in settings.documents:
         document = Document(reactor, wanted.path, settings.max_size)
         responder = Responder(document, settings.cors_origins, wanted.max_stale, reactor.seconds)
         path = wanted.path.encode("ascii")
-        responders[path], resources[path] = responder, DocumentResource(responder)
+        polls[wanted.path] = LongPolls(reactor, document, streams)
+        responders[path], resources[path] = responder, DocumentResource(responder, polls[wanted.path])
+        broadcasts[wanted.path] = streams.broadcast(document, responder.servable)
+        resources[wanted.events_path.encode("ascii")] = EventsResource(responder, broadcasts[wanted.path])
         if settings.state_dir is not None:
             SavedDocument(reactor, document, _folder(settings.state_dir)).setServiceParent(service)
         source = make_source(reactor, wanted.source, settings.max_size)
@@ -216,6 +226,7 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
             path=wanted.path, source=str(source), interval=wanted.interval,
         )  # fmt: skip
         pollers.append(poller)
+    streams.setServiceParent(service)
     resources[b"/_live/ready"] = ReadyResource(pollers)
     each_second = [log_files.flush, *(responder.renew for responder in responders.values())]
     Ticker(reactor, each_second).setServiceParent(service)
@@ -226,7 +237,7 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
             public.access_log = log_files.open(settings.access_log, buffered=True)
         except OSError as error:
             raise SettingsError(f"--access-log {settings.access_log}: {error.strerror}") from None
-    admin = LiveSite(admin_resources(pollers, public, reactor.seconds), reactor)
+    admin = LiveSite(admin_resources(pollers, public, reactor.seconds, broadcasts, polls), reactor)
     admin.name = "admin"
     Sweep(reactor, lambda: chain(public.channels, admin.channels)).setServiceParent(service)
     listeners = [("--http", text, public) for text in settings.http]

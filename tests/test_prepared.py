@@ -28,7 +28,8 @@ class PreparedTests(SynchronousTestCase):
         """Give what is answered to `data`."""
         self.transport.clear()
         self.channel.dataReceived(data)
-        return self.transport.value()
+        answered: bytes = self.transport.value()
+        return answered
 
     def test_second_time_in_a_row(self) -> None:
         """A request is noted the second time that it comes in a row, on whatever connection, and not before."""

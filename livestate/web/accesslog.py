@@ -1,7 +1,7 @@
 """Lines of the access log, in the combined format that every log analyser reads."""
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.web.http import Request
 
@@ -25,15 +25,25 @@ def host_of(peer: Any) -> str:
     return getattr(peer, "host", None) or "-"
 
 
-def line_of_request(request: Request, when: str) -> str:
-    """Give the line for a request that twisted.web has answered."""
+class Entry(NamedTuple):
+    """What a line says of a request, for one that is answered over hours and not kept for so long."""
+
+    host: str
+    first_line: bytes
+    referer: bytes
+    agent: bytes
+
+    def line(self, when: str, status: int, length: int) -> str:
+        """Give the line, as `line` does."""
+        return line(self.host, when, self.first_line, status, length, self.referer, self.agent)
+
+
+def entry_of(request: Request) -> Entry:
+    """Give what a line says of a request of twisted.web's."""
     fields = request.requestHeaders
-    return line(
+    return Entry(
         host_of(request.getClientAddress()),
-        when,
         b"%b %b %b" % (request.method, request.uri, request.clientproto),
-        request.code,
-        request.sentLength,
         fields.getRawHeaders(b"Referer", [b"-"])[0],
         fields.getRawHeaders(b"User-Agent", [b"-"])[0],
     )
@@ -44,6 +54,11 @@ def line_of_plain(host: str, when: str, data: bytes, status: int, length: int) -
     folded = data.lower()
     referer, agent = _field(data, folded, b"\r\nreferer:"), _field(data, folded, b"\r\nuser-agent:")
     return line(host, when, data[: data.index(b"\r\n")], status, length, referer, agent)
+
+
+def line_of_request(request: Request, when: str) -> str:
+    """Give the line for a request that twisted.web has answered."""
+    return entry_of(request).line(when, request.code, request.sentLength)
 
 
 def _field(data: bytes, folded: bytes, name: bytes) -> bytes:

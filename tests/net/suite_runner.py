@@ -59,7 +59,7 @@ def stand_in() -> None:
 
     class StandIn(LiveChannel):
         # The suites bring requests of their own, and count on what twisted.web makes of them by default.
-        requestFactory = http.Request
+        requestFactory: Any = http.Request
 
         def __init__(self) -> None:
             site = LiveSite({}, Clock())
