@@ -67,6 +67,7 @@ def _status_of(poller: Poller, public: LiveSite) -> dict[str, Any]:
         "interval_seconds": poller.interval,
         "fetches": tally.fetches,
         "failures": tally.failures,
+        "notifications": tally.notifications,
         "refusals": document.refusals,
         "changes": document.changes,
         "trouble": tally.trouble,
