@@ -94,7 +94,7 @@ class ChangesTests(TestCase):
             await until(reactor, self.collection.idle.is_set)
             await until(reactor, lambda: len(self.told) >= 3)
         self.assertEqual(self.told, [threading.current_thread()] * 3)
-        self.assertEqual(lines, ["mongodb://h/d: told of changes by a change stream"])
+        self.assertEqual(lines, ["mongodb://h/d: listening for changes by a change stream"])
         [(pipeline, wait)] = self.collection.asked
         self.assertEqual((pipeline, wait), ([{"$project": {"_id": True}}], 1000))
 
@@ -161,7 +161,7 @@ class ServerTests(ServerTestCase):
             source.watch(lambda: told.append(1))
             await until(reactor, lambda: lines)
             self.assertEqual(await source.fetch(), b'{"a":1}')
-            if "told of changes by" in lines[0]:
+            if "listening for changes by" in lines[0]:
                 before = len(told)
                 self.collection.update_one({}, {"$set": {"a": 2}})
                 await until(reactor, lambda: len(told) > before)

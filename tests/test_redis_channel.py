@@ -91,7 +91,7 @@ class ChannelTests(SynchronousTestCase):
             self.assertEqual(len(self.told), 1)
             self.receive(MESSAGE * 3)
             self.assertEqual(len(self.told), 4)
-        self.assertEqual(lines, ["redis://h/0: told of changes on the channel c"])
+        self.assertEqual(lines, ["redis://h/0: listening for changes on the channel c"])
 
     def test_pings(self):
         """While it listens it asks each 5 s whether Redis is there; the answers are no messages."""

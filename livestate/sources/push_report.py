@@ -15,13 +15,13 @@ class PushReport:
         self._trouble: str | None = ""
 
     def works(self, how: str) -> None:
-        """It is told of changes now, `how` it is."""
+        """It listens for changes now: `how`, and to what."""
         if self._trouble is not None:
             self._trouble = None
-            self.log.info("{source}: told of changes {how}", source=self._source, how=how)
+            self.log.info("{source}: listening for changes {how}", source=self._source, how=how)
 
     def fails(self, trouble: str) -> bool:
-        """It is not told of changes now; give whether that, or the reason, is new."""
+        """It cannot be told of changes now; give whether that, or the reason, is new."""
         if trouble == self._trouble:
             return False
         self._trouble = trouble

@@ -22,7 +22,7 @@ class PushCase(SynchronousTestCase):
 
     def listening(self, service: Livestate) -> None:
         """Wait until it is told of changes."""
-        until(lambda: "told of changes on" in service.log, "the subscription")
+        until(lambda: "listening for changes on" in service.log, "the subscription")
 
     def assert_at_once(self, service: Livestate, body: str) -> None:
         """See that a document is served long before it would have been found by polling."""
@@ -82,7 +82,7 @@ class ChannelTests(PushCase):
         store.start()
         store.set("2")
         self.assert_at_once(service, "2")
-        until(lambda: service.log.count("told of changes on") == 2, "the new subscription")
+        until(lambda: service.log.count("listening for changes on") == 2, "the new subscription")
         self.change(store, service, "3")
         self.assertNotIn("Traceback", service.log)
 
@@ -96,7 +96,7 @@ class ChannelTests(PushCase):
         self.addCleanup(store.thaw)
         until(lambda: "not told of changes: no answer within 5 s" in service.log, "the silence")
         store.thaw()
-        until(lambda: service.log.count("told of changes on") == 2, "the new subscription")
+        until(lambda: service.log.count("listening for changes on") == 2, "the new subscription")
         self.change(store, service, "2")
 
     def test_refused(self):
