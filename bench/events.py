@@ -41,8 +41,9 @@ class Round(wrk.Round):
 
     readers: int = 0
     kb: float = 0.0  # PSS a reader, after the broadcasts
-    last_us: float = 0.0  # until the last reader had a version: the median of the versions
-    slowest_us: float = 0.0  # the same, of the slowest version
+    first_us: float = 0.0  # until the first reader had a version: the median of the versions
+    last_us: float = 0.0  # the same of the last reader
+    slowest_us: float = 0.0  # of the last reader, of the slowest version
     client_us: float = 0.0  # the readers' own CPU time for each event
     pollers: dict[str, Any] = field(default_factory=dict)
 
@@ -179,6 +180,7 @@ def visit(field: Field, scenario: Scenario, settings: Settings, binary: Path, se
         errors=wrong,
         readers=readers,
         kb=(pss - base_kb) / readers,
+        first_us=quantile([float(min(seen)) for seen in delays if seen], 0.5),
         last_us=quantile(last, 0.5),
         slowest_us=max(last),
         client_us=1e6 * own / len(every),
