@@ -21,12 +21,16 @@ REFUSED = b"-NOPERM this user has no permissions\r\n"
 
 
 class Transport(StringTransport):
-    """A connection that can be aborted."""
+    """A connection that can be aborted; the protocol hears of it in the reactor's next turn, as it does."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
 
     def abortConnection(self):
         if not self.disconnected:
             self.disconnected = True
-            self.protocol.connectionLost(Failure(ConnectionDone()))
+            self.clock.callLater(0, self.protocol.connectionLost, Failure(ConnectionDone()))
 
     def said(self):
         """Give the first words of the commands that came, and forget them."""
@@ -38,7 +42,8 @@ class Transport(StringTransport):
 class FakeServer:
     """Gives connections as it is told."""
 
-    def __init__(self):
+    def __init__(self, clock):
+        self.clock = clock
         self.answer = None
         self.transports = []
 
@@ -47,7 +52,7 @@ class FakeServer:
             if isinstance(self.answer, Deferred):
                 await self.answer
             raise self.answer
-        transport = Transport()
+        transport = Transport(self.clock)
         transport.protocol = make()
         transport.protocol.makeConnection(transport)
         self.transports.append(transport)
@@ -61,7 +66,7 @@ class ChannelTests(SynchronousTestCase):
         self.clock = Clock()
         # txredisapi has its own turns of the one reactor between two values.
         self.patch(LineReceiver, "callLater", self.clock.callLater)
-        self.server = FakeServer()
+        self.server = FakeServer(self.clock)
         self.told = []
         self.channel = RedisChannel(self.clock, self.server, b"c", keyspace, "redis://h/0", 1000)
         self.channel.start(lambda: self.told.append(self.clock.seconds()))
@@ -136,7 +141,7 @@ class ChannelTests(SynchronousTestCase):
         """A lost connection is made anew at once; one that is lost each time, about once a second, in no more lines."""
         self.listen()
         self.server.transports[0].abortConnection()
-        self.run_for(0.3)
+        self.run_for(0.4)
         self.assertEqual(len(self.server.transports), 2)
         for _ in range(10):
             self.receive(SUBSCRIBED)
@@ -227,7 +232,7 @@ class ChannelTests(SynchronousTestCase):
 
     def test_stop_before_start(self):
         """One that was never started can be stopped."""
-        RedisChannel(Clock(), FakeServer(), b"c", False, "redis://h/0", 1000).stop()
+        RedisChannel(Clock(), FakeServer(Clock()), b"c", False, "redis://h/0", 1000).stop()
 
 
 class URLTests(SynchronousTestCase):
