@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--event-readers", type=int, default=15_000, help="readers of event streams, HTTP (%(default)s)")
     add("--event-tls-readers", type=int, default=8_000, help="readers of event streams, HTTPS (%(default)s)")
     add("--changes", type=int, default=10, help="changes a round for event streams, one a second (%(default)s)")
+    add("--push-readers", type=int, default=5000, help="event readers of pushed changes (%(default)s)")
+    add("--push-changes", type=int, default=60, help="pushed changes (%(default)s)")
     add("--server-core", type=int, help="core of the server (the last allowed)")
     add("--load-core", type=int, help="core of the load, the store and the bench (the first allowed)")
     add(

@@ -87,7 +87,7 @@ def ground(scenario: Scenario, settings: Settings) -> Iterator[Field]:
             pem=pem,
             document=www / "state.json",
             # Those beside it are pushed to: here livestate is told of changes, as they are.
-            store_url=redis.telling_url if scenario.kind == "events" else redis.url,
+            store_url=redis.telling_url if scenario.kind in ("events", "push") else redis.url,
             origin_port=origin.port,
             python=settings.python,
             peer_python=settings.peer_python,

@@ -175,13 +175,36 @@ def _events(peers: dict[str, Any]) -> str:
     )
 
 
+def _push(peers: dict[str, Any]) -> str:
+    rows = []
+    for name, runs in peers.items():
+        for taken in runs:
+            first, last = taken["first_ms"], taken["last_ms"]
+            rows.append(
+                [
+                    f"{title(name)}, {taken['way']}",
+                    f"{taken['readers']:,}",
+                    f"{taken['p50_ms']:.0f} ms",
+                    f"{taken['p99_ms']:.0f} ms",
+                    f"{first['p50']:.1f} ms ({first['min']:.1f}–{first['max']:.1f})",
+                    f"{last['p50']:.0f} ms ({last['min']:.0f}–{last['max']:.0f})",
+                    f"{last['p90']:.0f} ms",
+                    number(taken["cpu_us"]),
+                    str(taken["versions"]),
+                    "; ".join(f"{kind} {count}" for kind, count in taken["errors"].items()) or "-",
+                ]
+            )
+    header = ["server, how it hears", "readers", "p50", "p99", "first reader", "last reader", "its p90"]
+    return table([*header, "CPU µs an event", "changes", "notes"], rows)
+
+
 def scenario(name: str, result: dict[str, Any]) -> str:
     """One scenario: its title, its table, and the peers that are missing."""
     which = SCENARIOS[name]
     peers = result["peers"]
     lines = [f"## {name}: {which.title}", ""]
     if peers:
-        render = {"idle": _idle, "freshness": _freshness, "events": _events}.get(which.kind)
+        render = {"idle": _idle, "freshness": _freshness, "events": _events, "push": _push}.get(which.kind)
         lines.append(render(peers) if render else _loads(which, peers))
     lines += [f"missing: {title(peer)}: {why}" for peer, why in result["absent"].items()]
     return "\n".join(lines) + "\n"
