@@ -79,7 +79,7 @@ class ChangesTests(TestCase):
         self.patch(mongodb_changes, "LONGEST_PAUSE", 0.04)
         self.collection = FakeCollection(script)
         collection: Any = self.collection
-        self.told: list[None] = []
+        self.told: list[Any] = []
         self.changes = MongoChanges(reactor, collection, patience, lambda error: f"server: {error}", "mongodb://h/d")
         self.addCleanup(self.changes.stop)
         self.changes.start(lambda: self.told.append(threading.current_thread()))

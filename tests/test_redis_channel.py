@@ -70,9 +70,10 @@ class ChannelTests(SynchronousTestCase):
         self.clock = Clock()
         # txredisapi has its own turns of the one reactor between two values.
         self.patch(LineReceiver, "callLater", self.clock.callLater)
-        self.server: Any = FakeServer(self.clock)
+        self.server = FakeServer(self.clock)
         self.told: list[float] = []
-        self.channel = RedisChannel(self.clock, self.server, b"c", keyspace, "redis://h/0", 1000)
+        server: Any = self.server
+        self.channel = RedisChannel(self.clock, server, b"c", keyspace, "redis://h/0", 1000)
         self.channel.start(lambda: self.told.append(self.clock.seconds()))
 
     def receive(self, data):
