@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.fronts import ACCEPTED, Front, Fronts
+from tests.integration.fronts import ACCEPTED, Front, Fronts, Load
 from tests.integration.http import Answer
 from tests.integration.processes import LIMIT, program, run, until
 from tests.integration.servers import Livestate
@@ -116,7 +116,7 @@ class Behind:
         for reader in readers:
             reader.until_version(1)
         self.until_version(1)
-        loads = [self.fronts_of.load(self.url(front, https), 7, 10) for front, https in self.ways]
+        loads = [self.fronts_of.load(self.url(front, https), 9, 10) for front, https in self.ways]
         time.sleep(1)
         self.service.kill()
         for reader in readers:
@@ -134,9 +134,14 @@ class Behind:
             self.assertEqual((stream["Content-Type"], stream["Cache-Control"]), ("text/event-stream", "no-store"))
             self.assertEqual(stream["Access-Control-Allow-Origin"], "*")
             self.assertEqual(self.get(front, https, "/other.json").status, 503, front)
-        version = self.change()
+        # At first it has nothing to serve, and says so.
+        self.file.unlink()
         self.service.start()
-        self.until_version(version)
+        self.assertEqual(self.service.get().status, 503)
+        for front, https in self.ways:
+            for accepted in ("br", "zstd", "gzip", "identity"):
+                self.assertTrue(self.has(1, front, https, accepted), front)
+        self.until_version(self.change())
         for front, https in self.ways:
             until(partial(self.streams, front, https), f"events through {front.name}")
         for load in loads:
@@ -229,16 +234,25 @@ class Behind:
                 self.assertEqual(answer.json()["version"], version, f"{front.name} in {accepted}")
 
     def test_frozen(self: Any) -> None:
-        """A livestate that takes connections but does not answer keeps nobody waiting for long."""
+        """A livestate that takes connections but does not answer keeps one reader of each coding waiting, and not long."""
         self.until_version(1)
         self.service.freeze()
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
+        loads: list[Load] = []
+        begun = time.monotonic()
+        while time.monotonic() < begun + 6:
+            # Not before the time is over in which the document may be given out while it is asked for anew.
+            if not loads and time.monotonic() > begun + 3:
+                loads = [self.fronts_of.load(self.url(front, https), 3) for front, https in self.ways]
             for front, https in self.ways:
-                begun = time.monotonic()
+                asked = time.monotonic()
                 answer = self.get(front, https, Accept_Encoding="br")
                 self.assertEqual((answer.status, answer.json()["version"]), (200, 1), front)
-                self.assertLess(time.monotonic() - begun, 4, front)
+                self.assertLess(time.monotonic() - asked, 4, front)
+        for load in loads:
+            result = load.result()
+            # If all waited for two seconds, there would be a hundred.
+            self.assertGreater(result["requests"], 1000)
+            self.assertEqual(result["refused"], 0)
         self.service.thaw()
         self.until_version(self.change())
 
