@@ -6,7 +6,8 @@ livestate installs its own.
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
 from twisted.python import usage
+from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from livestate import __version__
@@ -27,11 +29,13 @@ from livestate.settings import MAX_SIZE, Settings, load_settings
 from livestate.sources import make_source
 from livestate.ticker import Ticker
 from livestate.web.admin import admin_resources
+from livestate.web.broadcast import Broadcast
 from livestate.web.document import DocumentResource
 from livestate.web.events import EventsResource
 from livestate.web.live import ReadyResource
 from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
+from livestate.web.response import Response
 from livestate.web.site import LiveSite
 from livestate.web.streams import Streams
 from livestate.web.sweep import Sweep
@@ -208,6 +212,7 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
     responders: dict[bytes, Responder] = {}
     streams = Streams(reactor, settings.heartbeat)
     broadcasts, polls = {}, {}
+    begin_websocket = _websocket(reactor, settings.cors_origins)
     for wanted in settings.documents:
         document = Document(reactor, wanted.path, settings.max_size)
         responder = Responder(document, settings.cors_origins, wanted.max_stale, reactor.seconds)
@@ -215,7 +220,9 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         polls[wanted.path] = LongPolls(reactor, document, streams)
         responders[path], resources[path] = responder, DocumentResource(responder, polls[wanted.path])
         broadcasts[wanted.path] = streams.broadcast(document, responder.servable)
-        resources[wanted.events_path.encode("ascii")] = EventsResource(responder, broadcasts[wanted.path])
+        resources[wanted.events_path.encode("ascii")] = EventsResource(
+            responder, broadcasts[wanted.path], begin_websocket
+        )
         if settings.state_dir is not None:
             SavedDocument(reactor, document, _folder(settings.state_dir)).setServiceParent(service)
         source = make_source(reactor, wanted.source, settings.max_size)
@@ -247,6 +254,15 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
     for option, text, site in listeners:
         Listener(reactor, option, text, site).setServiceParent(service)
     return service
+
+
+def _websocket(reactor: Any, origins: Sequence[str]) -> Callable[[Request, Broadcast], Response | None] | None:
+    """Give what begins WebSockets, or None where Autobahn is not installed."""
+    if find_spec("autobahn") is None:
+        return None
+    from livestate.web.websocket import WebSockets  # noqa: PLC0415  # Autobahn may import the reactor
+
+    return WebSockets(reactor, origins).begin
 
 
 def _folder(path: Path) -> Path:

@@ -369,7 +369,10 @@ class EventsTests(Case):
         behind.transport.room = 10
         for n in (2, 3, 4):
             self.publish(state(n))
-        self.assertEqual(self.broadcast.status(), {"event_readers": 2, "events_sent": 6, "events_skipped": 2})
+        self.assertEqual(
+            self.broadcast.status(),
+            {"event_readers": 2, "websocket_readers": 0, "events_sent": 6, "events_skipped": 2},
+        )
 
 
 class ConflationTests(Case):
