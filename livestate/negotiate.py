@@ -90,8 +90,8 @@ def may_connect(origin: bytes | None, host: bytes, allowed: Container[bytes]) ->
     """
     if origin is None or b"*" in allowed or origin in allowed:
         return True
-    _, separator, own = origin.partition(b"://")
-    return bool(separator) and own.lower() == host.lower()
+    own = origin.partition(b"://")[2]
+    return own != b"" and own.lower() == host.lower()
 
 
 # Quoted strings, the rest of the field where one does not end, separators, and what is between them. No two of these

@@ -107,8 +107,13 @@ class LiveWebSocket(WebSocketServerProtocol):
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def dropConnection(self, abort: bool = False) -> None:
-        """End the connection when all is sent: a reset could take the close frame with it."""
-        super().dropConnection(abort=False)
+        """End the connection once both sides have sent a close frame, when ours is sent.
+
+        Autobahn would reset it, or end it at a second fault while the client's frame is awaited: either may take our
+        close frame with it.
+        """
+        if self.wasClean:
+            super().dropConnection(abort=False)
 
     def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # of no default, as in twisted.web
         """End, and leave nothing in a circle: Autobahn's Deferred holds the protocol that holds it."""
@@ -179,7 +184,6 @@ class WebSockets:
         """:param origins: whose pages may connect, or `*`; a page of this server's own always may."""
         self._origins = tuple(origin.encode("ascii") for origin in origins)
         self._factory = WebSocketServerFactory(reactor=reactor, server=None)
-        self._factory.protocol = self.protocol
         self._factory.setProtocolOptions(
             versions=[int(VERSION)],
             failByDrop=False,
@@ -187,6 +191,10 @@ class WebSockets:
             openHandshakeTimeout=0,
             closeHandshakeTimeout=0,
         )
+        options = {name: getattr(self._factory, name) for name in self.protocol.CONFIG_ATTRS}
+        # Autobahn copies to each connection those that its class does not have: 1.6 KB. A function would be a method.
+        options = {name: value for name, value in options.items() if not callable(value)}
+        self._protocol: type[LiveWebSocket] = type(self.protocol.__name__, (self.protocol,), options)
 
     def begin(self, request: Request, broadcast: Broadcast) -> Response | None:
         """Have a WebSocket take the place of a request for one; give the answer where that cannot be."""
@@ -195,7 +203,7 @@ class WebSockets:
             return refused
         channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
         audience = broadcast.audience(FRAMING, wants_patches(request))
-        protocol = self.protocol()
+        protocol = self._protocol()
         protocol.factory = self._factory
         protocol.take_over = partial(WebSocketReader, channel, audience, channel.site.entry(request))
         protocol.makeConnection(channel)
