@@ -189,7 +189,7 @@ class EventsTests(Case):
         written: list[bytes] = []
         readers = [self.reader() for _ in range(50)]
         for reader in readers:
-            reader.transport.write = written.append  # type: ignore[method-assign]
+            reader.transport.write = written.append  # type: ignore[method-assign, assignment]
             reader.channel.stream.write = written.append  # type: ignore[union-attr]
         self.publish(state(2))
         self.assertEqual(len(written), 50)
