@@ -11,8 +11,10 @@ from twisted.internet.task import react
 
 from livestate import __version__
 from livestate.check import check_url
-from livestate.errors import LivestateError
+from livestate.errors import LivestateError, SettingsError
+from livestate.pointer import Pointer
 from livestate.publish import publish
+from livestate.watch import Wanted, watch_url
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,6 +54,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--to", required=True, metavar="URL", help="such as redis://127.0.0.1:6379/0?key=livestate")
     command.set_defaults(run=lambda options: lambda reactor: publish(reactor, options.file, options.to))
 
+    command = commands.add_parser("watch", help="show or print a document, now and each time it changes")
+    command.add_argument("url", metavar="URL", help="such as https://localhost:8443/results.json")
+    command.add_argument("--cafile", type=Path, metavar="FILE", help="trust the certificates in this PEM file")
+    command.add_argument(
+        "--pointer", type=_pointer, default=Pointer(""), metavar="POINTER",
+        help="only this part of the document (a JSON Pointer, RFC 6901): /votes/Meadow",
+    )  # fmt: skip
+    command.add_argument(
+        "--patch", action="store_true", help="after the first state, print what changes as merge patches (RFC 7396)"
+    )
+    command.add_argument("--jsonl", action="store_true", help="print one compact line each, with the version")
+    command.add_argument("--count", type=_count, metavar="N", help="end after N states or changes")
+    command.set_defaults(
+        run=lambda options: lambda reactor: watch_url(
+            reactor, options.url, options.cafile,
+            Wanted(options.pointer, patch=options.patch, lines=options.jsonl, count=options.count),
+        )
+    )  # fmt: skip
+
     command = commands.add_parser("check", help="fetch a document and say what is wrong with how it is served")
     command.add_argument("url", metavar="URL", help="such as https://localhost:8443/")
     command.add_argument("--cafile", type=Path, metavar="FILE", help="trust the certificates in this PEM file")
@@ -59,3 +80,16 @@ def _parser() -> argparse.ArgumentParser:
         run=lambda options: lambda reactor: check_url(reactor, options.url, options.cafile, sys.stdout)
     )
     return parser
+
+
+def _pointer(text: str) -> Pointer:
+    try:
+        return Pointer(text)
+    except SettingsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text[:9]):
+        raise argparse.ArgumentTypeError(f"a number from 1, not {text!r}")
+    return int(text)
