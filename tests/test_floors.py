@@ -13,9 +13,12 @@ PACKAGE = Path(livestate.__file__).parent
 
 #: Floor of each module, by its name without "livestate."; a name that ends in a dot stands for all below it.
 FLOORS = {
-    "pure": ("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "pointer", "jsontext", "outline"),
+    "pure": (
+        *("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream"),
+        *("pointer", "jsontext", "outline"),
+    ),
     "seams": ("interfaces",),
-    "engine": ("document", "poller", "saved", "ticker", "logs", "listen", "tls", "sources", "sources."),
+    "engine": ("document", "history", "poller", "saved", "ticker", "logs", "listen", "tls", "sources", "sources."),
     "net": ("net", "net."),
     "web": ("web", "web."),
     "process": ("workers", "workers."),
