@@ -5,7 +5,6 @@ from typing import Any, TextIO
 
 from livestate.client import State, Status
 from livestate.jsontext import to_text
-from livestate.merge import Inexpressible
 from livestate.merge import patch as merge_patch
 
 #: Seconds without a connection until that is said: a server that restarts, or ends a stream, is soon back.
@@ -39,6 +38,7 @@ class Printer:
         self._patch = patch
         self._lines = lines
         self._before: tuple[Any] | None = None
+        self._missed = ""
         self._trouble = ""
         self._timer: Any = None
         self._told = False
@@ -48,13 +48,14 @@ class Printer:
 
     def show(self, part: Any, state: State) -> None:
         """Print `part` of a new state."""
+        self._missed = ""
         kind, content = "state", part
         if self._patch and self._before is not None:
             try:
                 kind, content = "patch", merge_patch(self._before[0], part)
-            except Inexpressible as error:
+            except (ValueError, OverflowError, RecursionError):
                 if not self._lines:
-                    self._say(f"{error} became null, which no merge patch can say: the whole state follows")
+                    self._say("no merge patch can say this change (a member became null?): the whole state follows")
         self._before = (part,)
         if self._lines:
             named = {"version": state.version} if state.version is not None else {"version": None, "etag": state.etag}
@@ -64,9 +65,11 @@ class Printer:
         self._write(text.encode() + b"\n")
 
     def missing(self, text: str) -> None:
-        """Say that the part is not there."""
+        """Say that the part is not there, unless that was so before."""
         self._before = None
-        self._say(text)
+        if text != self._missed:
+            self._missed = text
+            self._say(text)
 
     def status(self, status: Status) -> None:
         """Say that there is no connection, when that lasts, and that there is one again."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -43,7 +43,7 @@ async def watch_url(reactor: Any, url: str, cafile: Path | None, wanted: Wanted)
 
     On a terminal, unless changes or lines are wanted, it is shown on one screen instead.
 
-    :returns: 0, the exit status, after `wanted.count`, an interrupt, or when nobody reads standard output any more.
+    :returns: 0, the exit status, after `wanted.count`, being cancelled, or when nobody reads standard output any more.
     :raises LivestateError: the document is not there, the server not trusted, or `url` or `cafile` of no use.
     """
     output = sys.stdout.fileno()
@@ -60,15 +60,7 @@ async def watch_url(reactor: Any, url: str, cafile: Path | None, wanted: Wanted)
         view = Printer(reactor, redacted(url), write, sys.stderr, patch=wanted.patch, lines=wanted.lines)
     states = watch(url, reactor=reactor, cafile=cafile, on_status=view.status)
 
-    ended = False
-
-    def end() -> Deferred[None]:
-        nonlocal ended
-        ended = True
-        return Deferred.fromCoroutine(states.aclose())
-
-    trigger = reactor.addSystemEventTrigger("before", "shutdown", end)
-    hangup = _Hangup(reactor, output, end)
+    hangup = _Hangup(reactor, output, lambda: Deferred.fromCoroutine(states.aclose()))
     terminal = Terminal(reactor, view) if isinstance(view, Screen) else None
     view.open()
     left = wanted.count
@@ -89,15 +81,13 @@ async def watch_url(reactor: Any, url: str, cafile: Path | None, wanted: Wanted)
                 left -= 1
                 if not left:
                     break
-    except BrokenPipeError:
+    except (BrokenPipeError, CancelledError):
         pass
     finally:
         view.close()
         if terminal is not None:
             terminal.close()
         hangup.close()
-        if not ended:
-            reactor.removeSystemEventTrigger(trigger)
         await states.aclose()
     return 0
 
@@ -114,6 +104,7 @@ class _Hangup:
             reactor.addReader(self)
 
     def close(self) -> None:
+        """Look no more."""
         self._reactor.removeReader(self)
 
     def fileno(self) -> int:
