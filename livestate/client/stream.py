@@ -66,7 +66,10 @@ class Stream:
         if event.type == "patch":
             if not self._started:
                 raise NotEvents("a patch came before there was anything to apply it to")
-            self._base = self._held.patch(self._base, content, version)
+            try:
+                self._base = self._held.patch(self._base, content, version)
+            except RecursionError:
+                raise NotEvents("a patch is nested too deeply") from None
             return
         self._started = True
         newest = self._held.state.version if self._held.state is not None else None
