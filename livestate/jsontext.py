@@ -6,7 +6,7 @@ from typing import Any
 
 #: What is escaped though JSON need not: C1 controls and bidirectional overrides would let a document command the
 #: terminal or show it in another order, line separators would end a line, and lone surrogates have no UTF-8.
-_UNSAFE = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 def to_text(value: Any, indent: int | None = None) -> str:

@@ -117,6 +117,12 @@ class Follower:
             self._call(self._on_state, state)
 
     async def _run(self) -> None:
+        try:
+            await self._follow()
+        finally:
+            self._connection.close()
+
+    async def _follow(self) -> None:
         while not self._stopping:
             try:
                 if self._clock.seconds() >= self._stream_again:
@@ -160,12 +166,15 @@ class Follower:
             raise self._stream_failed(Unreachable(f"the event stream answered {response.code}", _retry_after(response)))
         stream = Stream(self._held, self._max_size, self._clock)
         began = self._clock.seconds()
+        received = False
 
         def take(data: bytes) -> None:
+            nonlocal received
+            received = True
+            self._tell(connected=True, transport="events")
             stream.feed(data)
             if self._stopping:
                 raise CancelledError
-            self._tell(connected=True, transport="events")
 
         trouble = Unreachable("the event stream ended")
         try:
@@ -175,7 +184,10 @@ class Follower:
         except EventTooLarge:
             raise self._too_large() from None
         self._wish = stream.retry or 0.0
-        if not stream.events and self._clock.seconds() - began <= FIRST_BYTES:
+        lasted = self._clock.seconds() - began
+        if not received and lasted >= FIRST_BYTES:
+            raise NotEvents(str(trouble))
+        if not stream.events and lasted < FIRST_BYTES:
             raise self._stream_failed(trouble)
         self._backoff.reset()
         self._failed_streams, self._stream_pause = 0, STREAM_AGAIN
@@ -200,16 +212,18 @@ class Follower:
                 value = parse(body)
             except ValueError as error:
                 raise WatchError(f"{self._address.document}: what is there is not JSON: {error}") from None
+            self._tell(connected=True, transport=transport)
             self._held.answer(value, response.headers.getRawHeaders("ETag", [None])[0], transport)
         elif _comes_later(response.code):
             raise Unreachable(f"the server answered {response.code}", _retry_after(response))
         elif response.code != 304 or self._held.etag is None:
             raise self._refusal(response)
+        else:
+            self._tell(connected=True, transport=transport)
         self._backoff.reset()
         self._wish = 0.0
         if self._stopping:
             return
-        self._tell(connected=True, transport=transport)
         if response.code != 200 or not applied:
             await deferLater(self._clock, max(0.0, began + self._interval - self._clock.seconds()))
 
