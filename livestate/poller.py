@@ -114,8 +114,6 @@ class Poller(Service):
 
     def _changed(self) -> None:
         """The source tells of a change."""
-        if not self.running:
-            return
         self.tally.notifications += 1
         if self._busy:
             self._told = True

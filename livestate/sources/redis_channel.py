@@ -28,6 +28,7 @@ from txredisapi import RedisError, ResponseError
 from livestate.backoff import Backoff
 from livestate.errors import SourceError
 from livestate.sources import within
+from livestate.sources.push_report import PushReport
 from livestate.sources.redis_connection import RedisProtocol, RedisServer
 
 #: Seconds between two PINGs, and the most that a connection, a login, a subscription or a PING may take: a subscription
@@ -91,8 +92,7 @@ class RedisChannel:
         self._backoff = Backoff(first=0.25, limit=LONGEST_PAUSE)
         self._running: Deferred[None] | None = None
         self._stopped = False
-        #: Why nothing is heard just now; None while it is, "" before the first time.
-        self._trouble: str | None = ""
+        self._report = PushReport(source)
         self._advice = ""
 
     def start(self, told: Callable[[], None]) -> None:
@@ -137,7 +137,7 @@ class RedisChannel:
         pings.clock = self._clock
         try:
             await within(LONGEST_WAIT, self._subscribe(subscriber), self._clock)
-            self._succeeded()
+            self._report.works(f"on the channel {self._channel.decode(errors='replace')}")
             told()
             pings.start(PING_EACH, now=False)
             await lost
@@ -191,20 +191,4 @@ class RedisChannel:
         self._advice = advice
 
     def _failed(self, trouble: str) -> bool:
-        """Log why nothing is heard, and tell whether that is new."""
-        if self._stopped or trouble == self._trouble:
-            return False
-        self._trouble = trouble
-        self.log.warn(
-            "{source}: not told of changes: {trouble}; polling goes on, and so does trying",
-            source=self._source, trouble=trouble,
-        )  # fmt: skip
-        return True
-
-    def _succeeded(self) -> None:
-        if self._trouble is not None:
-            self._trouble = None
-            self.log.info(
-                "{source}: told of changes on the channel {channel}",
-                source=self._source, channel=self._channel.decode(errors="replace"),
-            )  # fmt: skip
+        return not self._stopped and self._report.fails(trouble)

@@ -1,5 +1,6 @@
 """Changes that the store tells of: served at once, though the source is asked only each half minute."""
 
+import os
 import re
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,7 +22,7 @@ class PushCase(SynchronousTestCase):
 
     def listening(self, service: Livestate) -> None:
         """Wait until it is told of changes."""
-        until(lambda: "told of changes on" in service.log, "the subscription")
+        until(lambda: "listening for changes on" in service.log, "the subscription")
 
     def assert_at_once(self, service: Livestate, body: str) -> None:
         """See that a document is served long before it would have been found by polling."""
@@ -81,7 +82,7 @@ class ChannelTests(PushCase):
         store.start()
         store.set("2")
         self.assert_at_once(service, "2")
-        until(lambda: service.log.count("told of changes on") == 2, "the new subscription")
+        until(lambda: service.log.count("listening for changes on") == 2, "the new subscription")
         self.change(store, service, "3")
         self.assertNotIn("Traceback", service.log)
 
@@ -95,7 +96,7 @@ class ChannelTests(PushCase):
         self.addCleanup(store.thaw)
         until(lambda: "not told of changes: no answer within 5 s" in service.log, "the silence")
         store.thaw()
-        until(lambda: service.log.count("told of changes on") == 2, "the new subscription")
+        until(lambda: service.log.count("listening for changes on") == 2, "the new subscription")
         self.change(store, service, "2")
 
     def test_refused(self):
@@ -121,6 +122,47 @@ class ChannelTests(PushCase):
         store.start()
         self.listening(service)
         self.change(store, service, "1")
+
+
+class FileTests(PushCase):
+    """`file:`, by inotify."""
+
+    def setUp(self):
+        self.folder = folder_for(self)
+        self.file = self.folder / "results.json"
+
+    def test_changes(self):
+        """A file that is replaced or written in place is served at once, and not before it is whole."""
+        self.file.write_text("1")
+        service = self.serve(f"file:{self.file}")
+        until(lambda: "told of changes by inotify" in service.log, "the watch")
+        for value in range(2, 12, 2):
+            (self.folder / "new").write_text(str(value))
+            (self.folder / "new").rename(self.file)
+            self.assert_at_once(service, str(value))
+            with open(self.file, "w", encoding="utf-8") as file:
+                file.write("[")
+                file.flush()
+                file.write(f"{value}]")
+            self.assert_at_once(service, f"[{value}]")
+        self.assertEqual(service.about(), [])
+        self.assertEqual(len(service.of_changes()), 1)
+        self.assertEqual(service.stop(), TERMINATED)
+        self.assertNotIn("Traceback", service.log)
+
+    def test_swapped(self):
+        """A volume of Kubernetes, where a link is swapped, is served at once."""
+        for version in ("1", "2"):
+            (self.folder / f"..{version}").mkdir()
+            (self.folder / f"..{version}" / "results.json").write_text(version)
+        (self.folder / "..data").symlink_to("..1")
+        self.file.symlink_to("..data/results.json")
+        service = self.serve(f"file:{self.file}")
+        service.until_body(b"1")
+        until(lambda: "told of changes by inotify" in service.log, "the watch")
+        (self.folder / "..data_tmp").symlink_to("..2")
+        os.rename(self.folder / "..data_tmp", self.folder / "..data")
+        self.assert_at_once(service, "2")
 
 
 class KeyspaceTests(PushCase):
