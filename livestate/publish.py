@@ -4,13 +4,12 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeout
-from twisted.internet.task import deferLater
 
 from livestate.backoff import Backoff
 from livestate.errors import DocumentRefused, LivestateError, SettingsError, SourceError
-from livestate.interfaces import ISource, IStore
+from livestate.interfaces import ISource, IStore, IWatching
 from livestate.settings import MAX_SIZE
 from livestate.snapshot import check
 from livestate.sources import make_source, within
@@ -18,7 +17,7 @@ from livestate.sources import make_source, within
 #: Seconds that a store is given to take the document.
 TIMEOUT = 10.0
 
-#: Seconds between two looks at a file that is watched.
+#: Seconds between two looks at a file that is watched, where nothing tells of its changes.
 LOOK = 0.5
 
 #: Seconds: the longest pause before a store that is away is tried again.
@@ -56,6 +55,9 @@ async def publish_changes(reactor: Any, file: str, url: str, errors: TextIO) -> 
     store = _store(reactor, url)
     source = make_source(reactor, _file_url(file), MAX_SIZE)
     changes = _Changes(file, errors)
+    bell = _Bell()
+    if IWatching.providedBy(source):
+        source.watch(bell.ring)
     backoff = Backoff(first=LOOK, limit=LONGEST_PAUSE)
     try:
         while True:
@@ -71,12 +73,39 @@ async def publish_changes(reactor: Any, file: str, url: str, errors: TextIO) -> 
             except LivestateError as error:
                 changes.say(str(error))
                 pause = backoff.next_delay()
-            await deferLater(reactor, pause)
+            await bell.wait(reactor, pause)
     except CancelledError:
         return 0
     finally:
         source.close()
         store.close()
+
+
+class _Bell:
+    """A pause that may be cut short."""
+
+    def __init__(self) -> None:
+        self._waiting: Deferred[None] | None = None
+        self._rung = False
+
+    def ring(self) -> None:
+        """End the pause, or have the next one be none."""
+        self._rung = True
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(None)
+
+    async def wait(self, clock: Any, seconds: float) -> None:
+        """Pause for so long at most."""
+        if not self._rung:
+            self._waiting = Deferred()
+            timer = clock.callLater(seconds, self.ring)
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+                if timer.active():
+                    timer.cancel()
+        self._rung = False
 
 
 class _Changes:

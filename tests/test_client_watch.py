@@ -240,29 +240,6 @@ class IteratorTests(WatchCase):
         await until(reactor, lambda: self.connections == 0)
         self.assertLessEqual(alive(), before)
 
-    async def test_reconnects(self):
-        """After a hundred reconnects no more is held than after ten."""
-        async with watch(self.url) as states:
-            await states.__anext__()
-
-            async def reconnect(times):
-                nonlocal number
-                for _ in range(times):
-                    number, count = number + 1, len(self.origin.asked)
-                    for request in list(self.origin.open):
-                        request.finish()
-                    self.origin.first = b"retry: 1\n\nid: %d\ndata: %d\n\n" % (number, number)
-                    states._follower._backoff.first = 0.002
-                    await states.__anext__()
-                    self.assertEqual(len(self.origin.asked), count + 1)
-                self.origin.asked = self.origin.asked[-1:]
-                gc.collect()
-                return len(gc.get_objects())
-
-            number = 1
-            before = await reconnect(10)
-            self.assertLess(await reconnect(100) - before, 300)
-
     async def test_login_and_headers(self):
         """The user and password of the URL, and what headers are given, go with every request."""
         url = self.url.replace("//", "//user:pass@")
@@ -273,6 +250,48 @@ class IteratorTests(WatchCase):
         for request in self.origin.asked:
             self.assertEqual((request.getUser(), request.getPassword()), (b"user", b"pass"))
             self.assertEqual(request.getHeader("X-Token"), "abc")
+
+
+class ReconnectTests(WatchCase):
+    """What is left of connections that are gone."""
+
+    number = 1
+
+    async def reconnect(self, states, times):
+        """Have the stream end and come back so many times, and count what is held after that."""
+        for _ in range(times):
+            self.number += 1
+            count = len(self.origin.asked)
+            self.origin.first = b"retry: 1\n\nid: %d\ndata: %d\n\n" % (self.number, self.number)
+            states._follower._backoff.first = 0.002
+            for request in list(self.origin.open):
+                request.finish()
+            self.assertEqual((await states.__anext__()).value, self.number)
+            self.assertEqual(len(self.origin.asked), count + 1)
+        self.origin.asked = self.origin.asked[-1:]
+        await self.pause()
+        gc.collect()
+        return len(gc.get_objects())
+
+    async def assert_nothing_piles_up(self, url, **options):
+        async with watch(url, **options) as states:
+            await states.__anext__()
+            before = await self.reconnect(states, 10)
+            self.assertLess(await self.reconnect(states, 150) - before, 150)
+
+    async def test_http(self):
+        """After 160 reconnects no more is held than after ten."""
+        await self.assert_nothing_piles_up(self.url)
+
+    async def test_https(self):
+        """The same over TLS."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        authority = Authority()
+        both = written(folder / "server.pem", pem(*authority.issue("localhost")))
+        port = self.listen(server_options(both, both))
+        cafile = written(folder / "ca.pem", pem(authority.certificate))
+        await self.assert_nothing_piles_up(f"https://localhost:{port}/", cafile=cafile)
 
 
 class TLSTests(WatchCase):
@@ -297,9 +316,11 @@ class TLSTests(WatchCase):
         """One that nobody vouches for, another authority's, or for another name is an error, not tried again."""
         other = written(self.folder / "other.pem", pem(Authority("other").certificate))
         for host, cafile in (("localhost", None), ("localhost", other), ("127.0.0.1", self.cafile)):
+            states = watch(f"https://{host}:{self.port}/", cafile=cafile)
             with self.assertRaises(WatchError) as raised:
-                await watch(f"https://{host}:{self.port}/", cafile=cafile).__anext__()
+                await states.__anext__()
             self.assertIn("certificate", str(raised.exception))
+            await states.aclose()
             self.assertEqual(len(str(raised.exception).splitlines()), 1)
         self.assertEqual(self.origin.asked, [])
 

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from OpenSSL import SSL
 from service_identity import VerificationError
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
@@ -125,10 +125,10 @@ class Connection:
         """End what is under way, such as an answer whose body is not wanted."""
         self._endpoints.abort()
 
-    def close(self) -> Deferred[None]:
-        """Close everything; done when it is closed."""
+    def close(self) -> None:
+        """Close everything; in the next turn of the reactor it is closed."""
         self._pool.closeCachedConnections()
-        return self._endpoints.abort()
+        self._endpoints.abort()
 
     def _translated(self, error: BaseException) -> Exception:
         while getattr(error, "reasons", None):
@@ -207,36 +207,32 @@ class _Endpoints:
         self._reactor = reactor
         self._host = address.host
         self._options = client_options(address.host, cafile) if address.secure else None
-        self._protocols: WeakSet[Any] = WeakSet()
+        self._transports: WeakSet[Any] = WeakSet()
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
             self._reactor, self._host, uri.port, attemptDelay=ATTEMPT_DELAY
         )
-        if self._options is not None:
-            endpoint = wrapClientTLS(self._options, endpoint)
-        return _Noted(endpoint, self._protocols)
+        endpoint = _Noted(endpoint, self._transports)
+        return endpoint if self._options is None else wrapClientTLS(self._options, endpoint)
 
-    def abort(self) -> Deferred[None]:
-        """End every connection at once; done when all are gone."""
-        going = []
-        for protocol in list(self._protocols):
-            going.append(protocol.abort())  # this one is for the news of its end: it only says goodbye
-            protocol.transport.abortConnection()
-        return gatherResults(going).addCallback(lambda _: None)
+    def abort(self) -> None:
+        """End every connection at once."""
+        for transport in list(self._transports):
+            transport.abortConnection()
 
 
 @implementer(IStreamClientEndpoint)
 class _Noted:
-    """Another endpoint, whose connections are noted."""
+    """Another endpoint, whose connections are noted: those of TCP, which may be aborted at any time."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, protocols: "WeakSet[Any]") -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, transports: "WeakSet[Any]") -> None:
         self._endpoint = endpoint
-        self._protocols = protocols
+        self._transports = transports
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         def note(protocol: Any) -> Any:
-            self._protocols.add(protocol)
+            self._transports.add(protocol.transport)
             return protocol
 
         connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)

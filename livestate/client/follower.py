@@ -104,13 +104,13 @@ class Follower:
         self._task = Deferred.fromCoroutine(self._run())
         return self._task
 
-    def stop(self) -> Deferred[None]:
-        """End: nothing is called after this. What is given fires when every connection is closed."""
+    def stop(self) -> None:
+        """End: nothing is called after this, and in the next turn of the reactor every connection is closed."""
         self._stopping = True
         # Called by what it calls, it is not waiting, or for a connection that is now closed.
         if self._task is not None and not self._calling:
             self._task.cancel()
-        return self._connection.close()
+        self._connection.close()
 
     def _deliver(self, state: State) -> None:
         if not self._stopping:

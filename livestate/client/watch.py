@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
@@ -30,7 +31,8 @@ class Watch:
     Iterating raises WatchError, once, where the document is not there or the server is not to be trusted.
     """
 
-    def __init__(self, make_follower: Callable[[Callable[[State], None]], Follower]) -> None:
+    def __init__(self, clock: Any, make_follower: Callable[[Callable[[State], None]], Follower]) -> None:
+        self._clock = clock
         # Not the Watch itself is known to the Follower: it could never be forgotten.
         self._slot = _Slot()
         self._follower = make_follower(self._slot.put)
@@ -53,9 +55,9 @@ class Watch:
     async def aclose(self) -> None:
         """End; done when every connection is closed."""
         self._started = True
-        closing = self._follower.stop()
+        self._follower.stop()
         self._slot.close()
-        await closing
+        await deferLater(self._clock, 0)
 
     async def __aenter__(self) -> "Watch":
         return self
@@ -153,6 +155,7 @@ def watch(
         reactor, address, cafile=None if cafile is None else Path(cafile), headers=headers, agent=agent
     )
     return Watch(
+        reactor,
         lambda on_state: Follower(
             connection, address, on_state,
             interval=interval, heartbeat=heartbeat, max_size=max_size, on_status=on_status,
