@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from livestate.client import watch
 from livestate.client.state import same
+from livestate.errors import LivestateError
 from livestate.pointer import PartMissing, Pointer
 from livestate.printer import Printer
 from livestate.screen import Screen
@@ -49,12 +50,17 @@ async def watch_url(reactor: Any, url: str, cafile: Path | None, wanted: Wanted)
     output = sys.stdout.fileno()
 
     def write(data: bytes) -> None:
-        while data:
-            data = data[os.write(output, data) :]
+        try:
+            while data:
+                data = data[os.write(output, data) :]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise LivestateError(f"cannot write to standard output: {error.strerror}") from None
 
     view: Screen | Printer
-    on_screen = os.isatty(output) and not (wanted.patch or wanted.lines)
-    if on_screen:
+    able = os.isatty(output) and os.environ.get("TERM", "dumb") != "dumb"
+    if able and not (wanted.patch or wanted.lines):
         view = Screen(reactor, redacted(url), write, lambda: terminal_size(output))
     else:
         view = Printer(reactor, redacted(url), write, sys.stderr, patch=wanted.patch, lines=wanted.lines)

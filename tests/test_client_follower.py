@@ -50,8 +50,9 @@ class Answer:
     def deliverBody(self, protocol: Any) -> None:
         self.body = protocol
         protocol.makeConnection(self)
-        if self._whole is not None:
+        if self._whole:
             protocol.dataReceived(self._whole)
+        if self._whole is not None:
             self.end()
 
     def setPreviousResponse(self, response: Any) -> None:
@@ -217,6 +218,21 @@ class StreamTests(FollowerCase):
             ["Connection was refused by other side; asking on", "good again"],
         )
 
+    def test_short_pauses_are_not_logged(self):
+        """A stream that is ended and taken up again is no line in the log; one that is not, is, once."""
+        with log_lines() as lines:
+            self.start(stream(event(1, "1")), stream(event(2, "2")), stream(event(3, "3")), down(), down())
+            self.clock.pump([1, 1, 1])
+            self.assertEqual((self.values(), len(lines)), ([1, 2, 3], 1))
+            self.clock.pump([2])
+            self.assertEqual(len(lines), 1)
+
+    def test_faults_are_not_hidden(self):
+        """What is no failure of the network is a fault, and is raised instead of tried again."""
+        self.start(ZeroDivisionError())
+        self.ended.pop().trap(ZeroDivisionError)
+        self.ended.append(None)
+
     def test_backoff_begins_anew(self):
         """The pauses begin anew after a stream that was good, not after one that gave nothing."""
         self.start(down(), down(), down(), stream(event(1, "1")), down())
@@ -368,6 +384,12 @@ class FallbackTests(FollowerCase):
         self.clock.pump([1, 2])
         self.assertEqual(self.asked(), STREAM_TRIES * [EVENTS] + [URL])
         self.assertEqual(self.values(), [1])
+
+    def test_short_streams(self):
+        """Streams of which something came through are no reason to poll, however short they are, but pauses grow."""
+        self.start(*(stream(b"retry: 1\n\n") for _ in range(9)))
+        for pause in (1, 2, 4, 8, LONGEST_PAUSE):
+            self.assert_pause(pause, [EVENTS])
 
     def test_server_restarts(self):
         """A server that is away for a minute is found again with its stream."""

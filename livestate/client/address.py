@@ -1,10 +1,14 @@
 """Where a document and its event stream are."""
 
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from livestate.errors import SettingsError
 from livestate.sources import redacted
+
+#: ASCII without spaces and controls.
+_PLAIN = re.compile("[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ def parse_address(url: str) -> Address:
     """
     try:
         parts = urlsplit(url)
-        understood = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii()
+        understood = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _PLAIN.fullmatch(url)
     except ValueError:  # of the port, or of brackets
         understood = False
     if not understood:

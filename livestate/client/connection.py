@@ -16,10 +16,19 @@ from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.client import (
+    URI,
+    Agent,
+    HTTPConnectionPool,
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseDone,
+    ResponseFailed,
+)
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory
@@ -27,7 +36,7 @@ from zope.interface import implementer
 
 from livestate import __version__
 from livestate.client.address import Address
-from livestate.errors import LivestateError, WatchError
+from livestate.errors import WatchError
 from livestate.sources import within
 from livestate.tls import client_options, tls_trouble
 
@@ -36,6 +45,18 @@ ANSWER = 10.0
 
 #: Seconds until a host's next address is tried beside the first: the least that RFC 8305 section 8 recommends.
 ATTEMPT_DELAY = 0.1
+
+#: What Twisted raises where there was no answer, or not the whole of one.
+_NO_ANSWER = (
+    ConnectError,
+    ConnectionClosed,
+    DNSLookupError,
+    RequestGenerationFailed,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    SSL.Error,
+    VerificationError,
+)
 
 #: What OpenSSL says of a server that will not be trusted, or does not speak TLS, the next time either.
 _HOPELESS = ("certificate", "wrong version number", "unsupported protocol", "alert")
@@ -94,9 +115,7 @@ class Connection:
             return await within(limit, ask(), self.clock)
         except DeferTimeout:
             raise Unreachable(f"no answer within {limit:g} s") from None
-        except LivestateError:
-            raise
-        except Exception as error:  # Twisted's are many, and each means that there was no answer
+        except _NO_ANSWER as error:
             raise self._translated(error) from None
 
     async def read(
@@ -114,11 +133,7 @@ class Connection:
         response.deliverBody(body)
         try:
             await body.done
-        except Unreachable:
-            raise
-        except Exception as error:
-            if error is body.raised:
-                raise
+        except _NO_ANSWER as error:
             raise self._translated(error) from None
 
     def abort(self) -> None:
@@ -155,7 +170,6 @@ class _Body(Protocol):
         abort: Callable[[], object],
     ) -> None:
         self.done: Deferred[None] = Deferred(lambda _: self._end())
-        self.raised: Exception | None = None
         self._take = take
         self._silence = silence
         self._abort = abort
@@ -170,7 +184,6 @@ class _Body(Protocol):
         try:
             self._take(data)
         except Exception as error:
-            self.raised = error
             self._finish(error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -89,6 +89,7 @@ class Follower:
         self._on_status = on_status
         self._backoff = Backoff(first=1.0, limit=LONGEST_PAUSE)
         self._wish = 0.0
+        self._logged = ""
         self._failed_streams = 0
         self._stream_again = 0.0
         self._stream_pause = STREAM_AGAIN
@@ -133,8 +134,10 @@ class Follower:
                 self._poll_for_a_while(str(error))
             except Unreachable as error:
                 await self._wait_after(error)
-            except CancelledError:
-                return
+            except Exception:
+                # Called off, Twisted's requests and connections say so in exceptions of their own.
+                if not self._stopping:
+                    raise
 
     async def _wait_after(self, error: Unreachable) -> None:
         if self._stopping:
@@ -185,12 +188,14 @@ class Follower:
             raise self._too_large() from None
         self._wish = stream.retry or 0.0
         lasted = self._clock.seconds() - began
-        if not received and lasted >= FIRST_BYTES:
+        if received:
+            self._failed_streams, self._stream_pause = 0, STREAM_AGAIN
+        elif lasted >= FIRST_BYTES:
             raise NotEvents(str(trouble))
-        if not stream.events and lasted < FIRST_BYTES:
+        else:
             raise self._stream_failed(trouble)
-        self._backoff.reset()
-        self._failed_streams, self._stream_pause = 0, STREAM_AGAIN
+        if stream.events or lasted >= FIRST_BYTES:
+            self._backoff.reset()
         raise trouble
 
     def _stream_failed(self, trouble: Unreachable) -> Exception:
@@ -253,13 +258,16 @@ class Follower:
         return WatchError(f"{self._address.document}: it has more than {self._max_size:,} bytes")
 
     def _tell(self, connected: bool, transport: Transport | None = None, trouble: str | None = None) -> None:
+        # The first trouble after a connection is often none: a stream that was ended, and goes on after a pause.
+        if trouble is not None and not self.status.connected and trouble != self._logged:
+            self._logged = trouble
+            self.log.warn("{url}: {trouble}; asking on", url=self._address.document, trouble=trouble)
+        elif connected and self._logged:
+            self._logged = ""
+            self.log.info("{url}: good again", url=self._address.document)
         status = Status(connected, transport or self.status.transport, trouble)
         if status == self.status:
             return
-        if trouble is not None and trouble != self.status.trouble:
-            self.log.warn("{url}: {trouble}; asking on", url=self._address.document, trouble=trouble)
-        elif connected and self.status.trouble is not None:
-            self.log.info("{url}: good again", url=self._address.document)
         self.status = status
         if self._on_status is not None and not self._stopping:
             self._call(self._on_status, status)

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python import threadable
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 
@@ -55,8 +56,8 @@ class Watch:
     async def aclose(self) -> None:
         """End; done when every connection is closed."""
         self._started = True
-        self._follower.stop()
         self._slot.close()
+        self._follower.stop()
         await deferLater(self._clock, 0)
 
     async def __aenter__(self) -> "Watch":
@@ -69,8 +70,13 @@ class Watch:
 
     def __del__(self) -> None:
         follower = getattr(self, "_follower", None)  # making it may have failed
-        if follower is not None:
+        if follower is None:
+            return
+        # Python collects garbage in whatever thread makes some.
+        if threadable.ioThread in (None, threadable.getThreadID()):
             follower.stop()
+        else:
+            self._clock.callFromThread(follower.stop)
 
 
 class _Slot:

@@ -207,7 +207,7 @@ class ReadmeTests(WatchCase):
         until(lambda: child.output.endswith("None\n"), "the first state")
         self.change(1)
         until(lambda: child.output.count("\n") == 2, "a change")
-        self.assertRegex(child.output.splitlines()[1], r"^\d+ \{.*'n': 1.*\} \{.*'n': 1.*\}$")
+        self.assertRegex(child.output.splitlines()[1], r"^\d+ \{.*'n': 1.*\} (None|\{.*\})$")
 
 
 class RefusalTests(WatchCase):
@@ -228,6 +228,18 @@ class RefusalTests(WatchCase):
         self.assertIn("certificate", self.refusal(service.https, "--cafile", str(stranger.certificate)))
         self.assertIn("missing.pem", self.refusal(service.https, "--cafile", "missing.pem"))
         self.assertIn("nonsense", self.refusal("nonsense"))
+
+    def test_output(self):
+        """Standard output that takes nothing."""
+        service = self.serve()
+        with open("/dev/full", "wb") as full:
+            ran = subprocess.run(
+                [program("livestate"), "watch", service.http], stdout=full, stderr=subprocess.PIPE,
+                timeout=LIMIT, check=False,
+            )  # fmt: skip
+        self.assertEqual(
+            (ran.returncode, ran.stderr), (1, b"livestate: cannot write to standard output: No space left on device\n")
+        )
 
     def test_usage(self):
         """Wrong usage is exit code 2."""
@@ -253,7 +265,7 @@ class Terminal:
         self.before = termios.tcgetattr(slave)
         self.process = subprocess.Popen(
             arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            env={**os.environ, "PS1": "$ "},
+            env={**os.environ, "PS1": "$ ", "TERM": "xterm"},
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # no threads here
         )  # fmt: skip
         os.close(slave)
