@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from livestate.client import State, Status
-from livestate.jsontext import to_text
+from livestate.jsontext import safe, to_text
+from livestate.merge import Inexpressible
 from livestate.merge import patch as merge_patch
 
 #: Seconds without a connection until that is said: a server that restarts, or ends a stream, is soon back.
@@ -37,7 +38,7 @@ class Printer:
         self._errors = errors
         self._patch = patch
         self._lines = lines
-        self._before: tuple[Any] | None = None
+        self._before = ""
         self._missed = ""
         self._trouble = ""
         self._timer: Any = None
@@ -49,24 +50,25 @@ class Printer:
     def show(self, part: Any, state: State) -> None:
         """Print `part` of a new state."""
         self._missed = ""
-        kind, content = "state", part
-        if self._patch and self._before is not None:
+        whole = to_text(part)
+        kind, text = "state", whole
+        if self._patch and self._before:
             try:
-                kind, content = "patch", merge_patch(self._before[0], part)
-            except (ValueError, OverflowError, RecursionError):
+                kind, text = "patch", safe(merge_patch(self._before.encode(), whole.encode()).decode())
+            except Inexpressible:
                 if not self._lines:
                     self._say("no merge patch can say this change (a member became null?): the whole state follows")
-        self._before = (part,)
+        self._before = whole
         if self._lines:
             named = {"version": state.version} if state.version is not None else {"version": None, "etag": state.etag}
-            text = to_text({**named, kind: content})
-        else:
-            text = to_text(content, None if self._patch else 2)
+            text = f'{to_text(named)[:-1]},"{kind}":{text}}}'
+        elif not self._patch:
+            text = to_text(part, 2)
         self._write(text.encode() + b"\n")
 
     def missing(self, text: str) -> None:
         """Say that the part is not there, unless that was so before."""
-        self._before = None
+        self._before = ""
         if text != self._missed:
             self._missed = text
             self._say(text)

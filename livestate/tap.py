@@ -26,13 +26,13 @@ from livestate.settings import MAX_SIZE, Settings, load_settings
 from livestate.sources import make_source
 from livestate.ticker import Ticker
 from livestate.web.admin import admin_resources
-from livestate.web.broadcast import Streams
 from livestate.web.document import DocumentResource
 from livestate.web.events import EventsResource
 from livestate.web.live import ReadyResource
 from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
+from livestate.web.streams import Streams
 from livestate.web.sweep import Sweep
 
 
