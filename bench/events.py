@@ -24,7 +24,7 @@ from bench import client, cpu, document, wrk
 from bench.freshness import quantile
 from bench.ground import Field
 from bench.peers.peer import Server
-from bench.process import BenchError
+from bench.process import BenchError, raise_file_limit
 from bench.scenario import Scenario
 from bench.settings import Settings
 
@@ -33,6 +33,9 @@ WARM = 50
 PRACTICE = 2
 POLLERS = 200
 QUIET = 5.0
+# Files that a server opens beside its readers' connections.
+SPARE = 200
+PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclass
@@ -85,6 +88,10 @@ class _Feed:
             due += 1.0
             time.sleep(max(0.0, due - time.monotonic()))
         return versions
+
+
+def _wanted(scenario: Scenario, settings: Settings) -> int:
+    return settings.event_tls_readers if scenario.tls else settings.event_readers
 
 
 def _open(field: Field, server: Server, scenario: Scenario, readers: int, core: int, binary: Path) -> _Readers:
@@ -144,7 +151,7 @@ def _count(results: list[dict[str, Any]], versions: list[int]) -> tuple[list[lis
 
 def visit(field: Field, scenario: Scenario, settings: Settings, binary: Path, server: Server, base_kb: float) -> Round:
     """One round of one peer."""
-    children, readers = field.ground.children, settings.event_tls_readers if scenario.tls else settings.event_readers
+    children, readers = field.ground.children, _wanted(scenario, settings)
     feed = _Feed(field, server)
     feed.next()
     held = _open(field, server, scenario, readers, settings.load_core, binary)
@@ -188,8 +195,19 @@ def visit(field: Field, scenario: Scenario, settings: Settings, binary: Path, se
     )
 
 
+def _room(readers: int) -> None:
+    """What this machine must allow, or one line that says how to allow it."""
+    files = raise_file_limit()
+    if readers + SPARE > files:
+        raise BenchError(f"{readers} readers need as many open files in the server: ulimit -n {readers + SPARE}")
+    low, high = map(int, PORTS.read_text().split())
+    if readers > high - low:
+        raise BenchError(f'{readers} readers need as many ports: sysctl -w net.ipv4.ip_local_port_range="10000 65000"')
+
+
 def prepare(field: Field, scenario: Scenario, settings: Settings, binary: Path) -> Callable[[Server], Round]:
     """What measures one visit, after each peer has served a few readers and its memory was read."""
+    _room(_wanted(scenario, settings))
     bases: dict[str, float] = {}
     for name, server in list(field.servers.items()):
         feed = _Feed(field, server)
