@@ -40,7 +40,7 @@ from livestate.errors import WatchError
 from livestate.sources import within
 from livestate.tls import client_options, tls_trouble
 
-#: Seconds until the head of an answer is there, the making of the connection included.
+#: Seconds until a connection is made, until the head of an answer is there after that, and between parts of a body.
 ANSWER = 10.0
 
 #: Seconds until a host's next address is tried beside the first: the least that RFC 8305 section 8 recommends.
@@ -71,6 +71,10 @@ class Unreachable(Exception):
         self.retry_after = retry_after
 
 
+class Silent(Unreachable):
+    """Nothing came in time; what asks for something else may have an answer."""
+
+
 class Connection:
     """Asks one server, one request at a time."""
 
@@ -99,8 +103,8 @@ class Connection:
         """GET `url`, and give the answer when its head is there. Redirects are not followed.
 
         :param limit: seconds.
-        :raises Unreachable: there was no answer, or one that says to come later.
-        :raises WatchError: the server is not to be trusted, or it refuses for good.
+        :raises Unreachable: there was no answer; `Silent` where the time was over.
+        :raises WatchError: the server is not to be trusted.
         """
 
         headers = Headers({name: [value] for name, value in {**self._fields, **fields}.items()})
@@ -114,7 +118,7 @@ class Connection:
         try:
             return await within(limit, ask(), self.clock)
         except DeferTimeout:
-            raise Unreachable(f"no answer within {limit:g} s") from None
+            raise Silent(f"no answer within {limit:g} s") from None
         except _NO_ANSWER as error:
             raise self._translated(error) from None
 
@@ -127,7 +131,7 @@ class Connection:
 
         :param silence: seconds without a byte after which the connection counts as dead.
         :param first: the same for the first byte.
-        :raises Unreachable: the body broke off, or nothing came for too long.
+        :raises Unreachable: the body broke off; `Silent` where nothing came for too long.
         """
         body = _Body(take, silence, first or silence, self.clock, self._endpoints.abort)
         response.deliverBody(body)
@@ -174,7 +178,7 @@ class _Body(Protocol):
         self._silence = silence
         self._abort = abort
         self._over = False
-        self._timer = clock.callLater(first, self._silent, first)
+        self._timer = clock.callLater(first, self._silent)
         self._clock = clock
 
     def dataReceived(self, data: bytes) -> None:
@@ -192,8 +196,8 @@ class _Body(Protocol):
             ended = reason.check(ResponseDone, PotentialDataLoss)
             self._finish(None if ended else reason.value)
 
-    def _silent(self, seconds: float) -> None:
-        self._finish(Unreachable(f"nothing came for {self._silence:g} s"))
+    def _silent(self) -> None:
+        self._finish(Silent(f"nothing came for {self._silence:g} s"))
 
     def _finish(self, error: BaseException | None) -> None:
         self._end(abort=error is not None)
@@ -224,7 +228,7 @@ class _Endpoints:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
-            self._reactor, self._host, uri.port, attemptDelay=ATTEMPT_DELAY
+            self._reactor, self._host, uri.port, timeout=ANSWER, attemptDelay=ATTEMPT_DELAY
         )
         endpoint = _Noted(endpoint, self._transports)
         return endpoint if self._options is None else wrapClientTLS(self._options, endpoint)

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from livestate.backoff import Backoff
 from livestate.client.address import Address
-from livestate.client.connection import ANSWER, Connection, Unreachable
+from livestate.client.connection import ANSWER, Connection, Silent, Unreachable
 from livestate.client.eventstream import EventTooLarge
 from livestate.client.state import Held, State, Status, Transport, parse
 from livestate.client.stream import NotEvents, Stream
@@ -33,7 +33,8 @@ T = TypeVar("T")
 LONGEST_PAUSE = 15.0
 LONGEST_WISH = 60.0
 
-#: Seconds until the first bytes of a stream: a server sends some at once, a proxy that collects them does not.
+#: Seconds until a stream is answered, and then until its first bytes: a server sends some at once, and a proxy that
+#: gathers them sends neither those nor the head.
 FIRST_BYTES = 5.0
 
 #: A stream counts as dead when nothing came for so many heartbeats.
@@ -161,7 +162,10 @@ class Follower:
         fields = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
         if self._held.version is not None:
             fields["Last-Event-ID"] = str(self._held.version)
-        response = await self._connection.get(self._address.events, fields)
+        try:
+            response = await self._connection.get(self._address.events, fields, FIRST_BYTES)
+        except Silent as error:
+            raise NotEvents(str(error)) from None
         if response.code != 200 or _media_type(response) != "text/event-stream":
             self._connection.abort()
             if not _comes_later(response.code):
@@ -187,14 +191,13 @@ class Follower:
         except EventTooLarge:
             raise self._too_large() from None
         self._wish = stream.retry or 0.0
-        lasted = self._clock.seconds() - began
         if received:
             self._failed_streams, self._stream_pause = 0, STREAM_AGAIN
-        elif lasted >= FIRST_BYTES:
+        elif isinstance(trouble, Silent):
             raise NotEvents(str(trouble))
         else:
             raise self._stream_failed(trouble)
-        if stream.events or lasted >= FIRST_BYTES:
+        if stream.events or self._clock.seconds() - began >= FIRST_BYTES:
             self._backoff.reset()
         raise trouble
 
