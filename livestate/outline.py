@@ -1,9 +1,8 @@
 """Laying a document out on a screen of so many columns and rows.
 
-It is indented as one would by hand: an array or object that fits on the rest of a line stays on one. Where that has too
-many lines, what is nested deeper than so many levels is kept to one line and cut, and if even the first level has too
-many, the last line says how many members more there are. All is made lazily: what a large document costs depends on
-the screen.
+It is indented as one would by hand: an array or object that fits on the rest of a line stays on one. Where there are
+too few rows, each array or object gets its share of them, shows as many members as fit, and says how many more there
+are; one that gets no more than one row is cut. What a large document costs depends on the screen, not on its size.
 
 What changed is kept as a tree beside the document: True, all of it; a mapping, some of its members; None, nothing.
 """
@@ -23,7 +22,7 @@ Changes: TypeAlias = "bool | Mapping[Any, Changes] | None"
 Piece: TypeAlias = tuple[str, bool]
 Line: TypeAlias = list[Piece]
 
-#: Levels that are shown at most.
+#: Levels in which changes are told apart.
 _DEEPEST = 32
 _INDENT = 2
 _CUT = "…"
@@ -47,14 +46,7 @@ def changes(before: Any, after: Any, depth: int = _DEEPEST) -> Changes:
 
 def outline(value: Any, changed: Changes, width: int, height: int) -> list[Line]:
     """Lay `value` out in at most `height` lines of at most `width` columns."""
-    lines: list[Line] = []
-    for depth in range(_DEEPEST, 0, -1):
-        lines = list(islice(_lines(value, changed, width, 0, depth, [], ""), height + 1))
-        if len(lines) <= height:
-            return lines
-    # Now it is one line a member, after that with the bracket.
-    left = len(value) - max(0, height - 2)
-    return [*lines[: height - 1], fill([(f"{_CUT} {left:,} more", False)], width)[0]][-height:]
+    return _lay(value, changed, width, height, 0, [], "")
 
 
 def fill(pieces: Iterable[Piece], width: int) -> tuple[Line, bool]:
@@ -92,22 +84,46 @@ def _cut(line: Line, width: int) -> Line:
     return [(_CUT, False)] if width else []
 
 
-def _lines(
-    value: Any, changed: Changes, width: int, indent: int, depth: int, before: Line, after: str
-) -> Iterator[Line]:
+def _lay(value: Any, changed: Changes, width: int, rows: int, indent: int, before: Line, after: str) -> list[Line]:
     """Lay one value out, `before` and `after` being what stands beside it on its first and last line."""
-    margin = [(" " * indent, False), *before]
-    line, fits = fill(chain(margin, _tokens(value, changed, width), [(after, False)]), width)
-    if (fits and indent) or not depth or not isinstance(value, (dict, list)) or not value:
-        yield line
-        return
+    line, fits = _on_one_line(value, changed, width, indent, before, after)
+    if not _is_nested(value) or (fits and indent) or rows < min(len(value), 2) + 2:
+        return [line]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
-    yield fill([*margin, (opening, False)], width)[0]
-    for number, (name, member) in enumerate(_members(value), 1):
+    lines = [fill([(" " * indent, False), *before, (opening, False)], width)[0]]
+    inner = " " * (indent + _INDENT)
+    count = len(value) if len(value) <= rows - 2 else rows - 3
+    members: list[tuple[Any, Any, Line, str, Line, bool]] = []
+    for name, member in islice(_members(value), count):
         label = [(_scalar(name, width) + ": ", False)] if isinstance(value, dict) else []
-        comma = "," if number < len(value) else ""
-        yield from _lines(member, _part(changed, name), width, indent + _INDENT, depth - 1, label, comma)
-    yield fill([(" " * indent + closing + after, False)], width)[0]
+        comma = "," if len(members) + 1 < len(value) else ""
+        flat, fits = _on_one_line(member, _part(changed, name), width, len(inner), label, comma)
+        members.append((name, member, label, comma, flat, _is_nested(member) and not fits))
+    # The rows that are left are shared by the members for which one is too few.
+    left = rows - 2 - count - (count < len(value))
+    waiting = sum(wants for *_, wants in members)
+    for name, member, label, comma, flat, wants in members:
+        if wants:
+            laid = _lay(member, _part(changed, name), width, 1 + left // waiting, len(inner), label, comma)
+            waiting -= 1
+            left -= len(laid) - 1
+            lines += laid
+        else:
+            lines.append(flat)
+    if count < len(value):
+        hidden = changed is True or (
+            isinstance(changed, Mapping) and not changed.keys() <= {name for name, *_ in members}
+        )
+        lines.append(fill([(inner, False), (f"{_CUT} {len(value) - count:,} more", hidden)], width)[0])
+    return [*lines, fill([(" " * indent + closing + after, False)], width)[0]]
+
+
+def _on_one_line(value: Any, changed: Changes, width: int, indent: int, before: Line, after: str) -> tuple[Line, bool]:
+    return fill(chain([(" " * indent, False), *before], _tokens(value, changed, width), [(after, False)]), width)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, (dict, list)) and bool(value)
 
 
 def _tokens(value: Any, changed: Changes, width: int) -> Iterator[Piece]:

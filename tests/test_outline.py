@@ -77,15 +77,27 @@ class OutlineTests(SynchronousTestCase):
             ["{", '  "name": "Night",', '  "parties": [', '    {"name": "Meadow", "votes": 1},',
              '    {"name": "Harbour", "votes": 2}', "  ],", '  "e": []', "}"],
         )  # fmt: skip
+        short = ["{", '  "name": "Night",', '  "parties": [{"name": "Meadow", "votes…', '  "e": []', "}"]
+        self.assertEqual(texts(outline(value, None, 40, 5)), short)
+        self.assertEqual(texts(outline(value, None, 40, 4)), ["{", '  "name": "Night",', "  … 2 more", "}"])
+        self.assertEqual(texts(outline(value, None, 40, 3)), ['{"name": "Night", "parties": [{"name": …'])
+        self.assertEqual(texts(outline(list(range(1000)), None, 40, 5)), ["[", "  0,", "  1,", "  … 998 more", "]"])
+
+    def test_shares(self):
+        """Where not all fits, each array gets its share of the rows, and what one does not need is left to the next."""
+        value = {"short": ["x" * 30, "y" * 30], "long": list(range(100, 150))}
         self.assertEqual(
-            texts(outline(value, None, 40, 5)),
-            ["{", '  "name": "Night",', '  "parties": [{"name": "Meadow", "votes…', '  "e": []', "}"],
-        )
-        self.assertEqual(
-            texts(outline(value, None, 40, 4)),
-            ["{", '  "name": "Night",', '  "parties": [{"name": "Meadow", "votes…', "… 1 more"],
-        )
-        self.assertEqual(texts(outline(list(range(1000)), None, 40, 4)), ["[", "  0,", "  1,", "… 998 more"])
+            texts(outline(value, None, 40, 12)),
+            ["{", '  "short": [', f'    "{"x" * 30}",', f'    "{"y" * 30}"', "  ],", '  "long": [',
+             *(f"    {number}," for number in range(100, 103)), "    … 47 more", "  ]", "}"],
+        )  # fmt: skip
+
+    def test_hidden_changes(self):
+        """That something changed in what is not shown is shown."""
+        before, after = list(range(100)), [*range(99), 0]
+        self.assertEqual(lit(outline(after, changes(before, after), 40, 5)), ["… 98 more"])
+        after = [5, *range(1, 100)]
+        self.assertEqual(lit(outline(after, changes(before, after), 40, 5)), ["5"])
 
     def test_wide(self):
         """Wide characters count two columns, combining ones none."""
@@ -104,8 +116,8 @@ class OutlineTests(SynchronousTestCase):
                     yield item
 
         value = {"rows": [Counted({"n": n, "text": "x" * 1000}) for n in range(10_000)]}
-        self.assertEqual(len(outline(value, None, 80, 24)), 3)
-        self.assertLess(Counted.seen, 32 * 30 * 3)
+        self.assertEqual(len(outline(value, None, 80, 24)), 24)
+        self.assertLess(Counted.seen, 24 * 24)
 
     @many
     @given(documents, documents)

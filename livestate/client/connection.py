@@ -59,7 +59,7 @@ _NO_ANSWER = (
 )
 
 #: What OpenSSL says of a server that will not be trusted, or does not speak TLS, the next time either.
-_HOPELESS = ("certificate", "wrong version number", "unsupported protocol", "alert")
+_HOPELESS = ("certificate", "wrong version number", "unsupported protocol", "protocol version", "handshake failure")
 
 
 class Unreachable(Exception):
@@ -106,7 +106,6 @@ class Connection:
         :raises Unreachable: there was no answer; `Silent` where the time was over.
         :raises WatchError: the server is not to be trusted.
         """
-
         headers = Headers({name: [value] for name, value in {**self._fields, **fields}.items()})
 
         async def ask() -> Any:
