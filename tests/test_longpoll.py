@@ -166,6 +166,11 @@ class PreferTests(SynchronousTestCase):
         result = wait_preference(field)
         self.assertTrue(result is None or result >= 0)
 
+    def test_hostile(self):
+        """The longest field that is taken, made to be ambiguous, is read; by backtracking it would take for ever."""
+        for piece in (b" ;  ", b'"\\', b'"\\"', b'"', b"x = ;", b" ,", b"\\", b" ", b'x="'):
+            self.assertIsNone(wait_preference(piece * (16384 // len(piece)) + b"\0"))
+
     def test_values(self):
         """Seconds are digits; anything else is no preference."""
         for field, seconds in (
