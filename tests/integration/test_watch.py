@@ -329,7 +329,7 @@ class ScreenTests(WatchCase):
         self.assertIn('{"name": "Meadow", "votes": 1}', screen.text())
         self.assertIn("1", screen.lit[screen.rows.index('  "n": 1')])
         drawn = terminal.read().count(b"\x1b[2J")
-        terminal.resize(30, 4)
+        terminal.resize(30, 5)
         until(lambda: terminal.read().rpartition(b"\x1b[?2026l")[0].count(b"\x1b[2J") > drawn, "a new screen")
         self.assertEqual(len(terminal.screen().line), 30)
         self.assertIn("more", terminal.until_text("…").text())
