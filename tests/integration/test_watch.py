@@ -168,7 +168,7 @@ class PrintTests(WatchCase):
         service = self.serve()
         part = Watcher(self, service.http, "--pointer", "/m1/x~1y", "--jsonl")
         whole = Watcher(self, service.http, "--jsonl")
-        until(lambda: "there is no /m1/x~1y" in part.output, "that it is not there")
+        until(lambda: "there is no /m1/x~1y" in part.output and whole.records, "that it is not there")
         for number, value in enumerate(({"m1": {"x/y": 1}}, {"m1": {"x/y": 1}, "z": 2}, {"m1": {"x/y": {"a": 2}}}), 2):
             self.store.set(json.dumps(value))
             until(lambda number=number: len(whole.records) == number, "a change")
