@@ -157,7 +157,7 @@ class _Changes:
 
 
 def _store(reactor: Any, url: str) -> IStore:
-    store = make_source(reactor, url, MAX_SIZE)
+    store = make_source(reactor, url, MAX_SIZE, "--to")
     if not IStore.providedBy(store):
         raise SettingsError(f"--to {store}: a store of that kind cannot be written to")
     return store

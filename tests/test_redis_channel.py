@@ -1,5 +1,7 @@
 """Listening on a channel of Redis, with a Redis that does what it is told."""
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectingCancelledError, ConnectionDone
 from twisted.internet.task import Clock
@@ -22,6 +24,8 @@ REFUSED = b"-NOPERM this user has no permissions\r\n"
 
 class Transport(StringTransport):
     """A connection that can be aborted; the protocol hears of it in the reactor's next turn, as it does."""
+
+    protocol: Any
 
     def __init__(self, clock):
         super().__init__()
@@ -67,8 +71,9 @@ class ChannelTests(SynchronousTestCase):
         # txredisapi has its own turns of the one reactor between two values.
         self.patch(LineReceiver, "callLater", self.clock.callLater)
         self.server = FakeServer(self.clock)
-        self.told = []
-        self.channel = RedisChannel(self.clock, self.server, b"c", keyspace, "redis://h/0", 1000)
+        self.told: list[float] = []
+        server: Any = self.server
+        self.channel = RedisChannel(self.clock, server, b"c", keyspace, "redis://h/0", 1000)
         self.channel.start(lambda: self.told.append(self.clock.seconds()))
 
     def receive(self, data):
@@ -248,7 +253,8 @@ class ChannelTests(SynchronousTestCase):
 
     def test_stop_before_start(self):
         """One that was never started can be stopped."""
-        RedisChannel(Clock(), FakeServer(Clock()), b"c", False, "redis://h/0", 1000).stop()
+        server: Any = FakeServer(Clock())
+        RedisChannel(Clock(), server, b"c", False, "redis://h/0", 1000).stop()
 
 
 class URLTests(SynchronousTestCase):
