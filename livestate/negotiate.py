@@ -80,3 +80,30 @@ def allowed_origin(origin: bytes | None, allowed: Container[bytes]) -> bytes | N
     if b"*" in allowed:
         return b"*"
     return origin if origin is not None and origin in allowed else None
+
+
+_WORD = rb'(?:"((?:[^"\\]|\\.)*)"|(' + _TOKEN + rb"))"
+_PREFERENCE = re.compile(
+    rb"[ \t,]*(" + _TOKEN + rb")[ \t]*(?:=[ \t]*(?:" + _WORD + rb")?)?"
+    rb"(?:[ \t]*;[ \t]*(?:" + _TOKEN + rb"[ \t]*(?:=[ \t]*(?:" + _WORD + rb")?)?)?)*[ \t]*(?:,|\Z)",
+    re.DOTALL,
+)
+
+
+def wait_preference(prefer: bytes | None) -> int | None:
+    """Give the seconds that a client would wait for an answer: `wait` in its Prefer field (RFC 7240 section 4.3).
+
+    :param prefer: a list of preferences, each with parameters perhaps; of one named twice the first counts (section 2).
+    :returns: None where there is no such preference, or it is no number of seconds.
+    """
+    position = 0
+    while prefer is not None and position < len(prefer):
+        match = _PREFERENCE.match(prefer, position)
+        if match is None:
+            return None
+        if match[1].lower() == b"wait":
+            # Quoted or not is the same (section 2).
+            seconds = match[3] if match[2] is None else re.sub(rb"\\(.)", rb"\1", match[2], flags=re.DOTALL)
+            return int(seconds) if seconds and seconds.isdigit() and len(seconds) < 10 else None
+        position = match.end()
+    return None

@@ -43,7 +43,7 @@ class DocumentSettings:
     @property
     def events_path(self) -> str:
         """The path of the document's event stream, reserved beside it."""
-        return self.path.rstrip("/") + "/events"
+        return events_path(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,8 @@ class Settings:
     max_size: int
     state_dir: Path | None
     access_log: Path | None
+    #: Seconds of silence after which a reader of events is sent a sign of life.
+    heartbeat: float
 
 
 def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None = None) -> Settings:
@@ -96,11 +98,17 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
         max_size=get("max-size", MAX_SIZE),
         state_dir=get("state-dir", None),
         access_log=get("access-log", None),
+        heartbeat=get("heartbeat", 15.0),
     )
     if not settings.http and not settings.https:
         raise SettingsError("--http and --https are both off: there would be nothing to serve on")
     _refuse_shared_ports(settings)
     return settings
+
+
+def events_path(path: str) -> str:
+    """Give the path of the event stream of the document at `path`."""
+    return path.rstrip("/") + "/events"
 
 
 def parse_strports(description: str) -> tuple[str, dict[str, str]]:
@@ -258,6 +266,10 @@ def _max_stale(name: str, value: Any) -> float:
     return _number(name, value, 1, 10 * 365 * 86400, "seconds")
 
 
+def _heartbeat(name: str, value: Any) -> float:
+    return _number(name, value, 1, 3600, "seconds")
+
+
 def _max_size(name: str, value: Any) -> int:
     return int(_number(name, value, 1, 2**30, "bytes"))
 
@@ -291,4 +303,5 @@ _CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
     "max-size": _max_size,
     "state-dir": _file,
     "access-log": _file,
+    "heartbeat": _heartbeat,
 }

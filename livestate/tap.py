@@ -26,8 +26,11 @@ from livestate.settings import MAX_SIZE, Settings, load_settings
 from livestate.sources import make_source
 from livestate.ticker import Ticker
 from livestate.web.admin import admin_resources
+from livestate.web.broadcast import Streams
 from livestate.web.document import DocumentResource
+from livestate.web.events import EventsResource
 from livestate.web.live import ReadyResource
+from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
 from livestate.web.static import viewer_resources
@@ -54,6 +57,8 @@ class Options(usage.Options):
         ["max-size", None, None, f"Bytes a document may have. [default: {MAX_SIZE}]"],
         ["state-dir", None, None, "Folder in which the last good documents are saved, to be served after a restart "
                                   "while the source is down. [default: they are not saved]"],
+        ["heartbeat", None, None, "Seconds of silence after which a reader of events is sent a sign of life. "
+                                  "[default: 15]"],
         ["access-log", None, None, "File to which each request is logged, in the combined format. [default: none]"],
         ["config", None, None, "TOML file with any of these options; those given here win."],
     ]  # fmt: skip
@@ -160,17 +165,23 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
     pollers = []
     resources: dict[bytes, IResource] = {}
     responders: dict[bytes, Responder] = {}
+    streams = Streams(reactor, settings.heartbeat)
+    broadcasts, polls = {}, {}
     for wanted in settings.documents:
         document = Document(reactor, wanted.path, settings.max_size)
         responder = Responder(document, settings.cors_origins, wanted.max_stale, reactor.seconds)
         path = wanted.path.encode("ascii")
-        responders[path], resources[path] = responder, DocumentResource(responder)
+        polls[wanted.path] = LongPolls(reactor, document, streams)
+        responders[path], resources[path] = responder, DocumentResource(responder, polls[wanted.path])
+        broadcasts[wanted.path] = streams.broadcast(document, responder.servable)
+        resources[wanted.events_path.encode("ascii")] = EventsResource(responder, broadcasts[wanted.path])
         if settings.state_dir is not None:
             SavedDocument(reactor, document, _folder(settings.state_dir)).setServiceParent(service)
         source = make_source(reactor, wanted.source, settings.max_size)
         poller = Poller(document, source, wanted.interval, reactor)
         poller.setServiceParent(service)
         pollers.append(poller)
+    streams.setServiceParent(service)
     resources[b"/_live/ready"] = ReadyResource(pollers)
     resources.update(viewer_resources(wanted.path for wanted in settings.documents))
     Ticker(reactor, [responder.renew for responder in responders.values()]).setServiceParent(service)
@@ -181,7 +192,7 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
             public.access_log = log_files.open(settings.access_log)
         except OSError as error:
             raise SettingsError(f"--access-log {settings.access_log}: {error.strerror}") from None
-    admin = LiveSite(admin_resources(pollers, public, reactor.seconds), reactor)
+    admin = LiveSite(admin_resources(pollers, public, reactor.seconds, broadcasts, polls), reactor)
     Sweep(reactor, lambda: chain(public.channels, admin.channels)).setServiceParent(service)
     listeners = [("--http", text, public) for text in settings.http]
     listeners += [("--https", text, public) for text in settings.https]

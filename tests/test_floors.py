@@ -13,9 +13,9 @@ PACKAGE = Path(livestate.__file__).parent
 
 #: Floor of each module, by its name without "livestate."; a name that ends in a dot stands for all below it.
 FLOORS = {
-    "pure": ("", "errors", "settings", "negotiate", "snapshot", "backoff"),
+    "pure": ("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream"),
     "seams": ("interfaces",),
-    "engine": ("document", "poller", "saved", "ticker", "logs", "listen", "tls", "sources", "sources."),
+    "engine": ("document", "history", "poller", "saved", "ticker", "logs", "listen", "tls", "sources", "sources."),
     "net": ("net", "net."),
     "web": ("web", "web."),
     "process": ("workers", "workers."),

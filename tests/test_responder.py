@@ -140,9 +140,10 @@ class AnswerTests(Case):
                 "ETag": snapshot.representations["gzip"].etag.decode("ascii"),
                 "Cache-Control": "public, max-age=1, stale-while-revalidate=1, stale-if-error=300",
                 "Vary": "Accept-Encoding",
+                "Link": '</events>; rel="alternate"; type="text/event-stream"',
                 "Livestate-Age": "1",
                 "Access-Control-Allow-Origin": "*",
-                "Access-Control-Expose-Headers": "ETag, Livestate-Age",
+                "Access-Control-Expose-Headers": "ETag, Link, Livestate-Age, Preference-Applied",
                 "X-Content-Type-Options": "nosniff",
             },
         )

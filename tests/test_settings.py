@@ -98,6 +98,7 @@ class SettingsTests(SynchronousTestCase):
             max_size=16 * 1024 * 1024,
             state_dir=None,
             access_log=None,
+            heartbeat=15.0,
         )
         self.assertEqual(load_settings({}), expected)
 

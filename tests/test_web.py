@@ -14,8 +14,10 @@ from livestate.document import Document
 from livestate.interfaces import ISource
 from livestate.poller import Poller
 from livestate.web.admin import admin_resources
+from livestate.web.broadcast import Streams
 from livestate.web.document import DocumentResource
 from livestate.web.live import ReadyResource
+from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite, path_of
 from tests.support import FakeReactor, answer_of, exchange, exchange_on, many, request
@@ -49,10 +51,14 @@ class Case(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.sources = {"/": Source(DATA), "/a b.json": Source(b"[2]")}
         self.pollers, resources, responders = [], {}, {}
+        streams = Streams(self.reactor, 15.0)
+        broadcasts, polls = {}, {}
         for path, source in self.sources.items():
             document = Document(self.reactor, path, 2**20)
             responder = Responder(document, ("*",), None, self.reactor.seconds)
             responders[path.encode()] = responder
+            broadcasts[path] = streams.broadcast(document, responder.servable)
+            polls[path] = LongPolls(self.reactor, document, streams)
             resources[path.encode()] = DocumentResource(responder)
             poller = Poller(document, source, 1.0, self.reactor)
             poller.startService()
@@ -61,7 +67,9 @@ class Case(SynchronousTestCase):
         public: Any = {**resources, b"/_live/ready": ReadyResource(self.pollers)}
         fast = LiveSite(public, self.reactor, responders)
         self.site = fast if self.short_cut else LiveSite(public, self.reactor)
-        self.admin = LiveSite(admin_resources(self.pollers, fast, self.reactor.seconds), self.reactor)
+        self.admin = LiveSite(
+            admin_resources(self.pollers, fast, self.reactor.seconds, broadcasts, polls), self.reactor
+        )
 
     def get(self, *args, site=None, **fields):
         return answer_of(exchange(site or self.site, request(*args, **fields)))

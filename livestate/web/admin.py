@@ -1,6 +1,6 @@
 """The admin site: health, readiness and status, for those who run livestate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -9,6 +9,8 @@ from twisted.web.resource import IResource
 
 from livestate import __version__
 from livestate.poller import Poller
+from livestate.web.broadcast import Broadcast
+from livestate.web.longpoll import LongPolls
 from livestate.web.resource import ResponseResource
 from livestate.web.response import Response, unstored
 from livestate.web.site import LiveSite
@@ -28,10 +30,18 @@ class JSONResource(ResponseResource):
         return unstored(status, body, b"application/json")
 
 
-def admin_resources(pollers: Sequence[Poller], public: LiveSite, now: Callable[[], float]) -> dict[bytes, IResource]:
+def admin_resources(
+    pollers: Sequence[Poller],
+    public: LiveSite,
+    now: Callable[[], float],
+    broadcasts: Mapping[str, Broadcast],
+    polls: Mapping[str, LongPolls],
+) -> dict[bytes, IResource]:
     """Give the admin site's resources by path.
 
     :param public: the site that serves the documents.
+    :param broadcasts: what tells readers of changes, by the document's path.
+    :param polls: the requests that are held, by the document's path.
 
     - `/health`: 200 as long as the process answers at all.
     - `/ready`: 200 while every document is fresh, else 503; the documents that are not are named.
@@ -52,13 +62,15 @@ def admin_resources(pollers: Sequence[Poller], public: LiveSite, now: Callable[[
             "uptime_seconds": round(now() - started, 3),
             "connections": len(public.channels),
             "remembered_requests": len(public.memo),
-            "documents": [_status_of(poller, public) for poller in pollers],
+            "documents": [_status_of(poller, public, broadcasts, polls) for poller in pollers],
         }
 
     return {b"/health": JSONResource(health), b"/ready": JSONResource(ready), b"/status": JSONResource(status)}
 
 
-def _status_of(poller: Poller, public: LiveSite) -> dict[str, Any]:
+def _status_of(
+    poller: Poller, public: LiveSite, broadcasts: Mapping[str, Broadcast], polls: Mapping[str, LongPolls]
+) -> dict[str, Any]:
     document, tally, snapshot = poller.document, poller.tally, poller.document.snapshot
     shown: dict[str, Any] = {
         "path": document.path,
@@ -71,6 +83,8 @@ def _status_of(poller: Poller, public: LiveSite) -> dict[str, Any]:
         "changes": document.changes,
         "trouble": tally.trouble,
         "answers": public.responders[document.path.encode("ascii")].tally,
+        **broadcasts[document.path].status(),
+        "long_polls": len(polls[document.path]),
     }
     if snapshot is not None:
         shown["version"] = snapshot.version

@@ -17,7 +17,8 @@ every few seconds, and one who has been quiet for too long is let go (`Sweep`). 
 while a request is arriving, and is not set back by more bytes of it: dripping them in holds no connection open.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
@@ -37,6 +38,22 @@ _SKIP = len(_VALIDATOR)
 _END = b"\r\n\r\n"
 
 
+class Stream(Protocol):
+    """What has a connection for itself, from a request on until its end."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what the client sends after the request."""
+
+    def pauseProducing(self) -> None:
+        """Write no more: the transport holds enough."""
+
+    def resumeProducing(self) -> None:
+        """Write on: all is sent."""
+
+    def connectionLost(self, reason: Any) -> None:
+        """End."""
+
+
 class LiveChannel(HTTPChannel):
     """Serves one connection."""
 
@@ -46,6 +63,11 @@ class LiveChannel(HTTPChannel):
     #: twisted.web's timer, made anew with each piece of data, is not used.
     timeOut = None
     requestFactory = LiveRequest
+
+    #: What twisted.web has handed this connection over to.
+    stream: Stream | None = None
+    #: Writes at once where that is possible.
+    write_now: Callable[[bytes], None]
 
     _fast = True
     _held = b""
@@ -63,7 +85,7 @@ class LiveChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Begin."""
         self.site.channels.add(self)
-        self._write = immediate_writer(self.transport)
+        self.write_now = immediate_writer(self.transport)
         super().connectionMade()
 
     def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # of no default, as in twisted.web
@@ -108,13 +130,16 @@ class LiveChannel(HTTPChannel):
             else:
                 return False
         self.quiet = 0
-        self._write(closing(wire) if last else wire)
+        self.write_now(closing(wire) if last else wire)
         return True
 
     def _take(self, data: bytes) -> None:
         """Go through `data` a request at a time, each on the way that it fits."""
         start = 0
         while start < len(data) and not self.transport.disconnecting:
+            if self.stream is not None:
+                self.stream.dataReceived(data[start:])
+                return
             if self._waitingForTransport and not self._handlingRequest:
                 self._held += data[start:]
                 return
@@ -146,12 +171,21 @@ class LiveChannel(HTTPChannel):
             self._last = mark
         return True
 
+    def hand_over(self, stream: Stream) -> None:
+        """Give the connection to `stream`, in place of the request that is being answered.
+
+        From here on twisted.web holds nothing of that request; its answer's head can still be written by it, and is
+        the last that it does. The connection is closed at the end of the stream.
+        """
+        self.requests[0] = stream
+        self.stream = stream
+
     def overdue(self, quiet: int, unfinished: int) -> bool:
         """Tell whether this connection has been quiet, or a request on it unfinished, for so many sweeps.
 
         It is not while an answer is being made, nor while the reader takes what is being sent, however slowly.
         """
-        if self._handlingRequest and not self._waitingForTransport:
+        if self.stream is not None or (self._handlingRequest and not self._waitingForTransport):
             return False
         if self.unfinished is not None and self.unfinished >= unfinished:
             return True
@@ -189,11 +223,17 @@ class LiveChannel(HTTPChannel):
 
     def pauseProducing(self) -> None:
         """Begin no further request: too much waits to be sent."""
+        if self.stream is not None:
+            self.stream.pauseProducing()
+            return
         super().pauseProducing()
         self._fast = False
 
     def resumeProducing(self) -> None:
         """Go on after the reader has read."""
+        if self.stream is not None:
+            self.stream.resumeProducing()
+            return
         super().resumeProducing()
         self._settle()
         held, self._held = self._held, b""

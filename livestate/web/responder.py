@@ -13,9 +13,11 @@ sent the plain bytes while the compressed ones were being made is not sent the s
 from collections import Counter
 from collections.abc import Callable
 from email.utils import formatdate
+from urllib.parse import quote
 
 from livestate.document import Document
 from livestate.negotiate import accepted_codings, allowed_origin, matches
+from livestate.settings import events_path
 from livestate.snapshot import Representation, Snapshot
 from livestate.web.response import Fields, Response, problem
 
@@ -67,6 +69,10 @@ class Variant:
         response = self.full()
         self.given += 1
         return response
+
+    def current(self, if_none_match: bytes) -> bool:
+        """Tell whether an If-None-Match field names what is current for these clients."""
+        return any(matches(if_none_match, etag) for etag in self.not_modified())
 
     def full(self) -> Response:
         """Give the answer for a client that has nothing."""
@@ -125,6 +131,8 @@ class Responder:
         #: the content coding.
         self.tally: Counter[str] = Counter()
         self._variants: dict[tuple[tuple[str, ...], bytes | None], Variant] = {}
+        target = quote(events_path(document.path), safe="/:@!$&'()*+,;=~")
+        self._link = b'<%b>; rel="alternate"; type="text/event-stream"' % target.encode("ascii")
         self._vary = b"Accept-Encoding" if b"*" in self._origins else b"Accept-Encoding, Origin"
         document.subscribe(lambda snapshot: self.renew())
 
@@ -146,19 +154,23 @@ class Responder:
 
     def preflight(self, origin: bytes | None) -> Response:
         """Answer an OPTIONS request, be it a CORS preflight (the Fetch standard) or a plain one."""
-        fields = [(b"Allow", ALLOW), *self._cors(allowed_origin(origin, self._origins))]
-        fields += [
+        fields = (
+            (b"Allow", ALLOW),
+            *self.cross_origin(origin),
             (b"Access-Control-Allow-Methods", ALLOW),
             (b"Access-Control-Allow-Headers", b"*"),
             (b"Access-Control-Max-Age", PREFLIGHT_AGE),
-        ]
-        if b"*" not in self._origins:
-            fields.append((b"Vary", b"Origin"))
+        )
         return Response(204, (self._date(), *fields))
+
+    def cross_origin(self, origin: bytes | None) -> Fields:
+        """Give the fields that let a page of the origin in an Origin field read an answer, where it may."""
+        fields = self._cors(allowed_origin(origin, self._origins))
+        return fields if b"*" in self._origins else (*fields, (b"Vary", b"Origin"))
 
     def full(self, codings: tuple[str, ...], origin: bytes | None) -> Response:
         """Make the answer that carries the document, or says why there is none."""
-        snapshot = self._servable()
+        snapshot = self.servable()
         if snapshot is None:
             return self._problem(503, self._why_not(), origin, (b"Retry-After", b"1"))
         chosen = next((c for c in codings if c in snapshot.representations), None)
@@ -185,7 +197,7 @@ class Responder:
 
         They carry the fields that a cache updates its stored answer with (RFC 9110 section 15.4.5).
         """
-        snapshot = self._servable()
+        snapshot = self.servable()
         if snapshot is None:
             return {}
         there = [snapshot.representations[c] for c in codings if c in snapshot.representations]
@@ -194,7 +206,8 @@ class Responder:
             for representation in there
         }
 
-    def _servable(self) -> Snapshot | None:
+    def servable(self) -> Snapshot | None:
+        """Give what may be given out just now: nothing while there is no document, or too old a one."""
         if self._max_stale is not None and self.document.age() > self._max_stale:
             return None
         return self.document.snapshot
@@ -215,6 +228,7 @@ class Responder:
             (b"ETag", representation.etag),
             (b"Cache-Control", CACHE_CONTROL),
             (b"Vary", self._vary),
+            (b"Link", self._link),
             # Not `Age`: that is the time an answer spent in caches, and would use up max-age (RFC 9111 section 5.1).
             (b"Livestate-Age", b"%d" % self.document.age()),
             *self._cors(origin),
@@ -225,7 +239,7 @@ class Responder:
             return ()
         return (
             (b"Access-Control-Allow-Origin", origin),
-            (b"Access-Control-Expose-Headers", b"ETag, Livestate-Age"),
+            (b"Access-Control-Expose-Headers", b"ETag, Link, Livestate-Age, Preference-Applied"),
         )
 
     def _date(self) -> tuple[bytes, bytes]:

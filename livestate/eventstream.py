@@ -1,0 +1,41 @@
+"""Server-sent events as bytes (HTML Standard section 9.2), and chunks of HTTP/1.1 to send them in.
+
+An event is encoded once and the same bytes go to every reader, so the chunk around it is made here too.
+"""
+
+import re
+
+MEDIA_TYPE = b"text/event-stream"
+
+#: A line without a field name: readers pass over it, and proxies see that the connection lives.
+COMMENT = b":\n\n"
+
+#: What ends a body that is sent in chunks (RFC 9112 section 7.1).
+LAST_CHUNK = b"0\r\n\r\n"
+
+# All that ends a line of an event stream (section 9.2.5). A document has them between its values only, where JSON takes
+# one for another: the reader is given LF for each.
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+def event(version: int, data: bytes, kind: bytes = b"") -> bytes:
+    """Give one event.
+
+    :param version: what the reader names as Last-Event-ID when it comes back.
+    :param data: UTF-8; of each line one `data:` field is made.
+    :param kind: the event's type, without which it is a `message`.
+    """
+    if b"\n" in data or b"\r" in data:
+        data = _LINE_END.sub(b"\ndata: ", data)
+    named = b"event: %b\n" % kind if kind else b""
+    return b"%bid: %d\ndata: %b\n\n" % (named, version, data)
+
+
+def retry(milliseconds: int) -> bytes:
+    """Give the field that says how long a reader waits before it comes back."""
+    return b"retry: %d\n\n" % milliseconds
+
+
+def chunk(data: bytes) -> bytes:
+    """Give `data`, which is not empty, as one chunk (RFC 9112 section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,0 +1,113 @@
+"""What the readers of a document's changes are to be sent: the state, or the patches that lead to it.
+
+A patch is made once a change, and only while somebody wants patches: the document has to be parsed for it. It is kept,
+with those before it, as long as all of them together are smaller than the state: a reader who has missed more is better
+off with the state. That also bounds what is held to one document's size.
+"""
+
+from collections import deque
+from itertools import islice
+from typing import Any, NamedTuple
+
+import msgspec
+
+from livestate.document import Document
+from livestate.merge import Inexpressible, patch
+from livestate.snapshot import Snapshot
+
+#: Bytes of the largest document of which patches are made. Parsing and comparing 1 MiB of numbers takes 15 ms, in which
+#: nobody is served.
+LARGEST = 1024 * 1024
+
+#: Patches that are held at most. A reader who comes back within half a minute misses thirty at one a second.
+MOST_PATCHES = 64
+
+
+class Message(NamedTuple):
+    """One thing to tell a reader."""
+
+    version: int
+    data: bytes
+    #: Whether `data` is a merge patch to the version told before, and not the state.
+    is_patch: bool
+
+
+# A fraction or an exponent stays as it was written: a patch carries the numbers of the document, not their nearest
+# doubles.
+_parse = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.encode("ascii"))).decode
+
+
+class History:
+    """The newest version of one document, and the changes that led to it."""
+
+    def __init__(self, document: Document) -> None:
+        self.version = 0
+        self._state: Message | None = None
+        self._patches: deque[Message] = deque()
+        self._held = 0
+        #: The version to which the oldest patch applies.
+        self._base = 0
+        self._parsed: tuple[bytes, Any] | None = None
+        if document.snapshot is not None:
+            self.follow(document.snapshot, deltas=False)
+
+    def follow(self, snapshot: Snapshot, deltas: bool) -> bool:
+        """Take the next version; tells whether it is one.
+
+        :param deltas: whether anybody wants a patch.
+        """
+        if snapshot.version == self.version:
+            return False
+        before, body = self._state, snapshot.body
+        self._state = Message(snapshot.version, body, False)
+        change = self._change(before.data, body) if deltas and before is not None else None
+        if not deltas:
+            self._parsed = None
+        if change is None:
+            self._forget_patches()
+        else:
+            self._keep(Message(snapshot.version, change, True), len(body))
+        self.version = snapshot.version
+        return True
+
+    def since(self, version: int, deltas: bool) -> tuple[Message, ...]:
+        """Give what a reader of `version` (0: of none) has to be told to have the newest; nothing if that is it.
+
+        :param deltas: whether the reader takes patches.
+        """
+        if self._state is None or version == self.version:
+            return ()
+        if deltas and self._patches:
+            bases = [self._base, *(message.version for message in self._patches)]
+            if version in bases:
+                return tuple(islice(self._patches, bases.index(version), None))
+        return (self._state,)
+
+    def _keep(self, message: Message, size: int) -> None:
+        if not self._patches:
+            self._base = self.version
+        self._patches.append(message)
+        self._held += len(message.data)
+        while self._patches and (self._held >= size or len(self._patches) > MOST_PATCHES):
+            oldest = self._patches.popleft()
+            self._held -= len(oldest.data)
+            self._base = oldest.version
+
+    def _forget_patches(self) -> None:
+        self._patches.clear()
+        self._held = 0
+
+    def _change(self, before: bytes, after: bytes) -> bytes | None:
+        """Give the merge patch between two documents, or None where there is none that is smaller than the state."""
+        if max(len(before), len(after)) > LARGEST:
+            return None
+        try:
+            old = self._parsed[1] if self._parsed is not None and self._parsed[0] is before else _parse(before)
+            new = _parse(after)
+            self._parsed = after, new
+            change = msgspec.json.encode(patch(old, new))
+        except (Inexpressible, msgspec.MsgspecError, RecursionError, ValueError):
+            # Of what is served, few things cannot be parsed: halves of surrogate pairs, and numbers of 4,300 digits.
+            self._parsed = None
+            return None
+        return change if len(change) < len(after) else None

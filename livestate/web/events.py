@@ -1,0 +1,89 @@
+"""A document's changes as server-sent events (HTML Standard section 9.2)."""
+
+import random
+from collections.abc import Sequence
+
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from livestate.eventstream import COMMENT, LAST_CHUNK, MEDIA_TYPE, chunk, event, retry
+from livestate.history import Message
+from livestate.web.broadcast import Broadcast, Framing, Reader
+from livestate.web.channel import LiveChannel
+from livestate.web.request import field
+from livestate.web.responder import ALLOW, Responder
+from livestate.web.response import Response, problem
+
+#: Milliseconds that a reader waits before it comes back, each another time: after a restart of the server they come one
+#: after the other, 5,000 a second if there are 15,000.
+RETRY = 1000, 4000
+
+
+def _encode(messages: Sequence[Message]) -> bytes:
+    return b"".join(event(m.version, m.data, b"patch" if m.is_patch else b"") for m in messages)
+
+
+def _encode_chunk(messages: Sequence[Message]) -> bytes:
+    return chunk(_encode(messages))
+
+
+#: By whether the stream is sent in chunks.
+FRAMINGS = {
+    False: Framing(_encode, COMMENT, b""),
+    True: Framing(_encode_chunk, chunk(COMMENT), LAST_CHUNK),
+}
+
+
+class EventsResource(Resource):
+    """Streams the changes of one document.
+
+    The answer is 200 also while there is no document yet: an EventSource comes back after no other status.
+    """
+
+    isLeaf = True
+
+    def __init__(self, responder: Responder, broadcast: Broadcast) -> None:
+        super().__init__()
+        self._responder = responder
+        self._broadcast = broadcast
+
+    def render(self, request: Request) -> int:
+        """Answer by method."""
+        method = request.method
+        if method == b"GET":
+            self._stream(request)
+        elif method == b"HEAD":
+            self._head(request).write_to(request)
+        elif method == b"OPTIONS":
+            self._responder.preflight(field(request, b"Origin")).write_to(request)
+        else:
+            problem(405, "Events can be read: GET, HEAD and OPTIONS.", (b"Allow", ALLOW)).write_to(request)
+        return NOT_DONE_YET
+
+    def _head(self, request: Request) -> Response:
+        fields = (
+            (b"Content-Type", MEDIA_TYPE),
+            (b"Cache-Control", b"no-store"),
+            # nginx would gather the events until it has some kilobytes of them.
+            (b"X-Accel-Buffering", b"no"),
+            (b"X-Content-Type-Options", b"nosniff"),
+            *self._responder.cross_origin(field(request, b"Origin")),
+        )
+        return Response(200, fields)
+
+    def _stream(self, request: Request) -> None:
+        chunked = request.clientproto == b"HTTP/1.1"
+        deltas = request.args is not None and request.args.get(b"delta") == [b"merge"]
+        audience = self._broadcast.audience(FRAMINGS[chunked], deltas)
+        channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
+        reader = Reader(channel, audience, _version(field(request, b"Last-Event-ID")))
+        for name, value in self._head(request).fields:
+            request.responseHeaders.setRawHeaders(name, [value])
+        request.write(retry(random.randint(*RETRY)))  # noqa: S311  # no secret
+        reader.start()
+
+
+def _version(last_event_id: bytes | None) -> int:
+    """Give the version that a reader has; 0 where it has none, or names what is none of ours."""
+    return int(last_event_id) if last_event_id and last_event_id.isdigit() and len(last_event_id) < 20 else 0
