@@ -13,8 +13,9 @@ const PAGE = 200;
 /** Rows that are opened of their own at the beginning. */
 const FIRST_ROWS = 36;
 
-/** Characters of a string that are shown. */
+/** Characters of a string that are shown, and of one in the summary of a closed branch. */
 const LONGEST = 300;
+const SUMMARY = 24;
 
 /** Milliseconds for which a change is lit up; the style sheet has the same. */
 const LIT = 1600;
@@ -196,6 +197,7 @@ class Branch {
     this.row = make("div", "row");
     this.text = make("span", "value");
     this.delta = make("span", "delta", { "aria-hidden": "true" });
+    this.summary = make("span", "summary");
     this.row.id = `row-${++made}`;
     this.element.setAttribute("aria-labelledby", this.row.id);
     this.row.append(make("span", "twisty", { "aria-hidden": "true" }));
@@ -204,7 +206,7 @@ class Branch {
       name.textContent = key;
       this.row.append(name, " ");
     }
-    this.row.append(this.text, this.delta);
+    this.row.append(this.text, this.delta, this.summary);
     this.element.append(this.row);
     items.set(this.element, this);
     this.#draw();
@@ -235,15 +237,15 @@ class Branch {
     this.size = this.isContainer ? Object.keys(value).length : 0;
     if (this.isContainer) {
       const count = this.size.toLocaleString("en");
-      this.text.textContent = Array.isArray(value) ? `[ ${count} ]` : `{ ${count} }`;
-      this.text.title = `${Array.isArray(value) ? "array" : "object"} of ${count}`;
+      this.text.textContent = Array.isArray(value) ? `[${count}]` : `{${count}}`;
       this.text.dataset.kind = "container";
-      if (this.isOpen === this.element.hasAttribute("aria-expanded")) return;
-      this.element.setAttribute("aria-expanded", String(this.isOpen));
+      if (this.size) this.element.setAttribute("aria-expanded", String(this.isOpen));
+      else this.element.removeAttribute("aria-expanded");
+      this.#summarise();
       return;
     }
     this.element.removeAttribute("aria-expanded");
-    this.text.removeAttribute("title");
+    this.summary.textContent = "";
     this.text.dataset.kind = value === null ? "null" : typeof value;
     this.text.textContent = shown(value);
     if (typeof value === "string" && /^#[0-9a-f]{6}$/i.test(value)) {
@@ -251,6 +253,21 @@ class Branch {
       swatch.style.backgroundColor = value;
       this.text.prepend(swatch);
     }
+  }
+
+  /** Say what is in a closed branch, as far as that can be said in a line. */
+  #summarise() {
+    this.summary.textContent = "";
+    if (this.isOpen || !this.isContainer || !this.parent) return;
+    const isArray = Array.isArray(this.value);
+    const parts = [];
+    for (const key of Object.keys(this.value).slice(0, 6)) {
+      const value = this.value[key];
+      if (typeof value === "object" && value !== null) continue;
+      const text = typeof value === "string" && value.length > SUMMARY ? `${value.slice(0, SUMMARY)}…` : String(value);
+      parts.push(isArray ? text : `${key} ${text}`);
+    }
+    this.summary.textContent = parts.join(isArray ? ", " : " · ");
   }
 
   /**
@@ -308,6 +325,7 @@ class Branch {
     this.isOpen = true;
     this.element.setAttribute("aria-expanded", "true");
     this.#group = make("ul", "", { role: "group" });
+    this.#summarise();
     this.#lay(false);
     this.element.append(this.#group);
   }
@@ -322,6 +340,7 @@ class Branch {
     this.#group = this.#more = null;
     this.#limit = PAGE;
     this.children.clear();
+    this.#summarise();
   }
 
   toggle() {

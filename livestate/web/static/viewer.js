@@ -36,7 +36,7 @@ class Shown {
   changes = 0;
   changedAt = 0;
   isConnected = false;
-  /** Bytes of a whole answer; seconds of following; what asking in each of them would have cost. */
+  /** Bytes of a whole answer, and what asking for one each second would have cost until now. */
   whole = 0;
   polled = 0;
   /** Seconds since the store confirmed the document, and when that was said. @type {number | null} */
@@ -70,6 +70,7 @@ function choose(link) {
   for (const other of links) other.removeAttribute("aria-current");
   link.setAttribute("aria-current", "page");
   const name = link.textContent ?? "";
+  byId("host").textContent = location.host;
   byId("name").textContent = name;
   /** @type {HTMLAnchorElement} */ (byId("raw")).href = link.href;
   document.title = `${name} – livestate`;
@@ -78,11 +79,12 @@ function choose(link) {
   byId("size").textContent = "";
   byId("chart-section").hidden = true;
   byId("empty").hidden = false;
+  hold(false);
   end = subscribe(
     now.url,
     (state, info) => {
       now.changes += now.info ? 1 : 0;
-      now.changedAt = info.version ?? Date.now();
+      now.changedAt = performance.now();
       now.state = state;
       now.info = info;
       isDue = true;
@@ -124,16 +126,16 @@ function draw() {
   drawTimes();
 }
 
-/** @param {Shown} document */
-function drawChart(document) {
+/** @param {Shown} of */
+function drawChart(of) {
   const now = performance.now();
-  if (now - document.searchedAt > SEARCH) {
-    document.searchedAt = now;
-    offer(findSeries(document.state));
+  if (now - of.searchedAt > SEARCH) {
+    of.searchedAt = now;
+    offer(findSeries(of.state));
   }
-  const series = document.found[Number(select.value)];
+  const series = of.found[Number(select.value)];
   byId("chart-section").hidden = !series;
-  if (series) chart.show(pointsOf(document.state, series));
+  if (series) chart.show(pointsOf(of.state, series));
 }
 
 /**
@@ -152,10 +154,10 @@ function offer(found) {
 
 function drawTimes() {
   if (!shown?.info || isHeld) return;
-  byId("age").textContent = since((Date.now() - shown.changedAt) / 1000);
-  const { received } = shown.info;
+  byId("age").textContent = since((performance.now() - shown.changedAt) / 1000);
+  const { received, transport } = shown.info;
   byId("received").textContent = bytes(received);
-  const share = shown.polled > 0 ? Math.round(100 * (1 - received / shown.polled)) : 0;
+  const share = transport === "events" && shown.polled > 0 ? Math.round(100 * (1 - received / shown.polled)) : 0;
   byId("saved").textContent = share > 0 ? `${share} % of ${bytes(shown.polled)}` : "–";
   if (shown.age !== null) {
     const silent = shown.age + (shown.age > SILENT ? (performance.now() - shown.saidAt) / 1000 : 0);
@@ -171,10 +173,14 @@ async function check() {
   try {
     const { headers, ok } = await fetch(asked.url, { method: "HEAD", cache: "no-store" });
     if (!ok) return;
-    asked.whole = Number(headers.get("Content-Length"));
+    const content = Number(headers.get("Content-Length"));
+    // "name: value" and a line end each, and the line with the status.
+    asked.whole = [...headers].reduce((sum, [name, value]) => sum + name.length + value.length + 4, content + 19);
+    const unchanged = Date.parse(headers.get("Date") ?? "") - Date.parse(headers.get("Last-Modified") ?? "");
+    if (!asked.changes && unchanged > 0) asked.changedAt = performance.now() - unchanged;
     asked.age = headers.has("Livestate-Age") ? Number(headers.get("Livestate-Age")) : null;
     asked.saidAt = performance.now();
-    if (asked === shown) byId("size").textContent = `${bytes(asked.whole)} compressed`;
+    if (asked === shown) byId("size").textContent = `${bytes(content)} compressed`;
   } catch {
     // The subscription will tell.
   }
@@ -193,6 +199,13 @@ function bytes(count) {
   if (count < 1000) return `${Math.round(count)} B`;
   if (count < 1e6) return `${(count / 1000).toFixed(1)} kB`;
   return `${(count / 1e6).toFixed(1)} MB`;
+}
+
+/** @param {boolean} wanted whether the page is to stand still, so that it can be read */
+function hold(wanted) {
+  isHeld = wanted;
+  byId("hold").setAttribute("aria-pressed", String(isHeld));
+  draw();
 }
 
 function chooseByAddress() {
@@ -214,11 +227,7 @@ select.addEventListener("change", () => {
   chart.clear();
   if (shown?.info) drawChart(shown);
 });
-byId("hold").addEventListener("click", () => {
-  isHeld = !isHeld;
-  byId("hold").setAttribute("aria-pressed", String(isHeld));
-  draw();
-});
+byId("hold").addEventListener("click", () => hold(!isHeld));
 setInterval(() => {
   if (shown?.isConnected && !document.hidden) {
     shown.polled += shown.whole;
