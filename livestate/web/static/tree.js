@@ -219,7 +219,10 @@ class Branch {
     this.value = value;
     const wasContainer = this.isContainer;
     this.#draw();
-    if (wasContainer !== this.isContainer || Array.isArray(before) !== Array.isArray(value)) this.close();
+    if (wasContainer !== this.isContainer || Array.isArray(before) !== Array.isArray(value)) {
+      this.close();
+      if (!this.parent) this.open();
+    }
     if (this.isOpen) this.#lay(true);
     else this.light();
     const difference = typeof before === "number" && typeof value === "number" ? value - before : 0;

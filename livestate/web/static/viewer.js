@@ -43,6 +43,8 @@ class Shown {
   age = null;
   saidAt = 0;
   checkedAt = -Infinity;
+  /** The state in which series were searched for, and when. @type {any} */
+  searched = undefined;
   searchedAt = -Infinity;
   /** @type {import("./chart.js").Series[]} */
   found = [];
@@ -128,14 +130,26 @@ function draw() {
 
 /** @param {Shown} of */
 function drawChart(of) {
-  const now = performance.now();
-  if (now - of.searchedAt > SEARCH) {
-    of.searchedAt = now;
+  let points = chosenPoints(of);
+  if (points.length < 2 || isSearchDue(of)) {
+    of.searched = of.state;
+    of.searchedAt = performance.now();
     offer(findSeries(of.state));
+    points = chosenPoints(of);
   }
+  byId("chart-section").hidden = !points.length;
+  chart.show(points);
+}
+
+/** @param {Shown} of */
+function chosenPoints(of) {
   const series = of.found[Number(select.value)];
-  byId("chart-section").hidden = !series;
-  if (series) chart.show(pointsOf(of.state, series));
+  return series ? pointsOf(of.state, series) : [];
+}
+
+/** @param {Shown} of */
+function isSearchDue(of) {
+  return of.searched !== of.state && performance.now() - of.searchedAt > SEARCH;
 }
 
 /**
@@ -233,6 +247,7 @@ setInterval(() => {
     shown.polled += shown.whole;
     check();
   }
+  if (shown?.info && !isHeld && isSearchDue(shown)) drawChart(shown);
   drawTimes();
 }, 1000);
 chooseByAddress();
