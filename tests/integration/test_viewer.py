@@ -89,9 +89,9 @@ class LiveTests(Case):
         self.assertEqual([round(width) for width in browser.run(widths)], [100, 90, 40])
         self.assertEqual(browser.run("return document.querySelector('#series').selectedOptions[0].text"), "votes")
         browser.run(
-            "window.lit = new Set(); new MutationObserver((all) => { for (const { target } of all)"
-            " if (target.dataset.lit) lit.add(target.querySelector('.key, .index')?.innerText); })"
-            ".observe(document.querySelector('#tree'), { subtree: true, attributeFilter: ['data-lit'] });"
+            "window.lit = new Set(); new MutationObserver(() => {"
+            " for (const key of document.querySelectorAll('[data-lit] .key')) lit.add(key.innerText); })"
+            ".observe(document.querySelector('#tree'), { subtree: true, childList: true, attributes: true });"
             "window.row = document.querySelector('#tree li li .key').closest('li')"
         )
         self.set({**RESULTS, "votes": {"Meadow": 100, "Harbour": 125, "Plum": 40, "Granite": 10}})

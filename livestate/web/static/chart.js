@@ -15,7 +15,7 @@ const DRAWN = 24;
 
 /** Items of a list of objects that are looked at for its fields, and items of one that are compared. */
 const SAMPLE = 20;
-const COMPARED = 5000;
+const COMPARED = 20_000;
 
 /** What an item calls itself. */
 const NAMES = ["name", "label", "title", "id", "key"];
