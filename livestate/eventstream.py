@@ -39,3 +39,8 @@ def retry(milliseconds: int) -> bytes:
 def chunk(data: bytes) -> bytes:
     """Give `data`, which is not empty, as one chunk (RFC 9112 section 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def unchunked_length(data: bytes) -> int:
+    """Give how many bytes of the body there are in one chunk, or in the last one."""
+    return len(data) - data.index(b"\r\n") - 4

@@ -26,7 +26,6 @@ from livestate.settings import MAX_SIZE, Settings, load_settings
 from livestate.sources import make_source
 from livestate.ticker import Ticker
 from livestate.web.admin import admin_resources
-from livestate.web.broadcast import Streams
 from livestate.web.document import DocumentResource
 from livestate.web.events import EventsResource
 from livestate.web.live import ReadyResource
@@ -34,6 +33,7 @@ from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
 from livestate.web.static import viewer_resources
+from livestate.web.streams import Streams
 from livestate.web.sweep import Sweep
 
 
@@ -43,7 +43,7 @@ class Options(usage.Options):
     synopsis = "[options]"
     longdesc = """Serve a live JSON document, asked for each second, to very many readers.
 
-    twistd -n livestate --source=demo:  shows a made-up election on http://localhost:8080/ and needs nothing else.
+    twistd -n livestate --source=demo:  shows a made-up election on http://localhost:8080/_live/ and needs nothing else.
     A source is one of redis://HOST:6379/0?key=KEY, rediss:, redis+unix:, mongodb://HOST/DB?collection=NAME,
     file:PATH, http(s)://HOST/PATH, demo: ; each may stand behind a path: --source=/results.json=file:results.json
     """

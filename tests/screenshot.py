@@ -1,6 +1,6 @@
 """Makes the picture of the viewer that the README shows: `python -m tests.screenshot docs/viewer.png`.
 
-It shows the demo's election half an hour before midnight, always the same one; port 8080 must be free.
+It shows the demo's election in the middle of the counting, always the same one; port 8080 must be free.
 """
 
 import sys
@@ -27,7 +27,7 @@ def take(picture: Path) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             document = Path(folder) / "results.json"
-            begin = NIGHT * 1_000_000 + COUNTING // 2
+            begin = NIGHT * 1_980_000 + COUNTING // 2
 
             def write(second: int) -> None:
                 document.write_bytes(msgspec.json.encode(state_at(3, begin + second)))

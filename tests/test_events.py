@@ -11,14 +11,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from livestate.document import Document
 from livestate.eventstream import LAST_CHUNK
 from livestate.merge import apply
-from livestate.web import broadcast
-from livestate.web.broadcast import STUCK, Streams
+from livestate.web import reader as reader_module
 from livestate.web.channel import LiveChannel
 from livestate.web.document import DocumentResource
 from livestate.web.events import EventsResource
 from livestate.web.longpoll import LongPolls
+from livestate.web.reader import STUCK
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
+from livestate.web.streams import Streams
 from livestate.web.sweep import QUIET, Sweep
 from tests.support import FakeReactor, answer_of, exchange, exchange_on, request
 from tests.test_eventstream import joined, parsed
@@ -235,6 +236,20 @@ class EventsTests(Case):
         self.publish(state(4))
         self.assertEqual([kind for kind, _, _ in reader.events()], ["patch"])
 
+    def test_comes_back(self) -> None:
+        """The only reader of patches who goes and comes back within a minute is given those that it missed."""
+        reader = self.reader("/events?delta=merge")
+        old = self.version
+        reader.lose()
+        for number, seconds, kind in ((2, 59, "patch"), (3, 2, "message")):
+            self.reactor.advance(seconds)
+            self.publish(state(number))
+            with self.subTest(kind):
+                snapshot = self.document.snapshot
+                assert snapshot is not None
+                told = self.broadcast.messages_since(int(old), True)
+                self.assertEqual([message.is_patch for message in told], [kind == "patch"])
+
     def test_http_1_0(self) -> None:
         """To HTTP/1.0 the stream is what comes until the connection ends, without chunks."""
         reader = Connection(self.site, b"GET /events HTTP/1.0\r\n\r\n")
@@ -373,7 +388,7 @@ class ConflationTests(Case):
     def test_stuck(self) -> None:
         """One who takes nothing for half a minute is cut off, and one who takes a byte now and then is not."""
         readers = [self.reader() for _ in range(3)]
-        self.patch(broadcast, "unsent", lambda transport: len(transport.waiting))
+        self.patch(reader_module, "unsent", lambda transport: len(transport.waiting))
         dead, slow, quick = readers
         dead.transport.room = slow.transport.room = 10
         self.publish(state(2))

@@ -90,7 +90,7 @@ def state_at(seed: int, second: int) -> dict[str, Any]:
 
 
 def _place(lean: list[float], generator: random.Random, elapsed: int) -> dict[str, Any]:
-    """Give one constituency: each is counted at its own pace, along an S-shaped curve, and reports every few seconds."""
+    """Give one constituency: each is counted at its own pace, along an S-shaped curve, and reports now and then."""
     electorate = generator.randint(40_000, 90_000)
     turnout = generator.uniform(0.52, 0.81)
     shares = [share * generator.uniform(0.4, 1.6) for share in lean]

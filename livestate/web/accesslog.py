@@ -1,7 +1,7 @@
 """Lines of the access log, in the combined format that every log analyser reads."""
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.web.http import Request
 
@@ -21,18 +21,33 @@ def line(peer: Any, when: str, request_line: bytes, status: int, length: int, re
     return '{} - - {} "{}" {} {} "{}" "{}"\n'.format(host, when, next(quoted), status, length or "-", *quoted)
 
 
-def line_of_request(request: Request, when: str) -> str:
-    """Give the line for a request that twisted.web has answered."""
+class Entry(NamedTuple):
+    """What a line says of a request, for one that is answered over hours and not kept for so long."""
+
+    peer: Any
+    first_line: bytes
+    referer: bytes
+    agent: bytes
+
+    def line(self, when: str, status: int, length: int) -> str:
+        """Give the line, as `line` does."""
+        return line(self.peer, when, self.first_line, status, length, self.referer, self.agent)
+
+
+def entry_of(request: Request) -> Entry:
+    """Give what a line says of a request of twisted.web's."""
     fields = request.requestHeaders
-    return line(
+    return Entry(
         request.getClientAddress(),
-        when,
         b"%b %b %b" % (request.method, request.uri, request.clientproto),
-        request.code,
-        request.sentLength,
         fields.getRawHeaders(b"Referer", [b"-"])[0],
         fields.getRawHeaders(b"User-Agent", [b"-"])[0],
     )
+
+
+def line_of_request(request: Request, when: str) -> str:
+    """Give the line for a request that twisted.web has answered."""
+    return entry_of(request).line(when, request.code, request.sentLength)
 
 
 _FIELDS = re.compile(rb"\r\n(referer|user-agent):[ \t]*([^\r]*)", re.IGNORECASE)

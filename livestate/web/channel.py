@@ -93,6 +93,9 @@ class LiveChannel(HTTPChannel):
         self.site.channels.discard(self)
         self._held = b""
         super().connectionLost(reason)
+        # Nothing is left in a circle: a reader's memory is free again at once.
+        self.requests.clear()
+        self.stream = None
 
     def dataReceived(self, data: bytes) -> None:
         """Take what arrived: mostly one plain request, whole."""

@@ -22,10 +22,11 @@ from twisted.web.http import Request
 from livestate.document import Document
 from livestate.negotiate import wait_preference
 from livestate.snapshot import Snapshot
-from livestate.web.broadcast import BATCH, Streams
+from livestate.web.broadcast import BATCH
 from livestate.web.request import field
 from livestate.web.responder import Variant
 from livestate.web.response import Response, closing
+from livestate.web.streams import Streams
 
 if TYPE_CHECKING:
     from livestate.web.channel import LiveChannel
@@ -37,7 +38,7 @@ LONGEST_WAIT = 60
 class Waiting:
     """One request that is held; in the channel, it stands in the place of twisted.web's."""
 
-    __slots__ = ("_call", "_channel", "_done", "_proto", "if_none_match", "seconds", "variant")
+    __slots__ = ("_call", "_channel", "_done", "_entry", "_proto", "if_none_match", "seconds", "variant")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Waiting:
         """:param done: called when it is held no more."""
         self._channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
         self._proto = request.clientproto
+        self._entry = self._channel.site.entry(request)
         self._done = done
         self._call: Any = None
         self.variant = variant
@@ -61,12 +63,16 @@ class Waiting:
         """Take what will end the waiting."""
         self._call = call
 
-    def answer(self, wire: bytes) -> None:
-        """Send the answer and go on with the connection."""
+    def answer(self, response: Response, wire: bytes) -> None:
+        """Send the answer and go on with the connection.
+
+        :param wire: the answer as bytes.
+        """
         self._release()
         if not self._channel.persistent:
             wire = closing(wire) if self._proto == b"HTTP/1.1" else b"HTTP/1.0" + wire[len(b"HTTP/1.1") :]
         self._channel.write_now(wire)
+        self._channel.site.log_entry(self._entry, response.status, len(response.body))
         self._channel.requestDone(self)  # type: ignore[arg-type]  # it stands for the request
 
     def connectionLost(self, reason: Any) -> None:
@@ -110,7 +116,8 @@ class LongPolls:
         self._waiting.pop(waiting, None)
 
     def _answer(self, waiting: Waiting) -> None:
-        waiting.answer(applied(waiting.variant.answer(waiting.if_none_match), waiting.seconds).wire())
+        response = applied(waiting.variant.answer(waiting.if_none_match), waiting.seconds)
+        waiting.answer(response, response.wire())
 
     def _publish(self, snapshot: Snapshot) -> None:
         # A large document is first there without its content codings, which will be some milliseconds more.
@@ -131,7 +138,7 @@ class LongPolls:
                 made = wires.get((id(response), seconds))
                 if made is None:
                     made = wires[id(response), seconds] = response, applied(response, seconds).wire()
-                waiting.answer(made[1])
+                waiting.answer(*made)
             yield
 
 

@@ -9,7 +9,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 
 from livestate.logs import LogFile
-from livestate.web.accesslog import line_of_plain, line_of_request
+from livestate.web.accesslog import Entry, entry_of, line_of_plain, line_of_request
 from livestate.web.channel import LiveChannel, LoggedChannel
 from livestate.web.plain import Memo
 from livestate.web.resource import ResponseResource
@@ -78,6 +78,15 @@ class LiveSite(Site):
         """Write one line to the access log, if there is one."""
         if self.access_log is not None:
             self.access_log.write(line_of_request(request, self._logDateTime or "-"))
+
+    def entry(self, request: HTTPRequest) -> Entry | None:
+        """Give what is to be logged of a request in the end, for `log_entry`; None where nothing is logged."""
+        return entry_of(request) if self.access_log is not None else None
+
+    def log_entry(self, entry: Entry | None, status: int, length: int) -> None:
+        """Write one line to the access log for what `entry` gave, if there is a log."""
+        if entry is not None and self.access_log is not None:
+            self.access_log.write(entry.line(self._logDateTime or "-", status, length))
 
     def log_plain(self, peer: Any, data: bytes, response: Response) -> None:
         """Write one line to the access log for the plain request `data`, answered the short way."""

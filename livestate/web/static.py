@@ -93,7 +93,8 @@ class RedirectResource(ResponseResource):
         """Say where."""
         if request.method not in (b"GET", b"HEAD"):
             return problem(405, "This can be read: GET and HEAD.", (b"Allow", ALLOW))
-        return Response(308, ((b"Location", self._location), (b"Content-Length", b"0"), (b"Cache-Control", b"no-cache")))
+        fields = (b"Location", self._location), (b"Content-Length", b"0"), (b"Cache-Control", b"no-cache")
+        return Response(308, fields)
 
 
 def viewer_resources(documents: Iterable[str]) -> dict[bytes, IResource]:

@@ -53,7 +53,10 @@ class Case(SynchronousTestCase):
 
     def start(self):
         """Start livestate, also anew on the same port."""
-        sources = [f"--source={path}={self.redis.url}?key={key}" for path, key in (("/", "livestate"), ("/other.json", "other"))]
+        sources = [
+            f"--source={path}={self.redis.url}?key={key}"
+            for path, key in (("/", "livestate"), ("/other.json", "other"))
+        ]
         self.service = Livestate(self, *sources, f"--http=tcp:{self.port}:interface=127.0.0.1", http=False)
 
     def set(self, state, key="livestate"):
@@ -170,7 +173,9 @@ class LiveTests(Case):
     def test_hostile_document(self):
         """What a document holds is shown as text, whatever it is."""
         attack = "<img src=x onerror='document.title=1'><script>document.title=1</script>"
-        self.set({attack: attack, "__proto__": {"constructor": 1}, "votes": {attack: 2, "b": {"colour": "red;}"}}, "": None})
+        self.set(
+            {attack: attack, "__proto__": {"constructor": 1}, "votes": {attack: 2, "b": {"colour": "red;}"}}, "": None}
+        )
         self.browser.open(self.page)
         self.browser.until_text("#tree", attack, "__proto__", "constructor")
         self.assertEqual(self.browser.run("return document.querySelectorAll('#tree img, #tree script').length"), 0)
@@ -180,7 +185,14 @@ class LiveTests(Case):
     def test_any_document(self):
         """Every kind of JSON has its tree, and one takes the place of another."""
         self.open()
-        for state, shown in ((17, "17"), ("text", '"text"'), ([], "[0]"), ([[], {}], "[2]"), (None, "null"), ({"a": 1}, "a 1")):
+        for state, shown in (
+            (17, "17"),
+            ("text", '"text"'),
+            ([], "[0]"),
+            ([[], {}], "[2]"),
+            (None, "null"),
+            ({"a": 1}, "a 1"),
+        ):
             self.set(state)
             self.browser.until_text("#tree", shown)
         self.set(RESULTS)
@@ -190,7 +202,10 @@ class LiveTests(Case):
     def test_large_document(self):
         """Of 20,000 nodes only those that are opened have elements, a page at a time, and they stay through changes."""
         browser = self.browser
-        large = {"title": "Large", "rows": [{"name": f"row {n}", "votes": n, "padding": "x" * 100} for n in range(5000)]}
+        large = {
+            "title": "Large",
+            "rows": [{"name": f"row {n}", "votes": n, "padding": "x" * 100} for n in range(5000)],
+        }
         self.set(large)
         self.open()
         browser.until_text("#tree", "Large")
@@ -372,14 +387,17 @@ class ModuleTests(Case):
         """A page of another site imports the module, and follows a document with it, also over a restart."""
         browser = self.browser
         site = f"http://127.0.0.1:{self.port}"
-        address = serve_page(self, f"""<!doctype html><link rel="icon" href="data:,"><p id="title"></p><p id="how"></p>
+        address = serve_page(
+            self,
+            f"""<!doctype html><link rel="icon" href="data:,"><p id="title"></p><p id="how"></p>
             <script type="module">
             import {{ subscribe }} from "{site}/_live/livestate.js";
             subscribe("{site}/", (state, info) => {{
               document.querySelector("#title").textContent = state.title;
               document.querySelector("#how").textContent = info.patch ? "a patch" : "a state";
             }}, {{ onStatus: (status) => document.documentElement.dataset.status = status.state }});
-            </script>""")
+            </script>""",
+        )
         browser.open(address)
         browser.until_text("#title", "Election")
         self.set({**RESULTS, "title": "Changed"})

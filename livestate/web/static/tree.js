@@ -17,6 +17,9 @@ const FIRST_ROWS = 36;
 const LONGEST = 300;
 const SUMMARY = 24;
 
+/** What is shown as a colour. */
+const COLOUR = /^#[0-9a-f]{6}$/i;
+
 /** Milliseconds for which a change is lit up; the style sheet has the same. */
 const LIT = 1600;
 
@@ -251,7 +254,7 @@ class Branch {
     this.summary.textContent = "";
     this.text.dataset.kind = value === null ? "null" : typeof value;
     this.text.textContent = shown(value);
-    if (typeof value === "string" && /^#[0-9a-f]{6}$/i.test(value)) {
+    if (COLOUR.test(value)) {
       const swatch = make("span", "swatch", { "aria-hidden": "true" });
       swatch.style.backgroundColor = value;
       this.text.prepend(swatch);
@@ -266,7 +269,7 @@ class Branch {
     const parts = [];
     for (const key of Object.keys(this.value).slice(0, 6)) {
       const value = this.value[key];
-      if (typeof value === "object" && value !== null) continue;
+      if ((typeof value === "object" && value !== null) || COLOUR.test(value)) continue;
       const text = typeof value === "string" && value.length > SUMMARY ? `${value.slice(0, SUMMARY)}…` : String(value);
       parts.push(isArray ? text : `${key} ${text}`);
     }
