@@ -11,7 +11,6 @@ version = next(
 mongodb = ["pymongo>=4.10"]
 test = [
     *mongodb,
-    "axe-core-python>=0.1",
     "httplint>=2026.1",
     "hypothesis>=6.100",
     "mypy-zope>=1.0.13",

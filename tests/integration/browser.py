@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
@@ -16,6 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.integration.processes import until
+from tests.integration.venvs import ROOT
 
 #: No sandbox, since continuous integration runs as root; and nothing that asks the network for something of its own.
 FLAGS = (
@@ -38,6 +40,17 @@ def find_chromium() -> tuple[str, str]:
     browser, driver = found
     assert browser and driver, "there is no chromium or no chromedriver"
     return browser, driver
+
+
+def find_axe() -> Path:
+    """Give axe-core's script, which npm installs.
+
+    :raises SkipTest: it is not installed; in continuous integration that is a failure.
+    """
+    script = ROOT / "node_modules/axe-core/axe.min.js"
+    if not script.exists() and not os.environ.get("CI"):
+        raise SkipTest("there is no axe-core (npm install)")
+    return script
 
 
 class Browser:

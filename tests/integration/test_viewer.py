@@ -3,11 +3,10 @@
 import json
 from typing import ClassVar
 
-from axe_core_python.selenium import Axe
 from selenium.webdriver.common.keys import Keys
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.browser import Browser, StreamEater, serve_page
+from tests.integration.browser import Browser, StreamEater, find_axe, serve_page
 from tests.integration.http import get
 from tests.integration.processes import free_port, until
 from tests.integration.servers import Livestate, RedisServer
@@ -72,7 +71,7 @@ class Case(SynchronousTestCase):
 
     def focused(self):
         """Give the text of the row that has the focus."""
-        return self.browser.run("return document.activeElement.querySelector('.row')?.innerText.replace(/\\s+/g, ' ')")
+        return self.browser.run("return document.activeElement.innerText.replace(/\\s+/g, ' ').trim()")
 
     def press(self, *keys):
         """Press keys, wherever the focus is."""
@@ -216,7 +215,7 @@ class LiveTests(Case):
         self.assertEqual(browser.run(count), 204)
         self.press(Keys.END, Keys.ENTER)
         self.assertEqual(browser.run(count), 404)
-        self.assertEqual(self.focused()[:8], "200 {3} ")
+        self.assertTrue(self.focused().startswith("200 {3} "))
         self.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
         large["rows"][200]["votes"] = -5
         large["rows"].insert(300, {"name": "new", "votes": 1})
@@ -375,7 +374,10 @@ class UseTests(Case):
 
     def assert_accessible(self, what):
         """Run axe-core in the page."""
-        violations = Axe().run(self.browser.driver)["violations"]
+        self.browser.run(find_axe().read_text(encoding="utf-8"))
+        violations = self.browser.driver.execute_async_script(
+            "const done = arguments[0]; axe.run().then(({ violations }) => done(violations), (error) => done([error]))"
+        )
         found = [(v["id"], v["help"], [node["html"] for node in v["nodes"]][:3]) for v in violations]
         self.assertEqual(found, [], what)
 

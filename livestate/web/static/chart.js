@@ -147,7 +147,7 @@ export class Chart {
     const element = make("li", "");
     const label = make("span", "name");
     label.textContent = name;
-    const delta = make("span", "delta", { "aria-hidden": "true" });
+    const delta = make("span", "delta");
     const number = make("span", "number");
     const track = make("span", "track", { "aria-hidden": "true" });
     const bar = make("span", "bar");

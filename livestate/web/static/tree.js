@@ -23,7 +23,7 @@ const COLOUR = /^#[0-9a-f]{6}$/i;
 /** Milliseconds for which a change is lit up; the style sheet has the same. */
 const LIT = 1600;
 
-/** @type {WeakMap<Element, Branch | More>} */
+/** By the element of the role "treeitem": a row. @type {WeakMap<Element, Branch | More>} */
 const items = new WeakMap();
 
 /** The tree of one document. */
@@ -50,7 +50,7 @@ export class Tree {
     }
     this.#root = new Branch(this, null, "", state);
     this.element.replaceChildren(this.#root.element);
-    this.focusable(this.#root.element);
+    this.focusable(this.#root.row);
     this.#openFirst(this.#root);
   }
 
@@ -74,66 +74,61 @@ export class Tree {
   }
 
   /**
-   * Make an item the one that the Tab key leads to.
+   * Make a row the one that the Tab key leads to.
    *
-   * @param {HTMLElement} element
+   * @param {HTMLElement} row
    */
-  focusable(element) {
+  focusable(row) {
     if (this.current) this.current.tabIndex = -1;
-    this.current = element;
-    element.tabIndex = 0;
+    this.current = row;
+    row.tabIndex = 0;
   }
 
-  /** @param {HTMLElement | null | undefined} element */
-  #go(element) {
-    if (!element) return;
-    this.focusable(element);
-    element.focus();
-  }
-
-  /** All items that can be seen, from top to bottom. @returns {HTMLElement[]} */
-  #seen() {
-    return [...this.element.querySelectorAll("li")];
+  /** @param {HTMLElement | null | undefined} row */
+  go(row) {
+    if (!row) return;
+    this.focusable(row);
+    row.focus();
   }
 
   /** @param {MouseEvent} event */
   #click(event) {
-    const element = /** @type {Element} */ (event.target).closest("li");
-    const item = element && items.get(element);
+    const row = /** @type {Element} */ (event.target).closest(".row");
+    const item = row && items.get(row);
     // A click behind a text that is being selected is none.
-    if (!element || !item || String(getSelection())) return;
-    this.#go(element);
+    if (!item || String(getSelection())) return;
+    this.go(item.row);
     item.toggle();
   }
 
   /** @param {KeyboardEvent} event */
   #key(event) {
-    const element = /** @type {Element} */ (event.target).closest("li");
-    const item = element && items.get(element);
-    if (!element || !item || event.ctrlKey || event.metaKey || event.altKey) return;
-    const seen = this.#seen();
-    const at = seen.indexOf(element);
+    const item = items.get(/** @type {Element} */ (event.target));
+    if (!item || event.ctrlKey || event.metaKey || event.altKey) return;
+    // From top to bottom.
+    const seen = /** @type {HTMLElement[]} */ ([...this.element.querySelectorAll(".row")]);
+    const at = seen.indexOf(item.row);
     const branch = item instanceof Branch ? item : null;
     switch (event.key) {
       case "ArrowDown":
-        this.#go(seen[at + 1]);
+        this.go(seen[at + 1]);
         break;
       case "ArrowUp":
-        this.#go(seen[at - 1]);
+        this.go(seen[at - 1]);
         break;
       case "ArrowRight":
-        if (branch?.isOpen) this.#go(branch.element.querySelector("li"));
+        if (branch?.isOpen) this.go(seen[at + 1]);
         else branch?.open();
         break;
       case "ArrowLeft":
         if (branch?.isOpen) branch.close();
-        else this.#go(item.parent?.element);
+        else this.go(item.parent?.row);
         break;
       case "Home":
-        this.#go(seen[0]);
+        this.go(seen[0]);
         break;
       case "End":
-        this.#go(seen.at(-1));
+        this.go(seen.at(-1));
         break;
       case "Enter":
       case " ":
@@ -161,8 +156,8 @@ export class Tree {
     this.#typed = (isNew ? "" : this.#typed) + letter.toLowerCase();
     this.#typedAt = Date.now();
     const from = at + (isNew ? 1 : 0);
-    this.#go([...seen.slice(from), ...seen.slice(0, from)].find((element) => {
-      const item = items.get(element);
+    this.go([...seen.slice(from), ...seen.slice(0, from)].find((row) => {
+      const item = items.get(row);
       return item instanceof Branch && item.key.toLowerCase().startsWith(this.#typed);
     }));
   }
@@ -196,13 +191,11 @@ class Branch {
     this.value = value;
     /** @type {number} */
     this.level = parent ? parent.level + 1 : 1;
-    this.element = make("li", "", { role: "treeitem", tabindex: "-1", "aria-level": String(this.level) });
-    this.row = make("div", "row");
+    this.element = make("li", "", { role: "none" });
+    this.row = make("div", "row", { role: "treeitem", tabindex: "-1", "aria-level": String(this.level) });
     this.text = make("span", "value");
-    this.delta = make("span", "delta", { "aria-hidden": "true" });
+    this.delta = make("span", "delta");
     this.summary = make("span", "summary");
-    this.row.id = `row-${++made}`;
-    this.element.setAttribute("aria-labelledby", this.row.id);
     this.row.append(make("span", "twisty", { "aria-hidden": "true" }));
     if (parent) {
       const name = make("span", Array.isArray(parent.value) ? "index" : "key");
@@ -211,7 +204,7 @@ class Branch {
     }
     this.row.append(this.text, this.delta, this.summary);
     this.element.append(this.row);
-    items.set(this.element, this);
+    items.set(this.row, this);
     this.#draw();
   }
 
@@ -245,12 +238,12 @@ class Branch {
       const count = this.size.toLocaleString("en");
       this.text.textContent = Array.isArray(value) ? `[${count}]` : `{${count}}`;
       this.text.dataset.kind = "container";
-      if (this.size) this.element.setAttribute("aria-expanded", String(this.isOpen));
-      else this.element.removeAttribute("aria-expanded");
+      if (this.size) this.row.setAttribute("aria-expanded", String(this.isOpen));
+      else this.row.removeAttribute("aria-expanded");
       this.#summarise();
       return;
     }
-    this.element.removeAttribute("aria-expanded");
+    this.row.removeAttribute("aria-expanded");
     this.summary.textContent = "";
     this.text.dataset.kind = value === null ? "null" : typeof value;
     this.text.textContent = shown(value);
@@ -304,8 +297,8 @@ class Branch {
         this.children.set(key, child);
         if (isChange) child.light();
       }
-      child.element.ariaPosInSet = String(index + 1);
-      child.element.ariaSetSize = String(keys.length);
+      child.row.ariaPosInSet = String(index + 1);
+      child.row.ariaSetSize = String(keys.length);
       if (child.element === next) next = next.nextElementSibling;
       else group.insertBefore(child.element, next);
     }
@@ -315,22 +308,23 @@ class Branch {
       this.#more.count(Math.min(rest, PAGE), rest);
       group.append(this.#more.element);
     } else {
-      if (this.#more?.element === this.tree.current) this.#takeFocus();
+      if (this.#more?.row === this.tree.current) this.#takeFocus();
       this.#more?.element.remove();
     }
   }
 
   #takeFocus() {
     const hadFocus = this.tree.element.contains(document.activeElement);
-    this.tree.focusable(this.element);
-    if (hadFocus) this.element.focus();
+    this.tree.focusable(this.row);
+    if (hadFocus) this.row.focus();
   }
 
   open() {
     if (!this.isContainer || this.isOpen || !this.size) return;
     this.isOpen = true;
-    this.element.setAttribute("aria-expanded", "true");
-    this.#group = make("ul", "", { role: "group" });
+    this.row.setAttribute("aria-expanded", "true");
+    this.#group = make("ul", "", { role: "group", id: `group-${++made}` });
+    this.row.setAttribute("aria-owns", this.#group.id);
     this.#summarise();
     this.#lay(false);
     this.element.append(this.#group);
@@ -338,10 +332,10 @@ class Branch {
 
   close() {
     if (!this.isOpen) return;
-    if (this.tree.current !== this.element && this.element.contains(this.tree.current)) this.#takeFocus();
+    if (this.#group?.contains(this.tree.current)) this.#takeFocus();
     this.isOpen = false;
-    this.element.setAttribute("aria-expanded", "false");
-    if (!this.isContainer) this.element.removeAttribute("aria-expanded");
+    this.row.removeAttribute("aria-owns");
+    if (this.isContainer && this.size) this.row.setAttribute("aria-expanded", "false");
     this.#group?.remove();
     this.#group = this.#more = null;
     this.#limit = PAGE;
@@ -359,10 +353,7 @@ class Branch {
     const first = Object.keys(this.value)[this.#limit];
     this.#limit += PAGE;
     this.#lay(false);
-    const child = this.children.get(first ?? "");
-    if (!child) return;
-    this.tree.focusable(child.element);
-    child.element.focus();
+    this.tree.go(this.children.get(first ?? "")?.row);
   }
 }
 
@@ -371,10 +362,10 @@ class More {
   /** @param {Branch} parent */
   constructor(parent) {
     this.parent = parent;
-    this.element = make("li", "", { role: "treeitem", tabindex: "-1", "aria-level": String(parent.level + 1) });
-    this.row = make("div", "row more");
+    this.element = make("li", "", { role: "none" });
+    this.row = make("div", "row more", { role: "treeitem", tabindex: "-1", "aria-level": String(parent.level + 1) });
     this.element.append(this.row);
-    items.set(this.element, this);
+    items.set(this.row, this);
   }
 
   /**
