@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.certificates import Authority
 from tests.integration.http import Client
-from tests.integration.processes import folder_for, free_port, run, twistd_arguments
+from tests.integration.processes import folder_for, free_port, run, twistd_arguments, until
 from tests.integration.servers import Livestate
 
 ROOT = Path(__file__).parents[2]
@@ -137,7 +137,8 @@ class ConfigTests(SynchronousTestCase):
         service.until_status("/", trouble=bool)
         answer = service.get("/night.json", Origin="https://example.org")
         self.assertEqual(answer["Access-Control-Allow-Origin"], "https://example.org")
-        self.assertIn("GET /night.json", (folder / "access.log").read_text())
+        # The line is written behind the answer.
+        until(lambda: "GET /night.json" in (folder / "access.log").read_text(), "a line in the access log")
         service.stop()
 
         service = Livestate(self, f"--config={config}", "--interval=0.25", "--max-size=9000", "--cors-origin=*")

@@ -153,6 +153,7 @@ class LiveTests(Case):
         self.set(RESULTS)
         self.browser.until_text("#tree", "Election")
         self.assertEqual(self.browser.text("#empty"), "")
+        self.assertEqual(self.browser.console(), [])
 
     def test_blocked_streams(self):
         """Behind a proxy that swallows event streams the page long-polls, says why, and still follows each change."""

@@ -243,7 +243,7 @@ select.addEventListener("change", () => {
 });
 byId("hold").addEventListener("click", () => hold(!isHeld));
 setInterval(() => {
-  if (shown?.isConnected && !document.hidden) {
+  if (shown?.info && shown.isConnected && !document.hidden) {
     shown.polled += shown.whole;
     check();
   }
