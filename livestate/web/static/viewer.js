@@ -173,7 +173,8 @@ function drawTimes() {
   byId("received").textContent = bytes(received);
   const share = transport === "events" && shown.polled > 0 ? Math.round(100 * (1 - received / shown.polled)) : 0;
   byId("saved").textContent = share > 0 ? `${share} % of ${bytes(shown.polled)}` : "–";
-  if (shown.age !== null) {
+  if (!shown.isConnected) byId("store").textContent = "–";
+  else if (shown.age !== null) {
     const silent = shown.age + (shown.age > SILENT ? (performance.now() - shown.saidAt) / 1000 : 0);
     byId("store").textContent = silent > SILENT ? `silent for ${Math.round(silent)} s` : "answers";
   }
