@@ -5,15 +5,17 @@ takes the place of its request in the channel, and twisted.web's request, with a
 document changes, or the time is over, the answer's bytes are made once for all who ask alike and written; those who
 wait are answered a slice of time in each turn of the reactor, as a broadcast is (`livestate.web.broadcast`).
 
-What caches in front make of it. The answers' Cache-Control and Vary are those of any other: `wait` chooses when to
-answer, not what, so a stored answer is right for everyone, and RFC 7240 section 2 asks for no `Vary: Prefer`. (With
-that, Google's CDN and Akamai would store no answer at all; with `no-store`, one such request would have Varnish pass on
-all others for two minutes.) But a cache that asks anew on behalf of many must not be held, since all of them would
-wait: it is told by the If-Modified-Since that caches send beside If-None-Match (RFC 9111 section 4.3.1).
+What caches in front make of it. Whoever reads `Preference-Applied` takes a 304 for a sign that nothing changed in all
+that time, and asks again at once; so it must never come out of a cache, and an answer with it is not stored. A request
+that a cache makes, on behalf of many, is answered as any other: at once, since all of them would wait, and so that it
+can be stored. It has no If-None-Match (Varnish and nginx leave out the client's), or an If-Modified-Since beside it
+(RFC 9111 section 4.3.1). There is no `Vary: Prefer`: `wait` chooses when to answer, not what (RFC 7240 section 2), and
+with it Google's and Akamai's caches would store no answer at all.
 """
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -143,8 +145,9 @@ class LongPolls:
 
 
 def seconds_to_wait(request: Request) -> int | None:
-    """Give how long a request is to be held at most, or None where it does not ask for that."""
-    if request.method != b"GET" or request.requestHeaders.hasHeader(b"If-Modified-Since"):
+    """Give how long a request is to be held at most, or None where it is no long poll of one client's."""
+    fields = request.requestHeaders
+    if request.method != b"GET" or not fields.hasHeader(b"If-None-Match") or fields.hasHeader(b"If-Modified-Since"):
         return None
     seconds = wait_preference(field(request, b"Prefer"))
     return None if seconds is None else min(seconds, LONGEST_WAIT)
@@ -152,4 +155,5 @@ def seconds_to_wait(request: Request) -> int | None:
 
 def applied(response: Response, seconds: int) -> Response:
     """Give an answer that says that the client's preference was heeded (RFC 7240 section 3)."""
-    return Response(response.status, (*response.fields, (b"Preference-Applied", b"wait=%d" % seconds)), response.body)
+    fields = [(name, b"no-store" if name == b"Cache-Control" else value) for name, value in response.fields]
+    return replace(response, fields=(*fields, (b"Preference-Applied", b"wait=%d" % seconds)))
