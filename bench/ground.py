@@ -43,7 +43,7 @@ class Field:
 def _start(field: Field, names: tuple[str, ...], scenario: Scenario) -> None:
     for name in names:
         peer = PEERS[name]
-        if scenario.only and name not in scenario.only:
+        if (scenario.only and name not in scenario.only) or (peer.hub and scenario.kind != "events"):
             continue
         if why := peer.missing(field.ground):
             field.absent[name] = why
@@ -86,7 +86,8 @@ def ground(scenario: Scenario, settings: Settings) -> Iterator[Field]:
             key=key,
             pem=pem,
             document=www / "state.json",
-            store_url=redis.url,
+            # Those beside it are pushed to: here livestate is told of changes, as they are.
+            store_url=redis.telling_url if scenario.kind in ("events", "push") else redis.url,
             origin_port=origin.port,
             python=settings.python,
             peer_python=settings.peer_python,

@@ -122,13 +122,89 @@ def _freshness(peers: dict[str, Any]) -> str:
     return table(["server", "readers", "p50", "p99", "first reader", "last reader", "core busy", "versions"], rows)
 
 
+def _pollers(taken: Sequence[dict[str, Any]]) -> str:
+    """p99 of ordinary polls, quiet and during the broadcasts."""
+    found = [round["pollers"] for round in taken if round["pollers"]]
+    if not found:
+        return "-"
+    quiet, busy = (stats.spread([one[name]["p99_us"] for one in found]).median for name in ("quiet", "broadcasts"))
+    return f"{time(quiet)} → {time(busy)}"
+
+
+def _events(peers: dict[str, Any]) -> str:
+    ours = peers.get("livestate")
+    rows = []
+    for name, rounds in sorted(peers.items(), key=lambda item: stats.of(item[1], "cpu_us").median):
+        compared = stats.ratio(ours, rounds) if name != "livestate" else None
+        errors: dict[str, int] = {}
+        for taken in rounds:
+            for kind, count in taken["errors"].items():
+                errors[kind] = max(errors.get(kind, 0), count)
+        rows.append(
+            [
+                title(name),
+                between(stats.of(rounds, "cpu_us")),
+                between(compared) if compared else "-",
+                f"{rounds[0]['readers']:,}",
+                time(stats.of(rounds, "first_us").median),
+                time(stats.of(rounds, "p50_us").median),
+                time(stats.of(rounds, "p99_us").median),
+                f"{time(stats.of(rounds, 'last_us').median)} ({time(stats.of(rounds, 'slowest_us').high)})",
+                f"{100 * stats.of(rounds, 'busy').median:.0f} %",
+                f"{number(max(0.0, stats.of(rounds, 'kb').median))} KB",
+                _pollers(rounds),
+                "; ".join(f"{kind} {count}" for kind, count in errors.items()) or "-",
+            ]
+        )
+    return table(
+        [
+            "server",
+            "CPU µs an event",
+            "livestate / it",
+            "readers",
+            "first reader",
+            "p50",
+            "p99",
+            "last reader (slowest)",
+            "core busy",
+            "memory a reader",
+            "polls' p99, quiet → broadcasts",
+            "notes",
+        ],
+        rows,
+    )
+
+
+def _push(peers: dict[str, Any]) -> str:
+    rows = []
+    for name, runs in peers.items():
+        for taken in runs:
+            first, last = taken["first_ms"], taken["last_ms"]
+            rows.append(
+                [
+                    f"{title(name)}, {taken['way']}",
+                    f"{taken['readers']:,}",
+                    f"{taken['p50_ms']:.0f} ms",
+                    f"{taken['p99_ms']:.0f} ms",
+                    f"{first['p50']:.1f} ms ({first['min']:.1f}–{first['max']:.1f})",
+                    f"{last['p50']:.0f} ms ({last['min']:.0f}–{last['max']:.0f})",
+                    f"{last['p90']:.0f} ms",
+                    number(taken["cpu_us"]),
+                    str(taken["versions"]),
+                    "; ".join(f"{kind} {count}" for kind, count in taken["errors"].items()) or "-",
+                ]
+            )
+    header = ["server, how it hears", "readers", "p50", "p99", "first reader", "last reader", "its p90"]
+    return table([*header, "CPU µs an event", "changes", "notes"], rows)
+
+
 def scenario(name: str, result: dict[str, Any]) -> str:
     """One scenario: its title, its table, and the peers that are missing."""
     which = SCENARIOS[name]
     peers = result["peers"]
     lines = [f"## {name}: {which.title}", ""]
     if peers:
-        render = {"idle": _idle, "freshness": _freshness}.get(which.kind)
+        render = {"idle": _idle, "freshness": _freshness, "events": _events, "push": _push}.get(which.kind)
         lines.append(render(peers) if render else _loads(which, peers))
     lines += [f"missing: {title(peer)}: {why}" for peer, why in result["absent"].items()]
     return "\n".join(lines) + "\n"

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bench import client, cpu, freshness, idle, probe, wrk
+from bench import client, cpu, events, freshness, idle, probe, push, wrk
 from bench.ground import Field, ground
 from bench.peers.peer import Server
 from bench.process import BenchError
@@ -117,6 +117,10 @@ def scenario(which: Scenario, settings: Settings, binary: Path | None) -> dict[s
             assert binary is not None
             if which.kind == "connect":
                 results = _rounds(field, which, settings, _connect(field, which, settings, binary))
+            elif which.kind == "events":
+                results = _rounds(field, which, settings, events.prepare(field, which, settings, binary))
+            elif which.kind == "push":
+                results = push.measure(field, settings, binary, say)
             elif which.kind == "idle":
                 results = idle.measure(field, which, settings, binary, say)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["keepalive", "connect", "idle", "freshness"]
+Kind = Literal["keepalive", "connect", "idle", "freshness", "events", "push"]
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ class Scenario:
     @property
     def unit(self) -> str:
         """What one of the measured things is called."""
-        return {"keepalive": "request", "connect": "connection"}.get(self.kind, "")
+        return {"keepalive": "request", "connect": "connection", "events": "event"}.get(self.kind, "")
 
 
 # Only what reads the store can be asked how fresh it is.
 LIVE = ("livestate", "livestate-epoll")
+STREAMING = (*LIVE, "nchan", "mercure", "go")
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
@@ -50,5 +51,10 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("idle", "Memory of idle keep-alive connections, HTTP", "idle"),
         Scenario("idle-tls", "Memory of idle keep-alive connections, HTTPS", "idle", tls=True),
         Scenario("freshness", "From the write in the store to the readers, HTTP", "freshness", only=LIVE),
+        Scenario("push", "From the write in the store to the last event reader, HTTP", "push", only=LIVE),
+        Scenario("events", "Event streams, HTTP: a change a second to every reader", "events", only=STREAMING),
+        Scenario(
+            "events-tls", "Event streams, HTTPS: a change a second to every reader", "events", tls=True, only=STREAMING
+        ),
     )
 }

@@ -30,6 +30,11 @@ class Settings:
     idle: int = 5000
     readers: int = 1000
     versions: int = 12
+    event_readers: int = 15_000
+    event_tls_readers: int = 8_000
+    changes: int = 10
+    push_readers: int = 5000
+    push_changes: int = 60
     server_core: int = 1
     load_core: int = 0
     python: str = sys.executable

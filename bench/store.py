@@ -13,6 +13,7 @@ from bench import document
 from bench.process import BenchError, Children, free_port, wait_until
 
 KEY = "livestate"
+CHANNEL = "livestate-changed"
 
 
 def executable() -> str | None:
@@ -28,7 +29,7 @@ def executable() -> str | None:
 
 @dataclass
 class Store:
-    """A Redis server of our own. SET is all the bench asks of it, so it speaks the protocol itself."""
+    """A Redis server of our own. SET and PUBLISH are all the bench asks of it, so it speaks the protocol itself."""
 
     port: int
     version: int = 0
@@ -38,6 +39,11 @@ class Store:
         """As livestate's --source has it."""
         return f"redis://127.0.0.1:{self.port}/0?key={KEY}"
 
+    @property
+    def telling_url(self) -> str:
+        """The same, with the channel on which each version is announced."""
+        return f"{self.url}&notify={CHANNEL}"
+
     def command(self, *words: bytes) -> bytes:
         """The raw answer to one command."""
         message = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
@@ -45,12 +51,17 @@ class Store:
             connection.sendall(message)
             return connection.recv(4096)
 
+    def put(self, body: bytes) -> None:
+        """Store a document, and announce it to whoever listens."""
+        answer = self.command(b"SET", KEY.encode(), body)
+        if not answer.startswith(b"+OK"):
+            raise BenchError(f"redis-server refused the document: {answer!r}")
+        self.command(b"PUBLISH", CHANNEL.encode(), KEY.encode())
+
     def publish(self) -> int:
         """Store the next version, stamped with the time; its number."""
         self.version += 1
-        answer = self.command(b"SET", KEY.encode(), document.render(self.version))
-        if not answer.startswith(b"+OK"):
-            raise BenchError(f"redis-server refused the document: {answer!r}")
+        self.put(document.render(self.version))
         return self.version
 
     def answers(self) -> bool:

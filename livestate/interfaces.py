@@ -1,6 +1,6 @@
 """The seams between the parts, as zope interfaces."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from zope.interface import Interface
@@ -26,6 +26,20 @@ class ISource(Interface):
 
     def __str__() -> str:
         """Name the source for logs and status, without passwords."""
+
+
+class IWatching(ISource):
+    """A source that is told by its store when the document may have changed.
+
+    What it is told makes the next fetch come sooner, and is never relied on: the source is asked each interval all the
+    same. So it may tell too often, and where it cannot tell, it logs why, once, and goes on trying.
+    """
+
+    def watch(changed: Callable[[], None]) -> None:
+        """Call `changed`, in the reactor's thread, whenever the store says that the document may have changed.
+
+        Called once, when the reactor runs, and raises nothing; it ends with `close`.
+        """
 
 
 class IStore(ISource):

@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from livestate.document import Document
 from livestate.errors import DocumentMissing, LivestateError, SourceError
-from livestate.interfaces import ISource
-from livestate.poller import LONGEST_PAUSE, Poller
+from livestate.interfaces import ISource, IWatching
+from livestate.poller import CLOSEST, LONGEST_PAUSE, Poller
 from livestate.snapshot import LARGE
 from tests.support import NOW, FakeReactor, few, log_lines
 
@@ -62,16 +63,42 @@ class FakeSource:
         self.closed += 1
 
 
-class PollerTests(SynchronousTestCase):
+@implementer(IWatching)
+class TellingSource(FakeSource):
+    """Tells of changes when it is told to, and notes when it is asked."""
+
+    def __init__(self, answer, clock):
+        super().__init__(answer)
+        self.clock = clock
+        self.changed = None
+        self.asked = []
+
+    def fetch(self):
+        self.asked.append(self.clock.seconds())
+        return super().fetch()
+
+    def watch(self, changed):
+        assert self.changed is None
+        self.changed = changed
+
+    def answer_pending(self, data):
+        """Let the fetch that is under way end."""
+        self.pending.pop().callback(data)
+
+
+class PollerCase(SynchronousTestCase):
     """One document and its source."""
 
     def start(self, answer=b"1", interval=1.0):
         self.reactor = FakeReactor()
         self.document = Document(self.reactor, "/", 2**20)
-        self.source = FakeSource(answer)
+        self.source = self.make_source(answer)
         self.poller = Poller(self.document, self.source, interval, self.reactor)
         self.poller.startService()
         self.addCleanup(self.stop)
+
+    def make_source(self, answer):
+        return FakeSource(answer)
 
     def stop(self):
         if self.poller.running:
@@ -80,6 +107,10 @@ class PollerTests(SynchronousTestCase):
     def body(self):
         assert self.document.snapshot is not None
         return self.document.snapshot.body
+
+
+class PollerTests(PollerCase):
+    """A source that is asked."""
 
     def test_interface(self):
         """The source of these tests is one as livestate knows it."""
@@ -212,8 +243,8 @@ class PollerTests(SynchronousTestCase):
             RuntimeError("a fault\nin two lines"),
             CancelledError(),
             asyncio.CancelledError(),
-            SystemExit(3),
-            KeyboardInterrupt(),
+            StopIteration(),
+            StopAsyncIteration(),
         ]
         for error in errors:
             self.start()
@@ -228,8 +259,33 @@ class PollerTests(SynchronousTestCase):
         faults = self.flushLoggedErrors()
         self.assertEqual(
             [fault.type for fault in faults],
-            [ValueError, OSError, RuntimeError, CancelledError, asyncio.CancelledError, SystemExit, KeyboardInterrupt],
+            # A StopIteration that leaves a coroutine is a RuntimeError (PEP 479).
+            [
+                ValueError,
+                OSError,
+                RuntimeError,
+                CancelledError,
+                asyncio.CancelledError,
+                RuntimeError,
+                StopAsyncIteration,
+            ],
         )
+
+    def test_end_of_the_process(self):
+        """What is meant for the process is not taken for the source's: it ends, orderly, with a line in the log."""
+        for error in (SystemExit(3), KeyboardInterrupt()):
+            for late in (False, True):
+                with log_lines(LogLevel.critical) as lines:
+                    self.start(b"1" if late else error)
+                    self.source.answer = error
+                    self.assertFalse(self.reactor.hasStopped)
+                    self.reactor.run_for(1.1)
+                self.assertTrue(self.reactor.hasStopped)
+                self.assertEqual(lines, [f"the source of / raised {error!r}: livestate ends"])
+                fetches = self.source.fetches
+                self.poller.stopService()
+                self.reactor.run_for(3)
+                self.assertEqual((self.source.fetches, self.source.closed), (fetches, 1))
 
     def test_refused_and_missing(self):
         """A store that answers, though with nothing good, is asked on the beat: it is not down."""
@@ -302,3 +358,165 @@ class PollerTests(SynchronousTestCase):
         self.assertFalse(self.poller.fresh())
         self.start(SourceError("away"))
         self.assertFalse(self.poller.fresh())
+
+
+class ToldTests(PollerCase):
+    """A source that tells of changes."""
+
+    def make_source(self, answer):
+        return TellingSource(answer, self.reactor)
+
+    def test_interface(self):
+        """The source of these tests is one as livestate knows it."""
+        verifyObject(IWatching, TellingSource(b"1", None))
+
+    def test_at_once(self):
+        """When the source tells of a change it is asked there and then, and the beat goes on as it was."""
+        self.start(interval=30)
+        self.reactor.run_for(10)
+        self.source.answer = b"2"
+        self.source.changed()
+        self.assertEqual((self.source.fetches, self.body(), self.poller.tally.notifications), (2, b"2", 1))
+        self.reactor.run_for(51)
+        self.assertEqual([round(when - NOW) for when in self.source.asked], [0, 10, 30, 60])
+
+    def test_during_fetch(self):
+        """What is told while the source is being asked causes one more fetch right after, however often it is told."""
+        self.start(SILENCE, interval=30)
+        self.reactor.run_for(0.2)
+        for _ in range(5):
+            self.source.changed()
+        self.assertEqual(self.source.fetches, 1)
+        self.source.answer_pending(b"1")
+        self.assertEqual((self.source.fetches, self.body()), (2, b"1"))
+        self.source.answer_pending(b"2")
+        self.reactor.run_for(5)
+        self.assertEqual((self.source.fetches, self.source.most_running, self.body()), (2, 1, b"2"))
+
+    def test_while_coding(self):
+        """A change of which is told while a large document is being coded is fetched when that is done."""
+        self.start(interval=30)
+        self.reactor.run_for(1)
+        self.reactor.hold_threads = True
+        self.source.answer = b'"' + b"x" * LARGE + b'"'
+        self.source.changed()
+        self.source.answer = b"3"
+        self.source.changed()
+        self.assertEqual(self.source.fetches, 2)
+        self.reactor.hold_threads = False
+        self.reactor.run_job()
+        self.reactor.run_for(1)
+        self.assertEqual((self.source.fetches, self.body()), (3, b"3"))
+
+    def test_closest(self):
+        """Told without end, the source is asked each 50 ms and no more, and once more after the end."""
+        self.start(interval=30)
+        self.reactor.run_for(1)
+        self.source.asked.clear()
+        for value in range(1000):
+            self.source.answer = b"%d" % value
+            self.source.changed()
+            self.reactor.advance(0.001)
+        self.reactor.run_for(1)
+        self.assertEqual(self.body(), b"999")
+        self.assertApproximates(len(self.source.asked), 21, 1)
+        for before, after in zip(self.source.asked, self.source.asked[1:], strict=False):
+            self.assertGreaterEqual(after - before, CLOSEST - 1e-6)
+
+    def test_beat_too_close(self):
+        """A beat that comes right after a fetch of which the source told is put off, not left out."""
+        self.start(interval=1.0)
+        self.reactor.run_for(0.98, step=0.01)
+        self.source.changed()
+        self.reactor.run_for(2.5, step=0.01)
+        self.assertEqual([round(when - NOW, 1) for when in self.source.asked], [0, 1, 1, 2, 3])
+        self.assertGreaterEqual(self.source.asked[2] - self.source.asked[1], CLOSEST - 1e-6)
+
+    def test_beat_during_fetch(self):
+        """A beat that comes while the source is asked because it told is that fetch."""
+        self.start(interval=1.0)
+        self.reactor.run_for(0.7)
+        self.source.answer = SILENCE
+        self.source.changed()
+        self.reactor.run_for(0.6)
+        self.assertEqual((self.source.fetches, self.source.most_running), (2, 1))
+        self.source.answer = b"3"
+        self.source.answer_pending(b"2")
+        self.assertEqual((self.source.fetches, self.body()), (2, b"2"))
+        self.reactor.run_for(1.2)
+        self.assertEqual((self.source.fetches, self.body()), (3, b"3"))
+
+    def test_backoff(self):
+        """Being told makes a store that is in trouble be asked no sooner: the next try, which comes anyway, sees it."""
+        with mock.patch("random.uniform", return_value=1.0):
+            self.start(SourceError("away"), interval=1.0)
+            self.reactor.run_for(5, step=0.01)
+            fetches = self.source.fetches
+            for _ in range(100):
+                self.source.changed()
+                self.reactor.advance(0.01)
+            self.assertLessEqual(self.source.fetches, fetches + 1)
+            self.source.answer = b"2"
+            self.source.changed()
+            self.reactor.run_for(LONGEST_PAUSE, step=0.01)
+        self.assertEqual(self.body(), b"2")
+
+    def test_told_and_failed(self):
+        """A fetch that fails, having been told meanwhile, is followed by the backoff's pause, not by another at once."""
+        self.start(SILENCE)
+        self.source.changed()
+        self.source.answer = SourceError("away")
+        self.source.pending.pop().errback(SourceError("away"))
+        self.assertEqual(self.source.fetches, 1)
+        self.reactor.run_for(0.3)
+        self.assertEqual(self.source.fetches, 2)
+
+    def test_nothing_good(self):
+        """A store that answers, though with nothing good, is asked when it tells."""
+        self.start(DocumentMissing("no such key"), interval=30)
+        self.reactor.run_for(1)
+        self.source.answer = b"2"
+        self.source.changed()
+        self.assertEqual(self.body(), b"2")
+
+    def test_after_stop(self):
+        """What is told after the end, or had been put off then, causes nothing."""
+        self.start(interval=30)
+        self.source.changed()
+        self.poller.stopService()
+        self.source.changed()
+        self.reactor.run_for(60)
+        self.assertEqual((self.source.fetches, self.source.closed), (1, 1))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    @few
+    @given(
+        st.sampled_from([0.05, 1.0, 7.0]),
+        st.lists(
+            st.tuples(st.sampled_from(["good", "silence", "error", "missing"]), st.integers(0, 30), st.integers(1, 60)),
+            max_size=12,
+        ),
+    )
+    def test_never_two(self, interval, steps):
+        """Whenever it tells and whatever it does, a source is never asked twice at once nor closer than 50 ms, and what
+        it told of last is there soon after it is good again."""
+        self.start(interval=interval)
+        for kind, told, ticks in steps:
+            self.source.answer = {
+                "good": b"2",
+                "silence": SILENCE,
+                "error": SourceError("away"),
+                "missing": DocumentMissing("no such key"),
+            }[kind]
+            for tick in range(ticks):
+                if tick < told:
+                    self.source.changed()
+                self.reactor.advance(0.01)
+        self.source.answer = b"3"
+        self.source.changed()
+        # A silent fetch is called off after the Poller's time for it, then there is a pause.
+        self.reactor.run_for(self.poller.timeout + LONGEST_PAUSE + 0.1, step=0.01)
+        self.assertEqual((self.body(), self.source.most_running), (b"3", 1))
+        for before, after in zip(self.source.asked, self.source.asked[1:], strict=False):
+            self.assertGreaterEqual(after - before, CLOSEST - 1e-6)
+        self.poller.stopService()

@@ -1,9 +1,10 @@
-// The bench's own client, for what wrk cannot do: new connections (TLS full and resumed), idle connections, and
-// readers that poll. Each mode prints one line of JSON when it is done.
+// The bench's own client, for what wrk cannot do: new connections (TLS full and resumed), idle connections,
+// readers that poll, and thousands of readers of an event stream. Each mode prints one line of JSON when it is done.
 //
 //	client connect -address 127.0.0.1:8443 -tls -resume -workers 32 -seconds 5
 //	client idle    -address 127.0.0.1:8443 -tls -connections 5000
 //	client poll    -address 127.0.0.1:8080 -readers 1000 -every 1s -seconds 30 [-mode poll|wait|events]
+//	client events  -address 127.0.0.1:8080 -readers 5000 -events /state.json/events -length 4300
 package main
 
 import (
@@ -112,7 +113,7 @@ func report(result any) {
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "client connect|idle|poll …")
+		fmt.Fprintln(os.Stderr, "client connect|idle|poll|events …")
 		os.Exit(2)
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
@@ -123,10 +124,11 @@ func main() {
 	workers := flags.Int("workers", 32, "connections at once (connect)")
 	seconds := flags.Float64("seconds", 5, "how long")
 	connections := flags.Int("connections", 1000, "connections to hold (idle)")
-	readers := flags.Int("readers", 1000, "readers (poll)")
+	readers := flags.Int("readers", 1000, "readers (poll, events)")
 	every := flags.Duration("every", time.Second, "time between a reader's polls")
 	mode := flags.String("mode", "poll", "how a reader reads: poll, wait (long-poll) or events")
-	events := flags.String("events", "", "path of the event stream")
+	stream := flags.String("events", "", "path of the event stream")
+	size := flags.Int("length", 0, "bytes of the document in each event (events)")
 	if err := flags.Parse(os.Args[2:]); err != nil {
 		os.Exit(2)
 	}
@@ -144,7 +146,9 @@ func main() {
 	case "idle":
 		idle(to, *connections)
 	case "poll":
-		report(poll(to, *readers, *every, length, *mode, *events))
+		report(poll(to, *readers, *every, length, *mode, *stream))
+	case "events":
+		events(to, *readers, *stream, *size)
 	default:
 		fmt.Fprintln(os.Stderr, "no such mode:", os.Args[1])
 		os.Exit(2)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"math/rand"
+	"sort"
 	"strconv"
 	"sync"
 	"time"
@@ -19,6 +20,10 @@ type Readings struct {
 	Errors     int      `json:"errors"`
 	FirstError string   `json:"first_error"`
 	Samples    []Sample `json:"samples"`
+	// Of a poll, from its write until its answer was read; long-polls and events have none.
+	P50 float64 `json:"p50_us"`
+	P99 float64 `json:"p99_us"`
+	Max float64 `json:"max_us"`
 }
 
 // stamps finds the two numbers that the bench writes into each document it stores.
@@ -44,6 +49,7 @@ type reader struct {
 	errors   int
 	first    string
 	last     int64
+	took     []time.Duration
 }
 
 // take notes the first sight of a version; the first document of all was there before the reader came.
@@ -85,13 +91,21 @@ func poll(to *target, readers int, every, length time.Duration, mode, events str
 	}
 	wait.Wait()
 	result := Readings{Readers: readers, Samples: []Sample{}}
+	var took []time.Duration
 	for _, r := range all {
+		took = append(took, r.took...)
 		result.Requests += r.requests
 		result.Errors += r.errors
 		result.Samples = append(result.Samples, r.samples...)
 		if r.first != "" {
 			result.FirstError = r.first
 		}
+	}
+	sort.Slice(took, func(i, j int) bool { return took[i] < took[j] })
+	if n := len(took); n > 0 {
+		result.P50 = float64(took[n/2].Nanoseconds()) / 1e3
+		result.P99 = float64(took[n*99/100].Nanoseconds()) / 1e3
+		result.Max = float64(took[n-1].Nanoseconds()) / 1e3
 	}
 	return result
 }
@@ -117,6 +131,7 @@ func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bo
 		if longPoll {
 			conn.SetDeadline(end)
 		}
+		began := time.Now()
 		if _, err := conn.Write(to.request(more)); err != nil {
 			return err
 		}
@@ -125,6 +140,9 @@ func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bo
 			return err
 		}
 		r.requests++
+		if !longPoll {
+			r.took = append(r.took, time.Since(began))
+		}
 		if got.status == 200 {
 			r.take(got.body)
 			etag = got.etag

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.peers import c_floor, go, h2o, haproxy, livestate, nginx, python_servers, varnish
+from bench.peers import c_floor, go, h2o, haproxy, livestate, mercure, nchan, nginx, python_servers, varnish
 from bench.peers.peer import Peer
 
 PEERS: dict[str, Peer] = {
@@ -20,5 +20,7 @@ PEERS: dict[str, Peer] = {
         python_servers.TWISTED,
         python_servers.FLASK,
         c_floor.FLOOR,
+        nchan.NCHAN,
+        mercure.MERCURE,
     )
 }

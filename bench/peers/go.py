@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.peers.peer import PATH, PROGRAMS, Ground, Launch, Peer, Server, needs, ports, program, version_of
+from bench.peers.peer import PATH, PROGRAMS, Ground, Launch, Peer, Server, needs, ports, post, program, version_of
 from bench.process import run
 
 
@@ -18,13 +18,13 @@ def begin(ground: Ground) -> Server:
         *("-cert", str(ground.certificate), "-key", str(ground.key), str(ground.document)),
         env={"GOMAXPROCS": "1"},
     )
-    return launch.done(http, https)
+    return launch.done(http, https, events=f"{PATH}/events", push=post(http, f"{PATH}/publish"))
 
 
 GO = Peer(
     name="go",
     title="Go net/http",
-    setup="From memory with ETag, 304 and gzip made once. GOMAXPROCS=1: what Go itself picks when bound to one core.",
+    setup="From memory with ETag, 304, gzip and event frame made once. GOMAXPROCS=1: what Go picks on one core.",
     begin=begin,
     version=version_of("go", "version"),
     missing=needs("go"),

@@ -54,7 +54,7 @@ def begin(name: str, options: tuple[str, ...], ground: Ground) -> Server:
         *(f"--admin=tcp:{free_port()}:interface=127.0.0.1", f"--source={PATH}={ground.store_url}"),
         env=_environment(),
     )
-    return launch.done(http, https)
+    return launch.done(http, https, events=f"{PATH}/events")
 
 
 LIVESTATE = Peer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import subprocess
@@ -46,12 +47,18 @@ class Ground:
 
 @dataclass(frozen=True)
 class Server:
-    """A running peer: its root processes and where it answers. A port is None where it has no such listener."""
+    """A running peer: its root processes and where it answers. A port is None where it has no such listener.
+
+    `events` is the path of its event stream, None where it has none; `push` gives it a document, None where it reads
+    the store by itself.
+    """
 
     peer: str
     roots: tuple[subprocess.Popen[bytes], ...]
     http: int | None
     https: int | None
+    events: str | None = None
+    push: Callable[[bytes], None] | None = None
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -81,6 +88,7 @@ class Peer:
     begin: Callable[[Ground], Server]
     version: Callable[[Ground], str]
     missing: Callable[[Ground], str | None]
+    hub: bool = False  # made for event streams: nothing else is asked of it
 
 
 @dataclass
@@ -96,14 +104,38 @@ class Launch:
         environment = {**os.environ, **(env or {})}
         self.roots.append(self.ground.children.start(self.name, argv, core=self.ground.core, env=environment))
 
-    def done(self, http: int | None, https: int | None) -> Server:
+    def done(
+        self,
+        http: int | None,
+        https: int | None,
+        *,
+        events: str | None = None,
+        push: Callable[[bytes], None] | None = None,
+    ) -> Server:
         """The peer, as it was started."""
-        return Server(self.name, tuple(self.roots), http, https)
+        return Server(self.name, tuple(self.roots), http, https, events, push)
 
 
 def ports() -> tuple[int, int]:
     """Two free ports: for HTTP and for HTTPS."""
     return free_port(), free_port()
+
+
+def post(port: int, path: str, **headers: str) -> Callable[[bytes], None]:
+    """What gives a server a document: a POST of its bytes, on a connection of its own as every writer's here."""
+
+    def push(body: bytes) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request("POST", path, body, headers)
+            response = connection.getresponse()
+            response.read()
+        finally:
+            connection.close()
+        if not 200 <= response.status < 300:
+            raise BenchError(f"POST {path}: status {response.status}")
+
+    return push
 
 
 def program(*names: str) -> str | None:

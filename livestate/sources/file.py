@@ -4,10 +4,13 @@ It is read whole each time: an open and a read of 4 KB cost less than any way of
 also right when it changes twice within one tick of the file system's clock. A file that is written in place may be
 read half-written; that is not JSON and so not served. Reading is done in a thread, since a network file system may
 hang.
+
+A change is told of by inotify where there is one (see `folder_watch`), and found by the next poll otherwise.
 """
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,10 +19,11 @@ from twisted.internet.threads import deferToThreadPool
 from zope.interface import implementer
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
-from livestate.interfaces import ISource
+from livestate.interfaces import IWatching
+from livestate.sources.folder_watch import Folder, FolderWatch, folder_of
 
 
-@implementer(ISource)
+@implementer(IWatching)
 class FileSource:
     """Reads one file."""
 
@@ -40,6 +44,8 @@ class FileSource:
         self._max_size = max_size
         self._reactor = reactor
         self._reading = False
+        self._watch: FolderWatch | None = None
+        self._folder: Folder | None = None
 
     def __str__(self) -> str:
         return f"file:{self._path}"
@@ -52,13 +58,25 @@ class FileSource:
         self._reading = True
         # A cancelled fetch goes away, and the thread goes on.
         reading: Deferred[bytes] = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._read)
-        return await reading
+        try:
+            return await reading
+        finally:
+            if self._watch is not None:
+                self._watch.follow(self._folder)
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have inotify tell of changes, from the next fetch on."""
+        self._watch = FolderWatch(self._reactor, self._path, changed)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Watch no more."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     def _read(self) -> bytes:
         try:
+            self._folder = folder_of(self._path, self._folder)
             # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
             with open(self._path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

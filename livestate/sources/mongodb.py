@@ -2,6 +2,7 @@
 
     mongodb://[user:password@]host[:27017][,host2…]/database?collection=results
     mongodb://…/database?collection=results&query={"_id":"2026"}            the filter, URL-encoded, extended JSON
+    mongodb://…/database?collection=results&notify=changes                  fetched at once when the collection changes
 
 `query` (default: any) must match exactly one document. Which of several would be served is not defined in MongoDB
 and could change from one fetch to the next, so several are refused, as is none. The other parameters are MongoDB's
@@ -22,12 +23,14 @@ A thread cannot be cancelled, so three rules keep a bad server from costing more
 
 - Every step with the server has an end (connectTimeoutMS and socketTimeoutMS, 2 s), whoever still waits for it.
 - A fetch that was cancelled leaves its operation running; the next one first waits for it, and never runs beside it.
-- One connection for documents and one for the driver's own watch on each server are all that is ever open.
+- One connection for documents and one for the driver's own watch on each server are all that is ever open; with
+  `notify`, one for changes as well, and one more thread: see `mongodb_changes`.
 """
 
+import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -49,11 +52,12 @@ from pymongo.errors import (
 from pymongo.uri_parser import parse_uri
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThreadPool
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
-from livestate.interfaces import ISource
+from livestate.interfaces import ISource, IWatching
 from livestate.sources import query_of
+from livestate.sources.mongodb_changes import MongoChanges
 
 #: Parameters by the driver's names: https://www.mongodb.com/docs/manual/reference/connection-string-options/
 _DRIVER = frozenset({
@@ -117,7 +121,7 @@ class MongoSource:
         :raises SettingsError: something in `url` is missing, unknown, or cannot be honoured.
         """
         parts = _split(url)
-        given = query_of(parts, _DRIVER | {"collection", "query"})
+        given = query_of(parts, _DRIVER | {"collection", "query", "notify"})
         database = unquote(parts.path[1:])
         if not database or not given.get("collection"):
             raise SettingsError("needs a database and a collection: mongodb://host/DATABASE?collection=NAME")
@@ -127,7 +131,10 @@ class MongoSource:
         self._users = given.get("authSource", database)
         self._label = f"MongoDB at {self._servers}"
         options = {name: given[name] for name in sorted(_DRIVER & given.keys())}
-        self._client = _client_of(parts.netloc, database, options)
+        watching = "notify" in given
+        if watching and given["notify"] != "changes":
+            raise SettingsError("notify is changes: the collection's change stream")
+        self._client = _client_of(parts.netloc, database, {"maxPoolSize": "2" if watching else "1", **options})
         self._patience = int(given.get("socketTimeoutMS", _TIMEOUTS["socketTimeoutMS"]))
         try:
             self._collection = self._client[database].get_collection(given["collection"], codec_options=_CODEC)
@@ -136,6 +143,11 @@ class MongoSource:
         query = f"&query={quote(given['query'])}" if "query" in given else ""
         self._name = f"mongodb://{self._servers}{parts.path}?collection={quote(given['collection'])}{query}"
         self._thread = DeferredLock()
+        if watching:
+            self._name += "&notify=changes"
+            collection = self._collection
+            self._changes = MongoChanges(reactor, collection, self._patience, self._no_changes, self._name)
+            alsoProvides(self, IWatching)
 
     def __str__(self) -> str:
         return self._name
@@ -153,8 +165,14 @@ class MongoSource:
         # Cancelling ends this wait only: the thread runs on, and holds the lock until it has ended.
         return await outcome
 
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Listen to the collection's change stream."""
+        self._changes.start(changed)
+
     def close(self) -> None:
         """Close the connections, in a thread: the driver says goodbye to the server, which may not answer."""
+        if IWatching.providedBy(self):
+            self._changes.stop()
         self._reactor.callInThread(self._client.close)
 
     def _thread_ended(self, result: Any, outcome: "Deferred[bytes]") -> None:
@@ -167,12 +185,8 @@ class MongoSource:
         try:
             # A negative limit asks for one batch and no cursor; two, to see whether the filter names one document.
             found = list(self._collection.find(self._filter, {"_id": False}, limit=-2, max_time_ms=self._patience))
-        except OperationFailure as error:
-            raise SourceError(f"{self._label}: {self._refusal(error)}") from None
-        except ServerSelectionTimeoutError:
-            raise SourceError(f"{self._label}: {self._absence()}") from None
         except PyMongoError as error:
-            raise SourceError(f"{self._label}: {_reason(error)}") from None
+            raise SourceError(self._trouble(error)) from None
         except BSONError as error:
             raise SourceError(f"{self._label}: not a valid BSON document: {_line(error)}") from None
         if not found:
@@ -185,6 +199,24 @@ class MongoSource:
             return to_json(found[0])
         except ValueError as error:
             raise SourceError(f"{self._label}: not a valid BSON document: {_line(error)}") from None
+
+    def _trouble(self, error: PyMongoError) -> str:
+        """Say in one line what is wrong."""
+        if isinstance(error, OperationFailure):
+            reason = self._refusal(error)
+        elif isinstance(error, ServerSelectionTimeoutError):
+            reason = self._absence()
+        else:
+            reason = _reason(error)
+        return f"{self._label}: {reason}"
+
+    def _no_changes(self, error: PyMongoError) -> str:
+        """Say in one line why there is no change stream."""
+        trouble = self._trouble(error)
+        login = (_UNAUTHORIZED, _AUTHENTICATION_FAILED, _ATLAS_ERROR)
+        if isinstance(error, OperationFailure) and error.code not in login:
+            return f"{trouble} (change streams are there on replica sets and sharded clusters alone)"
+        return trouble
 
     def _refusal(self, error: OperationFailure) -> str:
         if error.code in (_AUTHENTICATION_FAILED, _ATLAS_ERROR):
@@ -250,8 +282,12 @@ def _client_of(netloc: str, database: str, given: dict[str, str]) -> MongoClient
         # The driver's 0 means for ever: a thread that never comes back.
         if not given[name].isdecimal() or not int(given[name]):
             raise SettingsError(f"{name} is not a number of milliseconds above 0")
+    for name in ("tlsCAFile", "tlsCertificateKeyFile"):
+        # PyMongo 4.20 does not name the file.
+        if name in given and not os.access(given[name], os.R_OK):
+            raise SettingsError(f"{name}: cannot read {given[name]}")
     # The driver would watch each server over two connections, to hear of a new primary sooner.
-    options = {"serverMonitoringMode": "poll", "maxPoolSize": "1", **_TIMEOUTS, **given}
+    options = {"serverMonitoringMode": "poll", **_TIMEOUTS, **given}
     query = "&".join(f"{name}={quote(value, safe='')}" for name, value in options.items())
     try:
         with warnings.catch_warnings():

@@ -79,6 +79,7 @@ def _status_of(
         "interval_seconds": poller.interval,
         "fetches": tally.fetches,
         "failures": tally.failures,
+        "notifications": tally.notifications,
         "refusals": document.refusals,
         "changes": document.changes,
         "trouble": tally.trouble,

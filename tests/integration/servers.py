@@ -38,6 +38,7 @@ class RedisServer:
     :param password: what the default user must give.
     :param acl: a user and password beside, who may GET alone.
     :param authority: signs the certificate of the TLS port.
+    :param options: more of redis-server's options.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class RedisServer:
         password: str = "",
         acl: tuple[str, str] | None = None,
         authority: Authority | None = None,
+        options: tuple[str, ...] = (),
         start: bool = True,
     ) -> None:
         self._case = case
@@ -57,7 +59,7 @@ class RedisServer:
         self.socket = self._folder / "redis.sock"
         program, has_tls = _redis_server()
         self._arguments = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
-        self._arguments += ["--dir", str(self._folder), "--save", "", "--daemonize", "no"]
+        self._arguments += ["--dir", str(self._folder), "--save", "", "--daemonize", "no", *options]
         if password:
             self._arguments += ["--requirepass", password]
         if acl:
@@ -209,6 +211,10 @@ class Livestate:
     def client(self, https: bool = False) -> Client:
         """Give a connection that is kept."""
         return Client(self.https, self.cafile) if https else Client(self.http)
+
+    def of_changes(self) -> list[str]:
+        """Give the log lines about being told of changes."""
+        return [line for line in self.log.splitlines() if "livestate.sources." in line]
 
     def status(self, path: str = "/") -> dict[str, Any]:
         """Give what /status says of one document."""

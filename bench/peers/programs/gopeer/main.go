@@ -1,5 +1,5 @@
 // The Go peer: the document in memory, its ETag, a 304, and gzip made once: what a Go programmer would write
-// for this job with net/http alone.
+// for this job with net/http alone. Its event stream is in events.go.
 //
 //	gopeer -http 127.0.0.1:8080 -https 127.0.0.1:8443 -cert cert.pem -key key.pem state.json
 package main
@@ -88,7 +88,10 @@ func main() {
 		log.Fatal(err)
 	}
 	current.Store(first)
+	announce(body)
 	http.HandleFunc(*path, serve)
+	http.HandleFunc(*path+"/events", events)
+	http.HandleFunc("POST "+*path+"/publish", publish)
 	// HTTP/1.1 over TLS, as every other peer: wrk offers no ALPN, so this changes nothing but says so.
 	go func() { log.Fatal(http.ListenAndServe(*plain, nil)) }()
 	log.Fatal(http.ListenAndServeTLS(*secure, *cert, *key, nil))

@@ -1,0 +1,226 @@
+"""Event streams: thousands of readers of one document that changes each second.
+
+In each round a peer gets its readers, then a version a second: CPU time of the server over exactly those seconds, by
+the events that readers had whole. A version carries the time of its write (just before the SET in Redis, or the POST to
+a server that is pushed to), and each reader notes when it has it: one machine's clock.
+
+Then ordinary pollers come, 200 requests a second, first in a quiet time and then during more broadcasts: what a
+broadcast costs those who merely poll. In that part the readers of events give way to the pollers on the load core
+(SCHED_IDLE): their work is not what a poller waits for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import client, cpu, document, wrk
+from bench.freshness import quantile
+from bench.ground import Field
+from bench.peers.peer import Server
+from bench.process import BenchError, raise_file_limit
+from bench.scenario import Scenario
+from bench.settings import Settings
+
+WARM = 50
+# Before the measured versions: the first one grows what a connection keeps.
+PRACTICE = 2
+POLLERS = 200
+QUIET = 5.0
+# Files that a server opens beside its readers' connections.
+SPARE = 200
+PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+@dataclass
+class Round(wrk.Round):
+    """One visit to one peer; p50 and p99 are of the delivery from the write, over all readers and versions."""
+
+    readers: int = 0
+    kb: float = 0.0  # PSS a reader, after the broadcasts
+    first_us: float = 0.0  # until the first reader had a version: the median of the versions
+    last_us: float = 0.0  # the same of the last reader
+    slowest_us: float = 0.0  # of the last reader, of the slowest version
+    client_us: float = 0.0  # the readers' own CPU time for each event
+    pollers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Readers:
+    children: list[subprocess.Popen[bytes]]
+
+    @property
+    def pids(self) -> set[int]:
+        return cpu.tree(child.pid for child in self.children)
+
+    def give_way(self) -> None:
+        """Run only when nothing else wants the core."""
+        for pid in self.pids:
+            with contextlib.suppress(OSError):
+                for thread in os.listdir(f"/proc/{pid}/task"):
+                    os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+
+
+class _Feed:
+    """Gives one peer its versions: to itself if it is pushed to, to the store if it reads that."""
+
+    def __init__(self, field: Field, server: Server) -> None:
+        self.store = field.store
+        self.push = server.push or field.store.put
+
+    def next(self) -> int:
+        """Write the next version, stamped with the time; the number that the document has."""
+        self.store.version += 1
+        self.push(document.render(self.store.version))
+        return document.FIRST + self.store.version
+
+    def every_second(self, changes: int) -> list[int]:
+        """A version a second; ends a second after the last."""
+        due, versions = time.monotonic(), []
+        for _ in range(changes):
+            versions.append(self.next())
+            due += 1.0
+            time.sleep(max(0.0, due - time.monotonic()))
+        return versions
+
+
+def _wanted(scenario: Scenario, settings: Settings) -> int:
+    return settings.event_tls_readers if scenario.tls else settings.event_readers
+
+
+def _open(field: Field, server: Server, scenario: Scenario, readers: int, core: int, binary: Path) -> _Readers:
+    started = client.streams(
+        field.ground.children,
+        binary,
+        server,
+        tls=scenario.tls,
+        readers=readers,
+        length=len(document.render(0)),
+        core=core,
+    )
+    return _Readers(started)
+
+
+def _pollers(field: Field, server: Server, scenario: Scenario, settings: Settings, binary: Path) -> dict[str, Any]:
+    """Latencies of 200 requests a second: quiet, and while a version a second goes out."""
+    found: dict[str, Any] = {}
+    feed = _Feed(field, server)
+    for name, seconds in (("quiet", QUIET), ("broadcasts", settings.changes + 0.0)):
+        started = client.poll(
+            field.ground.children,
+            binary,
+            server,
+            tls=scenario.tls,
+            readers=POLLERS,
+            every=1.0,
+            seconds=seconds + 1.5,
+            mode="poll",
+            core=settings.load_core,
+        )
+        time.sleep(1.0)
+        if name == "quiet":
+            time.sleep(seconds)
+        else:
+            feed.every_second(settings.changes)
+        taken = client.readings(field.ground.children, started, 30.0)
+        found[name] = {key: taken[key] for key in ("requests", "errors", "p50_us", "p99_us", "max_us")}
+    return found
+
+
+def _count(results: list[dict[str, Any]], versions: list[int]) -> tuple[list[list[int]], dict[str, int]]:
+    """For each version the delays of all its readers; and what is not as it should be."""
+    delays: list[list[int]] = [[] for _ in versions]
+    wrong = {"skipped": 0, "wrong events": 0, "streams ended": 0, "readers left behind": 0}
+    # The last version of all was written after the measured ones: who has not got it was left behind.
+    newest = max((int(version) for result in results for version in result["last"]), default=0)
+    for result in results:
+        for index, version in enumerate(versions):
+            delays[index] += result["delays"].get(str(version), [])
+        wrong["skipped"] += result["skipped"]
+        wrong["wrong events"] += result["wrong"]
+        wrong["streams ended"] += result["ended"]
+        wrong["readers left behind"] += sum(n for version, n in result["last"].items() if int(version) != newest)
+    return delays, {kind: count for kind, count in wrong.items() if count}
+
+
+def visit(field: Field, scenario: Scenario, settings: Settings, binary: Path, server: Server, base_kb: float) -> Round:
+    """One round of one peer."""
+    children, readers = field.ground.children, _wanted(scenario, settings)
+    feed = _Feed(field, server)
+    feed.next()
+    held = _open(field, server, scenario, readers, settings.load_core, binary)
+    try:
+        time.sleep(settings.warm)
+        feed.every_second(PRACTICE)
+        used, own, begun = cpu.seconds(cpu.tree(server.pids)), cpu.seconds(held.pids), time.monotonic()
+        versions = feed.every_second(settings.changes)
+        elapsed = time.monotonic() - begun
+        used, own = cpu.seconds(cpu.tree(server.pids)) - used, cpu.seconds(held.pids) - own
+        pss = cpu.memory(cpu.tree(server.pids))[1]
+        held.give_way()
+        pollers = _pollers(field, server, scenario, settings, binary)
+        time.sleep(1.0)
+        results = [client.seen(children, child) for child in held.children]
+    finally:
+        for child in held.children:
+            children.stop(child)
+    if server.dead():
+        raise BenchError(f"{server.peer} ended by itself: {server.fate()} {children.log(server.peer)}")
+    delays, wrong = _count(results, versions)
+    every = [float(delay) for seen in delays for delay in seen]
+    if not every:
+        raise BenchError(f"{server.peer}: no event reached a reader {results[0]['first_error']}")
+    last = [float(max(seen)) for seen in delays if seen]
+    return Round(
+        cpu_us=1e6 * used / len(every),
+        rate=len(every) / elapsed,
+        p50_us=quantile(every, 0.5),
+        p99_us=quantile(every, 0.99),
+        count=len(every),
+        busy=used / elapsed,
+        errors=wrong,
+        readers=readers,
+        kb=(pss - base_kb) / readers,
+        first_us=quantile([float(min(seen)) for seen in delays if seen], 0.5),
+        last_us=quantile(last, 0.5),
+        slowest_us=max(last),
+        client_us=1e6 * own / len(every),
+        pollers=pollers,
+    )
+
+
+def _room(readers: int) -> None:
+    """What this machine must allow, or one line that says how to allow it."""
+    files = raise_file_limit()
+    if readers + SPARE > files:
+        raise BenchError(f"{readers} readers need as many open files in the server: ulimit -n {readers + SPARE}")
+    low, high = map(int, PORTS.read_text().split())
+    if readers > high - low:
+        raise BenchError(f'{readers} readers need as many ports: sysctl -w net.ipv4.ip_local_port_range="10000 65000"')
+
+
+def prepare(field: Field, scenario: Scenario, settings: Settings, binary: Path) -> Callable[[Server], Round]:
+    """What measures one visit, after each peer has served a few readers and its memory was read."""
+    _room(_wanted(scenario, settings))
+    bases: dict[str, float] = {}
+    for name, server in list(field.servers.items()):
+        feed = _Feed(field, server)
+        try:
+            feed.next()
+            held = _open(field, server, scenario, WARM, settings.load_core, binary)
+            feed.every_second(PRACTICE)
+            for child in held.children:
+                field.ground.children.stop(child)
+        except (BenchError, OSError) as why:
+            field.absent[name] = str(why)
+            del field.servers[name]
+            continue
+        time.sleep(0.5)
+        bases[name] = cpu.memory(cpu.tree(server.pids))[1]
+    return lambda server: visit(field, scenario, settings, binary, server, bases[server.peer])

@@ -1,0 +1,93 @@
+"""The Mercure hub, a Go program on Caddy: one process, no history, anyone may read, a token to publish."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import urllib.parse
+from collections.abc import Callable
+
+from bench.peers.peer import Ground, Launch, Peer, Server, needs, ports, post, program, version_of
+
+HUB = "/.well-known/mercure"
+TOPIC = "https://example.com/state"
+KEY = "the-bench-publishes-and-nobody-else-may"
+CONFIG = """\
+{{
+    admin off
+    auto_https off
+    persist_config off
+    log {{
+        output discard
+    }}
+}}
+(hub) {{
+    mercure {{
+        transport local
+        anonymous
+        publisher_jwt {key}
+        write_timeout 0s
+    }}
+    root * {www}
+    file_server
+}}
+http://127.0.0.1:{http}, https://127.0.0.1:{https} {{
+    tls {certificate} {certificate_key}
+    import hub
+}}
+"""
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def token() -> str:
+    """The publisher's JSON Web Token (RFC 7519), HS256."""
+    head = _encoded(json.dumps({"alg": "HS256", "typ": "JWT"}).encode())
+    claims = _encoded(json.dumps({"mercure": {"publish": ["*"]}}).encode())
+    signature = hmac.new(KEY.encode(), f"{head}.{claims}".encode(), hashlib.sha256).digest()
+    return f"{head}.{claims}.{_encoded(signature)}"
+
+
+def pushed(port: int) -> Callable[[bytes], None]:
+    """An update of the topic, as a form."""
+    form = {"Authorization": f"Bearer {token()}", "Content-Type": "application/x-www-form-urlencoded"}
+    send = post(port, HUB, **form)
+    return lambda body: send(urllib.parse.urlencode({"topic": TOPIC, "data": body}).encode())
+
+
+def begin(ground: Ground) -> Server:
+    """Write the Caddyfile and start the hub."""
+    launch = Launch(ground, "mercure")
+    home = ground.home("mercure")
+    http, https = ports()
+    (home / "Caddyfile").write_text(
+        CONFIG.format(
+            key=KEY,
+            www=ground.document.parent,
+            http=http,
+            https=https,
+            certificate=ground.certificate,
+            certificate_key=ground.key,
+        )
+    )
+    launch.start(
+        *(program("mercure") or "mercure", "run", "--config", str(home / "Caddyfile"), "--adapter", "caddyfile"),
+        env={"HOME": str(home), "GOMAXPROCS": "1"},
+    )
+    events = f"{HUB}?{urllib.parse.urlencode({'topic': TOPIC})}"
+    return launch.done(http, https, events=events, push=pushed(http))
+
+
+MERCURE = Peer(
+    name="mercure",
+    title="Mercure",
+    setup="Its hub, local transport (no history), anonymous readers, no log, GOMAXPROCS=1; pushed to by POST.",
+    begin=begin,
+    version=version_of("mercure", "version"),
+    missing=needs("mercure"),
+    hub=True,
+)

@@ -1,0 +1,101 @@
+"""nchan, the event streams of nginx (Debian's libnginx-mod-nchan): one worker, and a channel that holds one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.peers.peer import PATH, Ground, Launch, Peer, Server, needs, ports, post, program, said, version_of
+from bench.process import run
+
+MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+CONFIG = """\
+load_module {module};
+daemon off;
+{user}
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid {home}/nginx.pid;
+error_log {home}/error.log warn;
+events {{
+    worker_connections 19000;
+    multi_accept on;
+}}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_timeout 75s;
+    keepalive_requests 1000000000;
+    default_type application/json;
+    client_body_temp_path {home}/body;
+    proxy_temp_path {home}/proxy;
+    fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi;
+    scgi_temp_path {home}/scgi;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_cache shared:tls:10m;
+    ssl_session_timeout 1h;
+    server {{
+        listen 127.0.0.1:{http} backlog=4096;
+        listen 127.0.0.1:{https} ssl backlog=4096;
+        root {www};
+        location = {path}/events {{
+            nchan_subscriber eventsource;
+            nchan_channel_id state;
+        }}
+        location = {path}/publish {{
+            nchan_publisher;
+            nchan_channel_id state;
+            nchan_message_buffer_length 1;  # the current state, for whoever comes next
+        }}
+    }}
+}}
+"""
+
+
+def begin(ground: Ground) -> Server:
+    """Write the configuration and start the master."""
+    launch = Launch(ground, "nchan")
+    home = ground.home("nchan")
+    http, https = ports()
+    (home / "nginx.conf").write_text(
+        CONFIG.format(
+            module=MODULE,
+            home=home,
+            # As root a worker would become nobody, who may not read a temporary folder.
+            user="user root;" if ground.root else "",
+            certificate=ground.certificate,
+            key=ground.key,
+            http=http,
+            https=https,
+            www=ground.document.parent,
+            path=PATH,
+        )
+    )
+    launch.start(program("nginx") or "nginx", "-c", str(home / "nginx.conf"), "-p", str(home))
+    return launch.done(http, https, events=f"{PATH}/events", push=post(http, f"{PATH}/publish"))
+
+
+def missing(ground: Ground) -> str | None:
+    """It takes nginx and the module."""
+    return needs("nginx")(ground) or (None if MODULE.exists() else "not installed: libnginx-mod-nchan")
+
+
+def version(ground: Ground) -> str:
+    """Of nginx as it says itself, of the module as Debian does."""
+    package = program("dpkg-query")
+    module = run([package, "-W", "-f", "${Version}", "libnginx-mod-nchan"], timeout=30) if package else "?"
+    return f"{version_of('nginx', '-v')(ground)}, nchan {said(module)}"
+
+
+NCHAN = Peer(
+    name="nchan",
+    title="nginx + nchan",
+    setup="nchan_subscriber eventsource, a channel that holds one message in memory, 1 worker; pushed to by POST.",
+    begin=begin,
+    version=version,
+    missing=missing,
+    hub=True,
+)
