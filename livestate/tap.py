@@ -44,7 +44,7 @@ EXAMPLES = """
 Live JSON documents, each asked for once a second, served to very many readers:
 
   twistd -n livestate --source=demo:
-      a made-up election on http://localhost:8080/; needs nothing else
+      a made-up election on http://localhost:8080/_live/; needs nothing else
   twistd -n livestate --https=ssl:8443
       the key "livestate" of the Redis on this machine, over HTTP and HTTPS
   twistd -n livestate --source=/a.json=file:a.json --source=/demo=demo:

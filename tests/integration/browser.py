@@ -118,7 +118,7 @@ class Browser:
 
     def console(self) -> list[str]:
         """Give what was written to the console since the last time, as warnings or errors."""
-        entries: list[dict[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        entries: list[dict[str, Any]] = self.driver.get_log("browser")
         return [str(entry["message"]) for entry in entries if entry["level"] in ("WARNING", "SEVERE")]
 
 
