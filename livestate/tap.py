@@ -33,6 +33,7 @@ from livestate.web.live import ReadyResource
 from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
+from livestate.web.static import viewer_resources
 from livestate.web.streams import Streams
 from livestate.web.sweep import Sweep
 
@@ -43,7 +44,7 @@ EXAMPLES = """
 Live JSON documents, each asked for once a second, served to very many readers:
 
   twistd -n livestate --source=demo:
-      a made-up election on http://localhost:8080/; needs nothing else
+      a made-up election on http://localhost:8080/_live/; needs nothing else
   twistd -n livestate --https=ssl:8443
       the key "livestate" of the Redis on this machine, over HTTP and HTTPS
   twistd -n livestate --source=/a.json=file:a.json --source=/demo=demo:
@@ -228,6 +229,7 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         pollers.append(poller)
     streams.setServiceParent(service)
     resources[b"/_live/ready"] = ReadyResource(pollers)
+    resources.update(viewer_resources(wanted.path for wanted in settings.documents))
     each_second = [log_files.flush, *(responder.renew for responder in responders.values())]
     Ticker(reactor, each_second).setServiceParent(service)
 
