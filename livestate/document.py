@@ -79,15 +79,21 @@ class Document:
         self.confirmed = fetched
         self.changes += 1
         previous = self.snapshot.version if self.snapshot is not None else 0
-        snapshot = new_snapshot(data, fetched, previous)
         if len(data) < LARGE:
-            self._publish(with_all_codings(snapshot))
-        else:
-            self._publish(snapshot)
-            for coding in ENCODERS:
-                snapshot = await self._in_thread(with_coding, snapshot, coding)
+            self._publish(with_all_codings(new_snapshot(data, fetched, previous)))
+            return
+        # In a thread too: the entity tag's hash of 5 MB takes 5 ms.
+        snapshot: Snapshot = await self._in_thread(new_snapshot, data, fetched, previous)
+        self._publish(snapshot)
+        *_, last = ENCODERS
+        for coding in ENCODERS:
+            coded: Snapshot = await self._in_thread(with_coding, snapshot, coding)
+            if coding == last:
+                coded = completed(coded)
+            # Published again only where there is news: a coding that does not make it smaller is none.
+            if coded is not snapshot:
+                snapshot = coded
                 self._publish(snapshot)
-            self._publish(completed(snapshot))
 
     async def _check(self, data: bytes) -> None:
         # A bad document is offered again each second until it is mended: its verdict is kept.

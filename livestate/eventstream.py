@@ -3,8 +3,6 @@
 An event is encoded once and the same bytes go to every reader, so the chunk around it is made here too.
 """
 
-import re
-
 MEDIA_TYPE = b"text/event-stream"
 
 #: A line without a field name: readers pass over it, and proxies see that the connection lives.
@@ -13,20 +11,19 @@ COMMENT = b":\n\n"
 #: What ends a body that is sent in chunks (RFC 9112 section 7.1).
 LAST_CHUNK = b"0\r\n\r\n"
 
-# All that ends a line of an event stream (section 9.2.5). A document has them between its values only, where JSON takes
-# one for another: the reader is given LF for each.
-_LINE_END = re.compile(rb"\r\n|\r|\n")
-
 
 def event(version: int, data: bytes, kind: bytes = b"") -> bytes:
     """Give one event.
 
     :param version: what the reader names as Last-Event-ID when it comes back.
-    :param data: UTF-8; of each line one `data:` field is made.
+    :param data: UTF-8; of each line one `data:` field is made. A line ends with LF, CR or CRLF (section 9.2.5), and the
+        reader is given LF for each; in JSON, these are only between values.
     :param kind: the event's type, without which it is a `message`.
     """
-    if b"\n" in data or b"\r" in data:
-        data = _LINE_END.sub(b"\ndata: ", data)
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b"\n" in data:
+        data = data.replace(b"\n", b"\ndata: ")
     named = b"event: %b\n" % kind if kind else b""
     return b"%bid: %d\ndata: %b\n\n" % (named, version, data)
 
@@ -39,3 +36,8 @@ def retry(milliseconds: int) -> bytes:
 def chunk(data: bytes) -> bytes:
     """Give `data`, which is not empty, as one chunk (RFC 9112 section 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def unchunked_length(data: bytes) -> int:
+    """Give how many bytes of the body there are in one chunk, or in the last one."""
+    return len(data) - data.index(b"\r\n") - 4

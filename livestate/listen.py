@@ -48,8 +48,7 @@ class Listener(Service):
         self._factory = factory
         try:
             self._endpoint = _endpoint(reactor, option, description)
-        except (SettingsError, ValueError, KeyError, IndexError, TypeError, RuntimeError, OSError) as error:
-            # What strports raises for a string it cannot use is any of these.
+        except Exception as error:  # what strports and its plugins raise for a string they cannot use may be anything
             raise SettingsError(f"{self._what}: {_explained(error)}") from None
 
     def privilegedStartService(self) -> None:
@@ -83,6 +82,9 @@ class Listener(Service):
 
 def _endpoint(reactor: Any, option: str, description: str) -> IStreamServerEndpoint:
     kind, arguments = parse_strports(description)
+    if description.isdecimal():
+        meant = "ssl" if option == "--https" else "tcp"
+        raise SettingsError(f"expected a strports string, such as {meant}:{description}")
     if kind in ("tcp", "ssl") and "port" not in arguments:
         raise SettingsError(f"expected a port, such as {kind}:8080")
     if kind == "ssl":
@@ -107,12 +109,17 @@ def _endpoint(reactor: Any, option: str, description: str) -> IStreamServerEndpo
 def _probe(arguments: dict[str, str]) -> None:
     """See that the port can be had, before twistd leaves the terminal and the message would only be in the log.
 
+    To bind is enough, and as strict as to listen: what listens there makes it fail, a descriptor of it in a child
+    included. What an earlier run left behind does not, in any state from ESTABLISHED to TIME_WAIT, since Twisted's
+    sockets have SO_REUSEADDR too; after a server without it the port is in use until TIME_WAIT is over (seen with
+    Linux 6.18).
+
     :raises OSError: it cannot.
     """
     interface, port = arguments.get("interface", ""), _number(arguments, "port", 0, 65535)
     family = socket.AF_INET6 if ":" in interface else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As Twisted does: without it, connections of an earlier run that linger in TIME_WAIT would look like a server.
+        # As Twisted does: without it, connections of an earlier run that linger would look like a server.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((interface, port))
 

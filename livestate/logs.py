@@ -13,21 +13,25 @@ from twisted.logger import FileLogObserver, ILogObserver, formatEventAsClassicLo
 class LogFile:
     """A file that is appended to by lines, and can be opened anew under its name."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, buffered: bool = False) -> None:
         """Open `path`.
 
+        :param buffered: lines are in the file at the next `flush`; else each is, whatever happens next.
         :raises OSError: it cannot be opened.
         """
         self._path = path
+        self._buffered = buffered
         self._file: TextIO = self._open()
 
     def write(self, line: str) -> None:
-        """Append; a line is in the file when this returns. On a full disk it is lost, and the writer goes on."""
+        """Append. On a full disk a line is lost, and the writer goes on."""
         with contextlib.suppress(OSError):
             self._file.write(line)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Have all lines in the file."""
+        with contextlib.suppress(OSError):
+            self._file.flush()
 
     def reopen(self) -> None:
         """Open the file anew: the old one was renamed by logrotate or the like. If it cannot be, keep the old one."""
@@ -41,8 +45,8 @@ class LogFile:
             old.close()
 
     def _open(self) -> TextIO:
-        # Line-buffered: a line that was logged is in the file, whatever happens next.
-        return open(self._path, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
+        buffering = 64 * 1024 if self._buffered else 1
+        return open(self._path, "a", buffering=buffering, encoding="utf-8", errors="backslashreplace")
 
 
 class LogFiles(Service):
@@ -53,12 +57,12 @@ class LogFiles(Service):
         self._reactor = reactor
         self._files: list[LogFile] = []
 
-    def open(self, path: Path) -> LogFile:
-        """Open one more.
+    def open(self, path: Path, buffered: bool = False) -> LogFile:
+        """Open one more; a buffered one is in need of `flush`.
 
         :raises OSError: it cannot be opened.
         """
-        file = LogFile(path)
+        file = LogFile(path, buffered)
         self._files.append(file)
         return file
 
@@ -72,6 +76,16 @@ class LogFiles(Service):
         """Take SIGHUP, which would else end the process."""
         super().startService()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reopen))
+
+    def stopService(self) -> None:
+        """Have all lines in the files."""
+        super().stopService()
+        self.flush()
+
+    def flush(self) -> None:
+        """Have all lines in the files."""
+        for file in self._files:
+            file.flush()
 
     def reopen(self) -> None:
         """Open all files anew."""

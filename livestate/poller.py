@@ -16,8 +16,13 @@ States and what moves between them:
     asking --told meanwhile, and answered--> asking (what was under way may have been too early to see the change)
 
 Of a source that tells, two fetches begin at least `CLOSEST` apart: where the next one is due sooner, it is put off.
+
+Whatever a source raises, it is asked again. Only what is meant for the process (SystemExit, KeyboardInterrupt) is not
+the source's: Twisted would log it and go on, with a document that is never asked for again, so the Poller stops the
+reactor.
 """
 
+from asyncio import CancelledError as AsyncioCancelledError
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +31,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from livestate.backoff import Backoff
 from livestate.document import Document
@@ -65,18 +71,18 @@ class Poller(Service):
 
     log = Logger()
 
-    def __init__(self, document: Document, source: ISource, interval: float, clock: Any) -> None:
-        """Ask `source` every `interval` seconds by `clock`, once started."""
+    def __init__(self, document: Document, source: ISource, interval: float, reactor: Any) -> None:
+        """Ask `source` every `interval` seconds by the clock of `reactor`, once started."""
         self.document = document
         self.source = source
         self.interval = interval
         self.tally = Tally()
         #: Seconds a fetch may take: less than the interval, so that a silent store costs no beat.
         self.timeout = min(LONGEST_FETCH, 0.8 * interval)
-        self._clock = clock
+        self._reactor = reactor
         self._backoff = Backoff(first=min(interval, 0.25), limit=LONGEST_PAUSE)
         self._loop = LoopingCall(self._tick)
-        self._loop.clock = clock
+        self._loop.clock = reactor
         self._current: Deferred[None] | None = None
         self._watching: IWatching | None = IWatching(source, None)
         self._busy = False
@@ -87,7 +93,7 @@ class Poller(Service):
     def startService(self) -> None:
         """Ask for the first time, now, and then each interval, and whenever the source tells of a change."""
         super().startService()
-        self._loop.start(self.interval)
+        self._loop.start(self.interval).addErrback(self._end)
         if self._watching is not None:
             self._watching.watch(self._changed)
 
@@ -104,6 +110,14 @@ class Poller(Service):
         """Tell whether the document was confirmed within the last three intervals, or two seconds if longer."""
         return self.document.snapshot is not None and self.document.age() <= max(2.0, 3 * self.interval)
 
+    def _end(self, failure: Failure) -> None:
+        """End the process in an orderly way."""
+        self.log.critical(
+            "the source of {path} raised {error!r}: livestate ends", path=self.document.path, error=failure.value
+        )
+        # Not at once: the first fetch is made before the reactor runs.
+        self._reactor.callLater(0, self._reactor.stop)
+
     def _tick(self) -> Deferred[None]:
         """Ask, or give the end of the asking that is going on: the loop waits for it."""
         if not self._busy:
@@ -114,13 +128,11 @@ class Poller(Service):
 
     def _changed(self) -> None:
         """The source tells of a change."""
-        if not self.running:
-            return
         self.tally.notifications += 1
         if self._busy:
             self._told = True
         else:
-            self._tick()
+            self._tick().addErrback(self._end)
 
     async def _ask_until_answered(self) -> None:
         answered = True
@@ -128,8 +140,8 @@ class Poller(Service):
             while self.running:
                 delay = max(self._until_allowed(), 0 if answered else self._backoff.next_delay())
                 if delay > 0:
-                    await deferLater(self._clock, delay)
-                self._begun = self._clock.seconds()
+                    await deferLater(self._reactor, delay)
+                self._begun = self._reactor.seconds()
                 self._told = False
                 answered = await self._ask()
                 if answered and not self._told:
@@ -141,19 +153,16 @@ class Poller(Service):
 
     def _until_allowed(self) -> float:
         """Give the seconds until the next fetch may begin."""
-        elapsed: float = self._clock.seconds() - self._begun
+        elapsed: float = self._reactor.seconds() - self._begun
         return CLOSEST - elapsed if self._watching is not None and 0 <= elapsed < CLOSEST else 0.0
 
     async def _ask(self) -> bool:
         """Fetch once, and tell whether the store answered, with whatever it was."""
         self.tally.fetches += 1
         try:
-            data = await within(self.timeout, self.source.fetch(), self._clock)
+            data = await within(self.timeout, self.source.fetch(), self._reactor)
             await self.document.offer(data)
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            # Not Exception: asyncio's CancelledError is none, and nothing may end the polling.
+        except (Exception, AsyncioCancelledError) as error:  # asyncio's CancelledError is no Exception
             # Called off at the end, drivers say so in exceptions of their own.
             if self.running:
                 self._failed(error)
@@ -179,7 +188,7 @@ class Poller(Service):
         if trouble == self.tally.trouble:
             return
         if self.tally.trouble is None:
-            self.tally.since = self._clock.seconds()
+            self.tally.since = self._reactor.seconds()
         self.tally.trouble = trouble
         if self.document.snapshot is None:
             effect = "nothing to serve yet, answering 503"
@@ -198,5 +207,5 @@ class Poller(Service):
         self.tally.trouble = None
         self.log.info(
             "{path}: {source}: good again after {seconds:.1f} s",
-            path=self.document.path, source=str(self.source), seconds=self._clock.seconds() - self.tally.since,
+            path=self.document.path, source=str(self.source), seconds=self._reactor.seconds() - self.tally.since,
         )  # fmt: skip

@@ -27,7 +27,7 @@ async def publish(reactor: Any, file: str, url: str) -> int:
         check(data, MAX_SIZE)
     except DocumentRefused as error:
         raise DocumentRefused(f"{file} is not published: {error}") from None
-    store = make_source(reactor, url, MAX_SIZE)
+    store = make_source(reactor, url, MAX_SIZE, "--to")
     if not IStore.providedBy(store):
         raise SettingsError(f"--to {store}: a store of that kind cannot be written to")
     try:

@@ -254,7 +254,7 @@ def _number(name: str, value: Any, least: float, most: float, unit: str) -> floa
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not least <= number <= most:
-        raise SettingsError(f"{name} {_shown(value)}: expected {unit} from {least:g} to {most:g}")
+        raise SettingsError(f"{name} {_shown(value)}: expected {unit} from {least:.12g} to {most:.12g}")
     return number
 
 

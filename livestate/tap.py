@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
 from twisted.python import usage
 from twisted.web.resource import IResource
 
@@ -26,26 +27,47 @@ from livestate.settings import MAX_SIZE, Settings, load_settings
 from livestate.sources import make_source
 from livestate.ticker import Ticker
 from livestate.web.admin import admin_resources
-from livestate.web.broadcast import Streams
 from livestate.web.document import DocumentResource
 from livestate.web.events import EventsResource
 from livestate.web.live import ReadyResource
 from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
+from livestate.web.streams import Streams
 from livestate.web.sweep import Sweep
+
+log = Logger()
+
+#: What `--help` ends with; Twisted would wrap it.
+EXAMPLES = """
+Live JSON documents, each asked for once a second, served to very many readers:
+
+  twistd -n livestate --source=demo:
+      a made-up election on http://localhost:8080/; needs nothing else
+  twistd -n livestate --https=ssl:8443
+      the key "livestate" of the Redis on this machine, over HTTP and HTTPS
+  twistd -n livestate --source=/a.json=file:a.json --source=/demo=demo:
+      two documents
+
+Sources; in a user or a password, special characters are percent-encoded:
+
+  redis://[[USER:]PASSWORD@]HOST[:6379]/[DB]?key=KEY   the value of a key
+  rediss://...&cafile=CA.pem                           the same over TLS
+  redis+unix:///PATH/TO.sock?key=KEY&db=DB             over a socket
+  mongodb://[USER:PASSWORD@]HOST/DB?collection=NAME&query={...}
+  file:PATH    http://...    https://...    demo:
+
+Without -n it goes into the background and leaves twistd.pid and twistd.log in
+this folder. SIGTERM ends it; SIGHUP reopens its logs. `twistd --help` has more
+options, to be given before the word livestate. README.md has the details.
+"""
 
 
 class Options(usage.Options):
     """The options of `twistd livestate`."""
 
     synopsis = "[options]"
-    longdesc = """Serve a live JSON document, asked for each second, to very many readers.
-
-    twistd -n livestate --source=demo:  shows a made-up election on http://localhost:8080/ and needs nothing else.
-    A source is one of redis://HOST:6379/0?key=KEY, rediss:, redis+unix:, mongodb://HOST/DB?collection=NAME,
-    file:PATH, http(s)://HOST/PATH, demo: ; each may stand behind a path: --source=/results.json=file:results.json
-    """
+    longdesc = ""
 
     optParameters = [  # noqa: RUF012  # usage.Options has it so
         ["admin", None, None, "Where health and status are served, a strports string; empty: nowhere. "
@@ -68,6 +90,8 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        # Those of methods come with their line ends and margins.
+        self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}
         self._repeated: dict[str, list[str]] = {}
         self.settings: Settings
         self.log_files: LogFiles
@@ -77,8 +101,8 @@ class Options(usage.Options):
         self._repeated.setdefault("http", []).append(description)
 
     def opt_https(self, description: str) -> None:
-        """Where HTTPS is served, a strports string: ssl:8443, ssl:8443:privateKey=key.pem:certKey=fullchain.pem;
-        may repeat. Names no certificate, and there is no server.pem here: a development certificate is made.
+        """Where HTTPS is served, a strports string; may repeat: ssl:8443:privateKey=key.pem:certKey=fullchain.pem.
+        Without files, the key and certificate in server.pem, made for development if need be. [default: nowhere]
         """
         self._repeated.setdefault("https", []).append(description)
 
@@ -96,6 +120,10 @@ class Options(usage.Options):
         """Show the version of livestate and exit."""
         print(f"livestate {__version__}")
         sys.exit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Give the options and examples."""
+        return super().getUsage(width) + EXAMPLES
 
     def parseOptions(self, options: Any = None) -> None:
         """Parse, and end the process with one line on standard error where that is not possible.
@@ -116,12 +144,26 @@ class Options(usage.Options):
         """Check everything that can be checked without the reactor; choose the reactor, if the user did not."""
         names = [str(name) for name, *_ in self.optParameters]
         single = {name: [self[name]] for name in names if name != "config" and self[name] is not None}
+        self._check_folders_of_twistd()
         self.settings = load_settings({**single, **self._repeated}, self["config"])
         _choose_reactor()
         from twisted.internet import reactor  # noqa: PLC0415  # chosen just now
 
         self.log_files = LogFiles(reactor)
         self._log_to_reopenable_file()
+
+    def _check_folders_of_twistd(self) -> None:
+        """Refuse a folder or a pidfile that twistd was told to use and would answer with a traceback."""
+        parent: Mapping[str, Any] | None = getattr(self, "parent", None)
+        if parent is None or parent.get("chroot"):
+            return
+        folder, pidfile = Path(parent.get("rundir") or "."), parent.get("pidfile")
+        if not folder.is_dir():
+            raise SettingsError(f"--rundir {folder}: there is no such folder")
+        if pidfile and not os.access((folder / pidfile).parent, os.W_OK | os.X_OK):
+            raise SettingsError(
+                f"--pidfile {pidfile}: no file can be made there; name another, or none with --pidfile="
+            )
 
     def _log_to_reopenable_file(self) -> None:
         """Where twistd would open its log file itself, give it one that SIGHUP opens anew."""
@@ -179,18 +221,24 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         source = make_source(reactor, wanted.source, settings.max_size)
         poller = Poller(document, source, wanted.interval, reactor)
         poller.setServiceParent(service)
+        log.info(
+            "{path}: {source}, asked every {interval:g} s",
+            path=wanted.path, source=str(source), interval=wanted.interval,
+        )  # fmt: skip
         pollers.append(poller)
     streams.setServiceParent(service)
     resources[b"/_live/ready"] = ReadyResource(pollers)
-    Ticker(reactor, [responder.renew for responder in responders.values()]).setServiceParent(service)
+    each_second = [log_files.flush, *(responder.renew for responder in responders.values())]
+    Ticker(reactor, each_second).setServiceParent(service)
 
     public = LiveSite(resources, reactor, responders)
     if settings.access_log is not None:
         try:
-            public.access_log = log_files.open(settings.access_log)
+            public.access_log = log_files.open(settings.access_log, buffered=True)
         except OSError as error:
             raise SettingsError(f"--access-log {settings.access_log}: {error.strerror}") from None
     admin = LiveSite(admin_resources(pollers, public, reactor.seconds, broadcasts, polls), reactor)
+    admin.name = "admin"
     Sweep(reactor, lambda: chain(public.channels, admin.channels)).setServiceParent(service)
     listeners = [("--http", text, public) for text in settings.http]
     listeners += [("--https", text, public) for text in settings.https]

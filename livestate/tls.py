@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from OpenSSL import SSL, crypto
 from service_identity import VerificationError
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
@@ -136,13 +137,16 @@ def client_options(host: str, cafile: str | None) -> IOpenSSLClientConnectionCre
 
 
 def tls_trouble(error: BaseException) -> str:
-    """Say in one line why a TLS connection failed."""
+    """Say in one line why a connection failed, of TLS or not."""
     if isinstance(error, VerificationError):
         return "TLS failed: the certificate is for another name"
     if isinstance(error, SSL.Error):
         entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
         return "TLS failed: " + ("; ".join(str(entry[-1]) for entry in entries) or "no reason given")
-    return str(error).rstrip(".") or type(error).__name__
+    if isinstance(error, ConnectError) and isinstance(error.osError, int) and error.osError > 0:
+        # Twisted says "Connection was refused by other side: 111: Connection refused."
+        return os.strerror(error.osError).lower()
+    return str(error).rstrip(".").removeprefix("An error occurred while connecting: ") or type(error).__name__
 
 
 def _host_names() -> set[str]:

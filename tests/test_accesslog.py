@@ -26,7 +26,7 @@ class Lines:
 def logged(pair: Pair, pieces: list[bytes], fast: bool) -> list[str]:
     site: Any = pair.site if fast else pair.slow_site
     site.access_log = Lines()
-    channel, transport = pair.fast() if fast else pair.slow()
+    channel, transport = pair.fast(PEER) if fast else pair.slow()
     transport.peerAddr = PEER
     for piece in pieces:
         channel.dataReceived(piece)
@@ -56,13 +56,13 @@ class AccessLogTests(SynchronousTestCase):
 
     def test_line(self) -> None:
         """A line is in the combined format."""
-        text = line(PEER, "[24/Nov/2026:04:17:00 +0000]", b"GET / HTTP/1.1", 200, 4300, b"-", b"curl/8")
+        text = line("192.0.2.7", "[24/Nov/2026:04:17:00 +0000]", b"GET / HTTP/1.1", 200, 4300, b"-", b"curl/8")
         self.assertEqual(text, '192.0.2.7 - - [24/Nov/2026:04:17:00 +0000] "GET / HTTP/1.1" 200 4300 "-" "curl/8"\n')
 
     @given(st.binary(), st.binary(), st.binary())
     def test_one_line(self, first: bytes, referer: bytes, agent: bytes) -> None:
         """Whatever a client sends, its line is one line, and its quoted parts end where they should."""
-        text = line(PEER, "[-]", first, 200, 0, referer, agent)
+        text = line("192.0.2.7", "[-]", first, 200, 0, referer, agent)
         self.assertEqual(text.count("\n"), 1)
         self.assertTrue(text.isascii())
         self.assertEqual(text.count('"'), 6)

@@ -57,8 +57,8 @@ class Pair:
         snapshot = document.snapshot
         self.etags = [] if snapshot is None else [r.etag for r in snapshot.representations.values()]
 
-    def fast(self) -> tuple[LiveChannel, PausableTransport]:
-        channel, transport = self.site.buildProtocol(None), PausableTransport()
+    def fast(self, peer: Any = None) -> tuple[LiveChannel, PausableTransport]:
+        channel, transport = self.site.buildProtocol(None), PausableTransport(peerAddress=peer)
         channel.makeConnection(transport)
         return channel, transport
 

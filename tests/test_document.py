@@ -8,6 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 import livestate.document
+import livestate.snapshot
 from livestate.document import Document
 from livestate.errors import DocumentRefused
 from livestate.snapshot import ENCODERS, LARGE, Snapshot, completed, new_snapshot
@@ -106,8 +107,9 @@ class DocumentTests(SynchronousTestCase):
         """A large one is checked and coded in threads: it is shown as plain bytes first, then with each coding."""
         self.reactor.hold_threads = True
         done = Deferred.fromCoroutine(self.document.offer(BIG))
-        self.assertIsNone(self.document.snapshot)
-        self.reactor.run_job()
+        for _ in ("its check", "its entity tag"):
+            self.assertIsNone(self.document.snapshot)
+            self.reactor.run_job()
         shown = [(set(s.representations), s.complete) for s in self.published]
         self.assertEqual(shown, [({"identity"}, False)])
         for count in range(len(ENCODERS)):
@@ -116,9 +118,20 @@ class DocumentTests(SynchronousTestCase):
             self.reactor.run_job()
             self.assertEqual(set(self.published[1 + count].representations), {"identity", *list(ENCODERS)[: count + 1]})
         self.successResultOf(done)
-        self.assertTrue(self.published[-1].complete)
+        self.assertEqual([s.complete for s in self.published], [False] * len(ENCODERS) + [True])
         self.assertEqual(len({s.version for s in self.published}), 1)
         self.assertEqual(self.document.changes, 1)
+
+    def test_large_without_gain(self):
+        """A coding that does not make a large one smaller is not told of; that all are tried is told once."""
+        for useless in ({"zstd"}, {"gzip", "br"}, set(ENCODERS)):
+            encoders = {coding: (bytes if coding in useless else encode) for coding, encode in ENCODERS.items()}
+            self.patch(livestate.snapshot, "ENCODERS", encoders)
+            self.setUp()
+            self.offer(BIG)
+            told = [(set(s.representations), s.complete) for s in self.published]
+            self.assertEqual(told[-1], ({"identity", *ENCODERS} - useless, True))
+            self.assertEqual(len({(frozenset(names), complete) for names, complete in told}), len(told))
 
     def test_large_and_bad(self):
         """A large one that is bad is found out in a thread and never shown."""
@@ -132,6 +145,7 @@ class DocumentTests(SynchronousTestCase):
         """An offer that is called off midway leaves the plain bytes shown, and a late thread does no harm."""
         self.reactor.hold_threads = True
         done = Deferred.fromCoroutine(self.document.offer(BIG))
+        self.reactor.run_job()
         self.reactor.run_job()
         done.cancel()
         self.failureResultOf(done, CancelledError)

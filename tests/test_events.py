@@ -1,9 +1,13 @@
 """Event streams: what a reader is sent, when, and what is not sent to one who is behind."""
 
+import gc
 import json
+import weakref
 from itertools import count, pairwise
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,16 +15,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from livestate.document import Document
 from livestate.eventstream import LAST_CHUNK
 from livestate.merge import apply
-from livestate.web import broadcast
-from livestate.web.broadcast import STUCK, Streams
+from livestate.web import reader as reader_module
 from livestate.web.channel import LiveChannel
 from livestate.web.document import DocumentResource
 from livestate.web.events import EventsResource
 from livestate.web.longpoll import LongPolls
+from livestate.web.reader import STUCK
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
+from livestate.web.streams import Streams
 from livestate.web.sweep import QUIET, Sweep
-from tests.support import FakeReactor, answer_of, exchange, exchange_on, request
+from tests.support import FakeReactor, answer_of, exchange, exchange_on, few, request
 from tests.test_eventstream import joined, parsed
 
 
@@ -235,6 +240,20 @@ class EventsTests(Case):
         self.publish(state(4))
         self.assertEqual([kind for kind, _, _ in reader.events()], ["patch"])
 
+    def test_comes_back(self) -> None:
+        """The only reader of patches who goes and comes back within a minute is given those that it missed."""
+        reader = self.reader("/events?delta=merge")
+        old = self.version
+        reader.lose()
+        for number, seconds, kind in ((2, 59, "patch"), (3, 2, "message")):
+            self.reactor.advance(seconds)
+            self.publish(state(number))
+            with self.subTest(kind):
+                snapshot = self.document.snapshot
+                assert snapshot is not None
+                told = self.broadcast.messages_since(int(old), True)
+                self.assertEqual([message.is_patch for message in told], [kind == "patch"])
+
     def test_http_1_0(self) -> None:
         """To HTTP/1.0 the stream is what comes until the connection ends, without chunks."""
         reader = Connection(self.site, b"GET /events HTTP/1.0\r\n\r\n")
@@ -296,6 +315,18 @@ class EventsTests(Case):
             self.assertEqual(self.broadcast.status()["event_readers"], 0)
             reader.transport.give_room(10**6)
         self.assertEqual(self.site.channels, set())
+
+    def test_no_circle(self) -> None:
+        """When a reader goes, all that was held for it is free at once, without the garbage collector."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for target, fields in (("/events", {}), ("/", {"prefer": "wait=9", "if_none_match": "*"})):
+            reader = self.reader(target, **fields)
+            held = weakref.ref(reader.channel)
+            reader.lose()
+            reader.transport.unregisterProducer()
+            del reader
+            self.assertIsNone(held(), target)
 
     def test_stop(self) -> None:
         """When the service stops each stream is ended as HTTP ends a body, or cut where the reader is behind."""
@@ -370,10 +401,45 @@ class ConflationTests(Case):
             self.assertEqual([kind for kind, _, _ in reader.events()[before + 1 :]], kinds)
             self.assertEqual(reader.numbers()[-1], 1000 + start + missed)
 
+    @few
+    @given(
+        st.lists(
+            st.one_of(
+                st.sampled_from([None, 1, [2], {"a": 1}, {"b": 2}, {"a": None}]).map(lambda value: ("change", value)),
+                st.integers(1, 900).map(lambda room: ("room", room)),
+                st.integers(0, 20).map(lambda seconds: ("wait", seconds)),
+            ),
+            max_size=40,
+        ),
+        st.booleans(),
+    )
+    def test_any_pace(self, steps: list[tuple[str, Any]], deltas: bool) -> None:
+        """However slowly a reader takes what it is sent, no more than one event waits for it, and in the end it has all."""
+        self.setUp()
+        reader = self.reader("/events?delta=merge" if deltas else "/events")
+        reader.transport.room = 100
+        sizes = []
+        for number, (step, value) in enumerate(steps):
+            if step == "change":
+                self.publish(state(number + 2, value=value))
+            elif step == "room":
+                reader.transport.give_room(value)
+            else:
+                self.reactor.run_for(value, step=1)
+            sizes.append(len(reader.transport.waiting))
+        self.assertTrue(all(size < 500 for size in sizes), sizes)
+        while reader.transport.waiting:
+            reader.transport.give_room(10**6)
+        value = None
+        for kind, _, data in reader.events():
+            value = apply(value, json.loads(data)) if kind == "patch" else json.loads(data)
+        assert self.document.snapshot is not None
+        self.assertEqual(value, json.loads(self.document.snapshot.body))
+
     def test_stuck(self) -> None:
         """One who takes nothing for half a minute is cut off, and one who takes a byte now and then is not."""
         readers = [self.reader() for _ in range(3)]
-        self.patch(broadcast, "unsent", lambda transport: len(transport.waiting))
+        self.patch(reader_module, "unsent", lambda transport: len(transport.waiting))
         dead, slow, quick = readers
         dead.transport.room = slow.transport.room = 10
         self.publish(state(2))

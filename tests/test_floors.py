@@ -35,7 +35,7 @@ ALLOWED = {
 
 #: What else may be imported, beside the standard library; None: anything that is a dependency.
 OTHERS = {
-    "pure": {"brotli", "zstandard", "msgspec", "tomli"},
+    "pure": {"brotli", "zstandard", "msgspec", "tomli", "tomllib"},  # tomllib: since Python 3.11
     "seams": {"zope"},
     "net": {"twisted", "zope", "OpenSSL"},
 }

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from livestate.interfaces import IWatching
-from livestate.sources import folder_watch
+from livestate.sources import file, folder_watch
 from livestate.sources.file import FileSource
 from livestate.sources.folder_watch import folder_of
 from tests.support import FakeReactor, log_lines, result_of, written
@@ -120,6 +120,19 @@ class FolderWatchTests(SynchronousTestCase):
         self.assertEqual(self.count(), 1)
         self.replace(other / "results.json", b"5")
         self.assertEqual((self.count(), self.fetch()), (1, b"5"))
+
+    def test_folder_made_anew(self):
+        """A folder that was deleted is watched anew also where the new one has the old one's number."""
+        self.start()
+        self.count()
+        shutil.rmtree(self.folder)
+        self.count()
+        self.folder.mkdir()
+        self.patch(file, "folder_of", lambda path, known: known)
+        self.fetch()
+        self.assertEqual(self.count(), 1)
+        self.replace(self.path, b"2")
+        self.assertEqual(self.count(), 1)
 
     def test_links(self):
         """A file behind links that are swapped in its folder, as Kubernetes does it, is told of."""

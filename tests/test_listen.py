@@ -3,6 +3,7 @@
 import os
 import socket
 import ssl
+import subprocess
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,6 +17,7 @@ from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel
+from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from livestate.errors import SettingsError
@@ -24,6 +26,9 @@ from livestate.settings import parse_strports
 from tests.support import Authority, FakeReactor, log_lines, many, pem, until, written
 
 reactor: Any = _reactor
+
+# The kernel's numbers of them (include/net/tcp_states.h).
+TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT, TCP_CLOSE_WAIT = 1, 4, 5, 6, 8
 
 
 class FolderCase(SynchronousTestCase):
@@ -101,7 +106,8 @@ class DescriptionTests(FolderCase):
         """A description that makes no sense is refused in one line that says what was expected."""
         for option, description, expected in (
             ("--http", "", ""),
-            ("--http", "8080", ""),
+            ("--http", "8080", "such as tcp:8080"),
+            ("--https", "8443", "such as ssl:8443"),
             ("--http", "tpc:8080", ""),
             ("--http", "tcp:", "port is a number from 0 to 65535, not ''"),
             ("--http", "tcp", "expected a port, such as tcp:8080"),
@@ -124,6 +130,12 @@ class DescriptionTests(FolderCase):
         ):
             self.assertIn(expected, self.refusal(option, description), description)
 
+    def test_folder_of_certificates(self):
+        """A folder that Twisted's `tls:` cannot walk through is refused as all else is."""
+        (self.folder / "certificates").mkdir()
+        (self.folder / "certificates/itself").symlink_to(".")
+        self.assertIn("Cycle", self.refusal("--https", "tls:certificates:0"))
+
     def test_plain_and_tls(self):
         """Plain HTTP is never served where TLS was asked for, nor the other way round; admin may be either."""
         for description in ("tcp:0", "tcp6:0", "unix:live.sock"):
@@ -140,7 +152,8 @@ class DescriptionTests(FolderCase):
     )
     def test_any_description(self, option, kind, rest):
         """Any description at all makes a listener, or is refused by a SettingsError."""
-        with mock.patch.object(socket.socket, "bind"):  # what may be bound to here is no part of this
+        # What may be bound to here is no part of this, nor what lies around on this machine.
+        with mock.patch.object(socket.socket, "bind"), mock.patch.object(FilePath, "walk", return_value=[]):
             try:
                 Listener(self.reactor, option, kind + rest, Factory())
             except SettingsError:
@@ -184,6 +197,12 @@ class CertificateTests(FolderCase):
         written(self.folder / "server.pem", b"garbage")
         self.assertIn("server.pem", self.refusal("--https", "ssl:0"))
         self.assertEqual((self.folder / "server.pem").read_bytes(), b"garbage")
+
+
+def states_of(port):
+    """Give the states of this machine's IPv4 sockets at a local port (proc(5), /proc/net/tcp)."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(line[3], 16) for line in lines if line[1].endswith(f":{port:04X}")}
 
 
 class Silent(Protocol):
@@ -238,6 +257,62 @@ class RealTests(TestCase):
                 end = self.assertRaises(SystemExit, listener.privilegedStartService)
         self.assertIn("the port is in use", str(end))
         self.assertEqual(lines, [str(end)])
+
+    async def test_just_closed(self):
+        """A port is free to use after a restart, whatever state the earlier server's connections linger in."""
+
+        def left_by_server(accepted, client):  # FIN_WAIT_2, and TIME_WAIT once the client has left too
+            accepted.close()
+            self.assertEqual(client.recv(10), b"")
+
+        def left_by_both(accepted, client):
+            left_by_server(accepted, client)
+            client.close()
+
+        def left_by_client(accepted, client):  # CLOSE_WAIT
+            client.close()
+            self.assertEqual(accepted.recv(10), b"")
+
+        def left_with_data(accepted, client):  # FIN_WAIT_1
+            accepted.setblocking(False)
+            with self.assertRaises(BlockingIOError):
+                while True:
+                    accepted.send(bytes(65536))
+            accepted.close()
+
+        for state, leave in (
+            (TCP_FIN_WAIT2, left_by_server),
+            (TCP_TIME_WAIT, left_by_both),
+            (TCP_CLOSE_WAIT, left_by_client),
+            (TCP_FIN_WAIT1, left_with_data),
+            (TCP_ESTABLISHED, lambda accepted, client: None),
+        ):
+            self.busy.close()
+            self.setUp()
+            client = socket.create_connection(("127.0.0.1", self.number), timeout=10)
+            self.addCleanup(client.close)
+            accepted, _ = self.busy.accept()
+            self.addCleanup(accepted.close)
+            accepted.settimeout(10)
+            leave(accepted, client)
+            self.busy.close()
+            await until(reactor, lambda: state in states_of(self.number))  # noqa: B023  # it is called within the turn
+            listener = Listener(reactor, "--http", f"tcp:{self.number}:interface=127.0.0.1", Factory())
+            listener.privilegedStartService()
+            self.addCleanup(listener.stopService)
+
+    def test_held_by_a_child(self):
+        """A port whose listening socket lives on in a child of the earlier server is in use until that ends."""
+        child = subprocess.Popen(["sleep", "60"], pass_fds=[self.busy.fileno()])
+        self.busy.close()
+        try:
+            description = f"tcp:{self.number}:interface=127.0.0.1"
+            error = self.assertRaises(SettingsError, Listener, reactor, "--http", description, Factory())
+        finally:
+            child.kill()
+            child.wait(10)
+        self.assertIn("the port is in use", str(error))
+        Listener(reactor, "--http", description, Factory())
 
     def test_forbidden(self):
         """A port that needs rights is a line that says which."""

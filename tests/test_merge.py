@@ -1,12 +1,13 @@
 """Merge patches: what is patched is what was meant."""
 
+import contextlib
 import json
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.merge import Inexpressible, apply, patch
+from livestate.merge import DEEPEST, Inexpressible, apply, patch
 from tests.support import many
 
 
@@ -28,27 +29,35 @@ values = st.recursive(
 )
 
 
+# The same JSON may be written in several ways.
+layouts = st.sampled_from(
+    [{"separators": (",", ":")}, {}, {"indent": 2}, {"ensure_ascii": False}, {"sort_keys": True, "indent": "\t"}]
+)
+
+
 class MergeTests(SynchronousTestCase):
     """RFC 7396."""
 
     @many
-    @given(values, values)
-    def test_round_trip(self, before, after):
-        """Applying the patch between two values gives the second; without nulls in it there always is a patch."""
+    @given(values, values, layouts, layouts)
+    def test_round_trip(self, before, after, layout, other):
+        """Applying the patch between two documents gives the second; without nulls in it there always is a patch."""
         kept = json.dumps(before)
         try:
-            change = patch(before, after)
+            change = patch(json.dumps(before, **layout).encode(), json.dumps(after, **other).encode())
         except Inexpressible:
             self.assertTrue(has_null(after))
             return
-        self.assertTrue(same(apply(before, change), after), (before, change, after))
+        self.assertTrue(same(apply(before, json.loads(change)), after), (before, change, after))
         self.assertEqual(json.dumps(before), kept)
 
     @many
-    @given(values)
-    def test_nothing_changed(self, value):
-        """Where nothing changed in an object, nulls in it or not, the patch is empty."""
-        self.assertEqual(patch({"it": value}, {"it": value}), {})
+    @given(values, layouts)
+    def test_nothing_changed(self, value, layout):
+        """Where nothing changed in an object, nulls in it or not, the patch is empty; members may change places."""
+        before = json.dumps({"it": value, "last": 1}, **layout).encode()
+        after = json.dumps({"last": 1, "it": value}, **layout).encode()
+        self.assertEqual(patch(before, after), b"{}")
 
     def test_vectors(self):
         """The test cases of the RFC's appendix A give the results that it lists."""
@@ -74,17 +83,42 @@ class MergeTests(SynchronousTestCase):
     def test_nulls(self):
         """A member that becomes null cannot be said; one that was null and stays can, and so can any in an array."""
         for before, after in (
-            ({"a": 1}, {"a": None}),
-            ({}, {"a": {"b": None}}),
-            ([], {"a": None}),
-            ({"a": 1}, {"a": {"b": None}}),
+            (b'{"a":1}', b'{"a":null}'),
+            (b"{}", b'{"a":{"b": null}}'),
+            (b"[]", b'{"a":null}'),
+            (b'{"a":1}', b'{"a":{"b":{"c":null}}}'),
         ):
             self.assertRaises(Inexpressible, patch, before, after)
-        self.assertEqual(patch({"a": None, "b": 1}, {"a": None, "b": 2}), {"b": 2})
-        self.assertEqual(patch({"a": []}, {"a": [None, {"b": None}]}), {"a": [None, {"b": None}]})
+        self.assertEqual(patch(b'{"a":null,"b":1}', b'{"a":null,"b":2}'), b'{"b":2}')
+        self.assertEqual(patch(b'{"a":[]}', b'{"a":[null,{"b":null}]}'), b'{"a":[null,{"b":null}]}')
+        self.assertEqual(patch(b"{}", b'{"a":{"b":"null"}}'), b'{"a":{"b":"null"}}')
+        self.assertEqual(patch(b"{}", b"null"), b"null")
 
     def test_smallest(self):
         """Only what changed is in the patch, at any depth."""
-        before = {"title": "x" * 99, "parties": {"a": {"votes": 1, "seats": 2}, "b": {"votes": 1}}, "gone": [1]}
-        after = {"title": "x" * 99, "parties": {"a": {"votes": 9, "seats": 2}, "b": {"votes": 1}}}
-        self.assertEqual(patch(before, after), {"parties": {"a": {"votes": 9}}, "gone": None})
+        before = b'{"title":"x","parties":{"a":{"votes":1,"seats":2},"b":{"votes":1}},"gone":[1]}'
+        after = b'{"title":"x","parties":{"a":{"votes":9,"seats":2},"b":{"votes":1}}}'
+        change = json.loads(patch(before, after))
+        self.assertEqual(change, {"parties": {"a": {"votes": 9}}, "gone": None})
+
+    def test_numbers(self):
+        """Numbers are in the patch as they are in the document, and 1, 1.0 and true are three values."""
+        for one, other in ((b"1", b"1.0"), (b"1", b"true"), (b"[1]", b"[true]"), (b"0.1", b"0.10000000000000000001")):
+            self.assertEqual(patch(b'{"a":%b}' % one, b'{"a":%b}' % other), b'{"a":%b}' % other)
+        huge = b'{"a":' + b"7" * 5000 + b',"b":1E400}'
+        self.assertEqual(patch(b"{}", huge), huge)
+
+    def test_deep(self):
+        """A change that is deeper than is looked is said by the whole of what is there; depth without end is refused."""
+        for depth in (DEEPEST - 1, DEEPEST, DEEPEST + 5, 500):
+            before, after = (b'{"a":' * depth + leaf + b',"c":1' + b"}" * depth for leaf in (b'{"b":1}', b'{"b":2}'))
+            self.assertEqual(apply(json.loads(before), json.loads(patch(before, after))), json.loads(after))
+        endless = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+        self.assertRaises(Inexpressible, patch, b"{}", endless)
+        self.assertRaises(Inexpressible, patch, endless, endless[:-1] + b',"b":2}')
+
+    def test_halves(self):
+        """Half of a surrogate pair goes through, or there is no patch; nothing else happens."""
+        for after in (b'{"a":"\\ud800"}', b'{"\\ud800":1}'):
+            with contextlib.suppress(Inexpressible):
+                self.assertEqual(patch(b"{}", after), after)

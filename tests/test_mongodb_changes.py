@@ -79,7 +79,7 @@ class ChangesTests(TestCase):
         self.patch(mongodb_changes, "LONGEST_PAUSE", 0.04)
         self.collection = FakeCollection(script)
         collection: Any = self.collection
-        self.told = []
+        self.told: list[Any] = []
         self.changes = MongoChanges(reactor, collection, patience, lambda error: f"server: {error}", "mongodb://h/d")
         self.addCleanup(self.changes.stop)
         self.changes.start(lambda: self.told.append(threading.current_thread()))
@@ -123,7 +123,8 @@ class ChangesTests(TestCase):
 
     async def test_stop(self):
         """To stop ends the thread soon, tells of nothing more and logs nothing, whatever the thread is doing."""
-        for script in ([[{"_id": 1}] * 1000], [[]], [AutoReconnect("away") for _ in range(999)]):
+        scripts: list[Any] = [[[{"_id": 1}] * 1000], [[]], [AutoReconnect("away") for _ in range(999)]]
+        for script in scripts:
             self.start(script)
             await until(reactor, lambda: self.collection.asked)
             with log_lines() as lines:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -242,8 +243,8 @@ class PollerTests(PollerCase):
             RuntimeError("a fault\nin two lines"),
             CancelledError(),
             asyncio.CancelledError(),
-            SystemExit(3),
-            KeyboardInterrupt(),
+            StopIteration(),
+            StopAsyncIteration(),
         ]
         for error in errors:
             self.start()
@@ -258,8 +259,33 @@ class PollerTests(PollerCase):
         faults = self.flushLoggedErrors()
         self.assertEqual(
             [fault.type for fault in faults],
-            [ValueError, OSError, RuntimeError, CancelledError, asyncio.CancelledError, SystemExit, KeyboardInterrupt],
+            # A StopIteration that leaves a coroutine is a RuntimeError (PEP 479).
+            [
+                ValueError,
+                OSError,
+                RuntimeError,
+                CancelledError,
+                asyncio.CancelledError,
+                RuntimeError,
+                StopAsyncIteration,
+            ],
         )
+
+    def test_end_of_the_process(self):
+        """What is meant for the process is not taken for the source's: it ends, orderly, with a line in the log."""
+        for error in (SystemExit(3), KeyboardInterrupt()):
+            for late in (False, True):
+                with log_lines(LogLevel.critical) as lines:
+                    self.start(b"1" if late else error)
+                    self.source.answer = error
+                    self.assertFalse(self.reactor.hasStopped)
+                    self.reactor.run_for(1.1)
+                self.assertTrue(self.reactor.hasStopped)
+                self.assertEqual(lines, [f"the source of / raised {error!r}: livestate ends"])
+                fetches = self.source.fetches
+                self.poller.stopService()
+                self.reactor.run_for(3)
+                self.assertEqual((self.source.fetches, self.source.closed), (fetches, 1))
 
     def test_refused_and_missing(self):
         """A store that answers, though with nothing good, is asked on the beat: it is not down."""

@@ -161,14 +161,16 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(typed.documents, (DocumentSettings("/typed", "demo:?seed=2", 3.0, 10.0),))
 
     @few
-    @given(st.sampled_from(["interval", "max-stale", "max-size"]), st.integers(1, 1000), st.integers(1, 1000))
+    @given(
+        st.sampled_from(["interval", "max-stale", "max-size", "heartbeat"]), st.integers(1, 1000), st.integers(1, 1000)
+    )
     def test_typed_number_wins(self, name, typed, filed):
         """A number on the command line wins over any in the file, and the last of several counts."""
         config = self.config(f"{name} = {filed}\n")
         attribute = name.replace("-", "_")
 
         def value_of(settings):
-            return getattr(settings if name == "max-size" else settings.documents[0], attribute)
+            return getattr(settings if name in ("max-size", "heartbeat") else settings.documents[0], attribute)
 
         self.assertEqual(value_of(load_settings({name: [str(filed), str(typed)]}, config)), typed)
         self.assertEqual(value_of(load_settings({}, config)), filed)
@@ -225,6 +227,8 @@ class SettingsTests(SynchronousTestCase):
             ("interval", "0", "seconds from 0.05"),
             ("interval", "nan", "seconds from 0.05"),
             ("max-stale", "0.5", "seconds from 1"),
+            ("heartbeat", "0.5", "seconds from 1"),
+            ("heartbeat", "0", "seconds from 1"),
             ("max-size", "2e9", "bytes from 1"),
             ("cors-origin", "example.org", "such as https://example.org"),
             ("cors-origin", "https://example.org/", "without a path"),

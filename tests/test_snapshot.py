@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from unittest import mock
 
 import brotli
 import zstandard
@@ -115,6 +116,20 @@ class CheckTests(SynchronousTestCase):
             error = self.assertRaises(DocumentRefused, check, data, 2**20)
             self.assertIn(expected, str(error))
             self.assertNotIn("\n", str(error))
+
+    @many
+    @given(st.text("aé€😀"), st.binary(max_size=2), st.text("aé€😀"), st.integers(1, 6))
+    def test_utf8_in_pieces(self, before, middle, after, piece):
+        """However it is cut for reading, what is not UTF-8 is refused, at the byte that a decoder of it all names."""
+        data = b'"' + before.encode() + middle + after.encode() + b'"'
+        with mock.patch("livestate.snapshot.UTF8_PIECE", piece):
+            try:
+                data.decode()
+            except UnicodeDecodeError as expected:
+                error = self.assertRaises(DocumentRefused, check, data, 2**20)
+                self.assertEqual(str(error), f"it is not UTF-8 (byte {expected.start})")
+            else:
+                self.assertEqual(refuses(data), strict_json_refuses(data))
 
     def test_huge_numbers(self):
         """Numbers are the reader's business: one that fits no machine type is passed on."""

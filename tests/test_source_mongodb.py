@@ -475,7 +475,7 @@ class SettingsTests(SynchronousTestCase):
             "serverSelectionTimeoutMS=-1": "serverSelectionTimeoutMS",
             "authMechanism=PLAIN": "authMechanism",
             "authMechanism=SCRAM-SHA-256": "username",
-            "readPreference=mine": "mine",
+            "readPreference=mine": "valid read preference",
             "query={": "query",
             "query=[1]": "query",
             'query={"_id":{"$oid":"1"}}': "query",

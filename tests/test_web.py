@@ -14,12 +14,12 @@ from livestate.document import Document
 from livestate.interfaces import ISource
 from livestate.poller import Poller
 from livestate.web.admin import admin_resources
-from livestate.web.broadcast import Streams
 from livestate.web.document import DocumentResource
 from livestate.web.live import ReadyResource
 from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite, path_of
+from livestate.web.streams import Streams
 from tests.support import FakeReactor, answer_of, exchange, exchange_on, many, request
 
 DATA = b'{"votes": ' + b"1" * 300 + b"}"

@@ -23,9 +23,17 @@ for by a measurement (one core, 1,000 keep-alive connections, 4.3 KB answers):
 
 * **Second helpings.** `run_after_poll` calls a selectable once more after the
   events of this turn, with no system call and without waiting for an event:
-  closing a connection with nothing queued needs that.  The queue is drained
-  once a turn, and only as long as it was when the turn began, so nobody
-  starves.
+  closing a connection with nothing queued needs that, and so do edges.  The
+  queue is drained once a turn, and only as long as it was when the turn began,
+  so nobody starves.
+
+* **Edges.** The kernel looks at a level-triggered descriptor once more after
+  each event, 0.2 us a request.  A selectable that declares ``edge = True`` is
+  told of what arrives only once, while it only reads.  It has to read again
+  until it is given less than it asked for; when the peer has ended its side
+  too (EPOLLRDHUP), the reactor reads once more, for the end behind the data.
+  While it also waits to write it is level-triggered, as is a queue that is
+  sent in pieces.
 
 Import this module before anything imports ``twisted.internet.reactor``; it
 does not import the default reactor itself.
@@ -56,6 +64,7 @@ __all__ = ["DirectReactor", "install"]
 
 _READABLE = select.EPOLLIN
 _WRITABLE = select.EPOLLOUT
+_READABLE_EDGE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
 # Events taken from the kernel at a time.  Stock Twisted asks for as many as
 # there are descriptors: with 50,000 idle connections 600 KB is allocated and
@@ -82,7 +91,8 @@ class DirectReactor(EPollReactor):
         after the events of this turn, or of the next one if none is running.
 
         It is called from the loop, never from inside this method, and not at
-        all if the selectable is disconnected by then.
+        all if the selectable is disconnected or, for ``doRead``, not reading
+        by then.
         """
         self._after_poll.append((selectable, event))
 
@@ -118,11 +128,17 @@ class DirectReactor(EPollReactor):
             elif event == _WRITABLE and getattr(selectable, "lean", False):
                 self._do_write(selectable)
             else:
-                log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
+                self._as_stock(selectable, fd, event)
         if self._after_poll:
             self._run_after_poll()
 
     doIteration = doPoll
+
+    def _as_stock(self, selectable: Any, fd: int, event: int) -> None:
+        if event & select.EPOLLRDHUP:
+            # Twisted reads once for this event: the end may be behind the data.
+            self._after_poll.append((selectable, _READABLE))
+        log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
 
     def _do_write(self, selectable: Any) -> None:
         try:
@@ -147,7 +163,8 @@ class DirectReactor(EPollReactor):
             if selectable.disconnected:
                 continue
             if event == _READABLE:
-                self._do_read(selectable)
+                if selectable.fileno() in self._reads:
+                    self._do_read(selectable)
             else:
                 self._do_write(selectable)
 
@@ -173,6 +190,27 @@ class DirectReactor(EPollReactor):
                 known.add(id(selectable))
                 removed.append(selectable)
         return removed
+
+    # Edges
+
+    def addReader(self, reader: Any) -> None:
+        """
+        See `twisted.internet.interfaces.IReactorFDSet.addReader`.
+        """
+        if getattr(reader, "edge", False) and reader.fileno() not in self._writes:
+            self._add(reader, self._reads, self._writes, self._selectables, _READABLE_EDGE, _WRITABLE)
+        else:
+            super().addReader(reader)
+
+    def removeWriter(self, writer: Any) -> None:
+        """
+        See `twisted.internet.interfaces.IReactorFDSet.removeWriter`.
+        """
+        if getattr(writer, "edge", False):
+            # Being told anew how to watch it, the kernel reports what is there.
+            self._remove(writer, self._writes, self._reads, self._selectables, _WRITABLE, _READABLE_EDGE)
+        else:
+            super().removeWriter(writer)
 
     # Listening
 

@@ -35,6 +35,8 @@ class SecureTransport(DirectServer):
     """
 
     TLS = True
+    # A read takes one record; whether there is another only one more would tell.
+    edge = False
     server: Any
 
     _connection: Any = None

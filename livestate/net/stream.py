@@ -5,13 +5,15 @@ What is written to a connection can wait in three places: the transport's
 queue, the kernel's send buffer, and the network.  For a stream of which only
 the newest counts, all that waits is stale.  `hold_little` has
 
-* the transport pause its producer as soon as anything at all is queued (stock
-  Twisted: above 64 KB), and resume it when all is sent;
-* the kernel take no more than `NOTSENT_LOWAT` bytes beyond what TCP has sent.
-  Without it Linux lets the buffer grow to 4 MB (tcp_wmem): a thousand versions
-  of a document of 4 KB.  A small SO_SNDBUF would bound that too, but also
-  what is under way in the network, and with it the rate of a large document
-  on a long line; TCP_NOTSENT_LOWAT leaves that alone;
+* a direct transport pause its producer as soon as anything at all is queued,
+  and resume it when all is sent.  One of stock Twisted, which would pause it
+  above 64 KB, does so above 4 KB: it reads no more at a time than that bound;
+* the kernel take little more than `NOTSENT_LOWAT` bytes beyond what TCP has
+  sent.  Without it Linux lets its buffer grow to 4 MB (tcp_wmem): a peer that
+  read nothing was 934 versions of a document of 4.3 KB behind, and 39 with it
+  (27 of them in its own receive buffer).  A small SO_SNDBUF does the same for
+  small documents, but it bounds what is under way in the network too, and
+  with it the rate of a large document on a long line;
 * the kernel give up a connection whose peer has acknowledged nothing for
   `USER_TIMEOUT` milliseconds.  Else a peer that vanished is held for a quarter
   of an hour (tcp_retries2).
@@ -31,10 +33,16 @@ from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
 
+from livestate.net.transport import DirectServer
+
 __all__ = ["hold_little", "unsent"]
 
-# Bytes.  The kernel rounds up to the segment it is filling, at most 64 KB.
+# Bytes.  The kernel goes on to fill the segment it has begun, of 64 KB at most.
 NOTSENT_LOWAT = 16384
+
+# Bytes that a transport of stock Twisted queues without pausing its producer,
+# and asks for in one read.
+STOCK_BUFFER = 4096
 
 # Milliseconds.
 USER_TIMEOUT = 30_000
@@ -51,7 +59,7 @@ def hold_little(transport: Any) -> None:
     descriptor = _descriptor(transport)
     if descriptor is None:
         return
-    descriptor.bufferSize = 0
+    descriptor.bufferSize = 0 if isinstance(descriptor, DirectServer) else STOCK_BUFFER
     if sys.platform != "linux":
         return
     sock = descriptor.getHandle()

@@ -24,8 +24,9 @@ queued and the failure is found again by the reactor's own ``doWrite`` or
 
 Reads are of 4 KB: CPython allocates the whole buffer for each ``recv`` and
 shrinks it afterwards; with stock Twisted's 64 KB a request costs 6% more (5.56
-and 5.26 us), and nearly every request is smaller than this.  A full read leaves
-the rest in the kernel, where level-triggered epoll reports it again.
+and 5.26 us), and nearly every request is smaller than this.  After a full read there may be
+more, of which an edge-triggered epoll says nothing: the transport asks to be
+called again.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from errno import ENOBUFS
-from select import EPOLLOUT
+from select import EPOLLIN, EPOLLOUT
 from typing import Any, ClassVar
 
 from twisted.internet import abstract, address, interfaces, main, tcp
@@ -48,6 +49,7 @@ class DirectServer(tcp.Server):
 
     @cvar lean: tells the reactor to call ``doRead`` and ``doWrite`` without a
         logging context.
+    @cvar edge: tells it that ``doRead`` sees to what a full read left.
     @cvar read_size: how many bytes one ``recv`` asks for.
     """
 
@@ -55,10 +57,16 @@ class DirectServer(tcp.Server):
     reactor: Any
 
     lean: ClassVar[bool] = True
+    edge: ClassVar[bool] = True
     read_size: ClassVar[int] = 4096
 
     # What the port has set for all its connections.
     _no_delay = True
+
+    # close() alone ends the connection: no other process has the descriptor
+    # (accept4 sets FD_CLOEXEC).  shutdown() before it, as in stock Twisted, is
+    # 4 of a short connection's 29 us.
+    _shouldShutdown = False
 
     # A send failed: what the reads may still find is not a clean end.
     _send_failed = False
@@ -124,6 +132,8 @@ class DirectServer(tcp.Server):
         except OSError:
             return main.CONNECTION_LOST
         if data:
+            if len(data) == self.read_size:
+                self.reactor.run_after_poll(self, EPOLLIN)
             self.protocol.dataReceived(data)
             return None
         return main.CONNECTION_LOST if self._send_failed else main.CONNECTION_DONE

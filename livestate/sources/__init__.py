@@ -40,29 +40,30 @@ SCHEMES = {
 }
 
 
-def make_source(reactor: Any, url: str, max_size: int) -> ISource:
+def make_source(reactor: Any, url: str, max_size: int, option: str = "--source") -> ISource:
     """Make the source that `url` names.
 
     :param max_size: the most bytes a document may have; a source need not read further.
+    :param option: where the URL was given, for messages.
     :raises SettingsError: no such kind of source, a URL that its kind does not understand, or a driver
         that is not installed.
     """
     scheme = url.partition(":")[0].lower()
     if scheme not in SCHEMES:
         known = ", ".join(f"{name}:" for name in SCHEMES)
-        raise SettingsError(f"--source {redacted(url)}: no source of that kind; there are {known}")
+        raise SettingsError(f"{option} {redacted(url)}: no source of that kind; there are {known}")
     try:
         factory: Any = namedAny(SCHEMES[scheme])
-    except ImportError as error:
+    except ImportError:
         raise SettingsError(
-            f"--source {scheme}: needs the package {error.name!r}: pip install 'livestate[{scheme}]'"
+            f"{option} {scheme}: needs a driver that is not installed: pip install 'livestate[{scheme}]'"
         ) from None
     try:
         source: ISource = factory(reactor, url, max_size)
     except SettingsError as error:
-        raise SettingsError(f"--source {redacted(url)}: {error}") from None
+        raise SettingsError(f"{option} {redacted(url)}: {error}") from None
     except ValueError as error:  # urlsplit's, of brackets that do not match
-        raise SettingsError(f"--source {redacted(url)}: {error}") from None
+        raise SettingsError(f"{option} {redacted(url)}: {error}") from None
     return source
 
 

@@ -27,6 +27,7 @@ A thread cannot be cancelled, so three rules keep a bad server from costing more
   `notify`, one for changes as well, and one more thread: see `mongodb_changes`.
 """
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -281,6 +282,10 @@ def _client_of(netloc: str, database: str, given: dict[str, str]) -> MongoClient
         # The driver's 0 means for ever: a thread that never comes back.
         if not given[name].isdecimal() or not int(given[name]):
             raise SettingsError(f"{name} is not a number of milliseconds above 0")
+    for name in ("tlsCAFile", "tlsCertificateKeyFile"):
+        # PyMongo 4.20 does not name the file.
+        if name in given and not os.access(given[name], os.R_OK):
+            raise SettingsError(f"{name}: cannot read {given[name]}")
     # The driver would watch each server over two connections, to hear of a new primary sooner.
     options = {"serverMonitoringMode": "poll", **_TIMEOUTS, **given}
     query = "&".join(f"{name}={quote(value, safe='')}" for name, value in options.items())

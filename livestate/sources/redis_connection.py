@@ -123,7 +123,7 @@ class RedisServer:
         try:
             protocol = cast(P, await self._endpoint.connect(_Factory(make)))
         except ConnectError as error:
-            raise SourceError(reason_of(error)) from None
+            raise SourceError(tls_trouble(error)) from None
         except OSError as error:
             raise SourceError(str(error)) from None
         refusal = "Redis refuses the login or the database"
@@ -137,11 +137,6 @@ class RedisServer:
             protocol.abort()
             raise
         return protocol
-
-
-def reason_of(error: ConnectError) -> str:
-    """Say why a connection could not be made, without the exception's own boilerplate."""
-    return (str(error).rstrip(".").removeprefix("An error occurred while connecting: ")) or "cannot connect"
 
 
 def _tcp_endpoint(reactor: Any, parts: SplitResult, port: int | None, query: dict[str, str]) -> IStreamClientEndpoint:

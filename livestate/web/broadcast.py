@@ -4,9 +4,9 @@ Theory of operation. Readers who are told the same in the same way are one Audie
 Framing. What they are sent is encoded once, and the same bytes object is written to each of their connections: a change
 costs a reader one `send` and little more (`bench`'s row "events").
 
-A broadcast is spread. It goes on for a SLICE of time, then the reactor serves those who poll, then it goes on, until
-all have the newest version. A version that comes meanwhile is sent to those who were not reached yet, in place of the
-one before, and then to the others.
+A broadcast is spread (`livestate.web.streams`): it goes on for a slice of time, then the reactor serves those who poll,
+then it goes on, until all have the newest version. A version that comes meanwhile is sent to those who were not reached
+yet, in place of the one before, and then to the others.
 
 A reader is conflated, never queued. Its transport pauses it as soon as anything is left unsent (see
 `livestate.net.stream`). While it is paused it is sent nothing; when it is resumed it is sent what makes it current,
@@ -21,28 +21,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from twisted.application.service import Service
-from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
 
 from livestate.document import Document
 from livestate.history import History, Message
-from livestate.net.stream import hold_little, unsent
 from livestate.snapshot import Snapshot
+from livestate.web.reader import Reader
 
 if TYPE_CHECKING:
-    from livestate.web.channel import LiveChannel
-
-#: Seconds that a broadcast goes on before others are served: a poller's answer takes 10 µs, and is to wait for no more
-#: than a few hundred others' would make it.
-SLICE = 0.002
+    from livestate.web.streams import Streams
 
 #: Readers that are written to between two looks at the clock.
 BATCH = 16
 
-#: Seconds after which a reader that takes nothing of what waits for it is cut off. A phone that changes from one
-#: network to another takes some ten to come back, and comes back on another connection.
-STUCK = 30.0
+#: Seconds for which patches are made after the last reader of patches is gone: it may come back.
+LINGER = 60.0
 
 
 class Framing(NamedTuple):
@@ -52,95 +45,6 @@ class Framing(NamedTuple):
     #: What shows that the connection lives, and what ends the stream in an orderly way.
     heartbeat: bytes
     end: bytes
-
-
-class Reader:
-    """One connection that is told of changes; in the channel, it stands in the place of its request."""
-
-    __slots__ = (
-        "_audience",
-        "_channel",
-        "_on_end",
-        "_stuck_since",
-        "_unsent",
-        "last",
-        "lead",
-        "version",
-        "writable",
-        "write",
-    )
-
-    def __init__(
-        self, channel: "LiveChannel", audience: "Audience", version: int, on_end: Callable[[int], None] | None = None
-    ) -> None:
-        """Take over `channel` from its request, whose answer's head is still to be written.
-
-        :param version: what the reader has; 0: nothing.
-        :param on_end: called with the bytes that were sent, in the end.
-        """
-        self.version = version
-        #: Whether all that was written is sent.
-        self.writable = True
-        #: When anything was last written, and how many seconds earlier than others a sign of life is due.
-        self.last = 0.0
-        self.lead = 0.0
-        self.write: Callable[[bytes], None] = channel.write_now
-        self._channel = channel
-        self._audience = audience
-        self._unsent = 0
-        self._stuck_since = 0.0
-        self._on_end = on_end
-        channel.hand_over(self)
-        hold_little(channel.transport)
-
-    def start(self) -> None:
-        """Begin, behind the answer's head: with what makes the reader current, and each change from then on."""
-        self._audience.add(self)
-        if self.writable:
-            self._audience.bring_up(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Let go of what the client sends: there is nothing to say after the request."""
-
-    def pauseProducing(self) -> None:
-        """Be sent nothing: something waits to be sent."""
-        self.writable = False
-        self._unsent = -1
-
-    def resumeProducing(self) -> None:
-        """Catch up."""
-        self.writable = True
-        self._audience.bring_up(self)
-
-    def stuck(self, now: float) -> bool:
-        """Tell whether a reader that is not writable has taken nothing for too long."""
-        waiting = unsent(self._channel.transport)
-        if waiting != self._unsent:
-            self._unsent = waiting
-            self._stuck_since = now
-        return now - self._stuck_since >= STUCK
-
-    def abort(self) -> None:
-        """End the connection now."""
-        self._channel.abortConnection()
-
-    def end(self, last: bytes) -> None:
-        """End the stream in an orderly way, if the client has taken all before.
-
-        :param last: what ends the body.
-        """
-        self._audience.readers.discard(self)
-        if self.writable:
-            self.writable = False
-            self.write(last)
-            self._channel.loseConnection()
-        else:
-            self._channel.abortConnection()
-
-    def connectionLost(self, reason: Any) -> None:
-        """Be told nothing any more."""
-        self.writable = False
-        self._audience.readers.discard(self)
 
 
 class Audience:
@@ -162,6 +66,12 @@ class Audience:
         """Tell one more."""
         self.readers.add(reader)
         reader.lead = random.uniform(0, self._broadcast.heartbeat / 3)  # noqa: S311  # no secret
+
+    def remove(self, reader: Reader) -> None:
+        """Tell one no more."""
+        self.readers.discard(reader)
+        if self.deltas:
+            self._broadcast.deltas_wanted = self._broadcast.seconds()
 
     def bring_up(self, reader: Reader) -> None:
         """Send one reader what makes it current, if anything does."""
@@ -248,6 +158,8 @@ class Broadcast:
         self._servable = servable
         self._audiences: dict[tuple[Framing, bool], Audience] = {}
         self._encoded: dict[tuple[Framing, Sequence[Message]], bytes] = {}
+        #: When a reader of patches was last gone.
+        self.deltas_wanted = -LINGER
         document.subscribe(self._publish)
 
     def audience(self, framing: Framing, deltas: bool) -> Audience:
@@ -281,7 +193,7 @@ class Broadcast:
 
     def _publish(self, snapshot: Snapshot) -> None:
         deltas = any(audience.deltas and audience.readers for audience in self.audiences())
-        if self.history.follow(snapshot, deltas):
+        if self.history.follow(snapshot, deltas or self.seconds() - self.deltas_wanted < LINGER):
             self._encoded.clear()
             for audience in self.audiences():
                 audience.publish()
@@ -291,58 +203,3 @@ class Broadcast:
         for audience in self.audiences():
             for reader in list(audience.readers):
                 reader.end(audience.framing.end)
-
-
-class Streams(Service):
-    """All broadcasts of this process, which share one turn of the reactor's time."""
-
-    log = Logger()
-
-    def __init__(self, clock: Any, heartbeat: float) -> None:
-        """:param heartbeat: seconds of silence after which a reader is sent a sign of life, at the latest."""
-        self.seconds: Callable[[], float] = clock.seconds
-        self.heartbeat = heartbeat
-        self._broadcasts: list[Broadcast] = []
-        self._at_end: list[Callable[[], None]] = []
-        self._cooperator = Cooperator(self._slice, lambda go_on: clock.callLater(0, go_on))
-        self._loop = LoopingCall(self._look)
-        self._loop.clock = clock
-
-    def broadcast(self, document: Document, servable: Callable[[], object]) -> Broadcast:
-        """Give `document` its Broadcast."""
-        broadcast = Broadcast(self, document, servable)
-        self._broadcasts.append(broadcast)
-        self.at_end(broadcast.end)
-        return broadcast
-
-    def at_end(self, end: Callable[[], None]) -> None:
-        """Have `end` called when the service stops."""
-        self._at_end.append(end)
-
-    def spread(self, work: Iterator[None]) -> None:
-        """Do some work bit by bit, in turn with all other such work, a slice of time in each turn of the reactor."""
-        self._cooperator.coiterate(work).addErrback(lambda failure: self.log.failure("a broadcast failed", failure))
-
-    def startService(self) -> None:
-        """Begin to look after the readers."""
-        super().startService()
-        self._loop.start(1.0, now=False)
-
-    def stopService(self) -> None:
-        """End all streams."""
-        super().stopService()
-        if self._loop.running:
-            self._loop.stop()
-        for end in self._at_end:
-            end()
-
-    def _slice(self) -> Callable[[], bool]:
-        end = self.seconds() + SLICE
-        return lambda: self.seconds() >= end
-
-    def _look(self) -> None:
-        now = self.seconds()
-        for broadcast in self._broadcasts:
-            for audience in broadcast.audiences():
-                if audience.readers:
-                    self.spread(audience.look(now))

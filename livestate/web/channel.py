@@ -24,7 +24,9 @@ from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
 
 from livestate.net.stock import immediate_writer
+from livestate.web.accesslog import host_of
 from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
+from livestate.web.prepared import Prepared
 from livestate.web.request import LiveRequest
 from livestate.web.responder import Variant
 from livestate.web.response import closing
@@ -57,35 +59,36 @@ class Stream(Protocol):
 class LiveChannel(HTTPChannel):
     """Serves one connection."""
 
-    #: Sweeps since the last request, and sweeps since an unfinished one began (None: there is none).
-    quiet = 0
-    unfinished: int | None = None
+    # With more names than 30 in it, Python would give each channel's dictionary keys of its own, of 1.5 KB.
+    __slots__ = ("_fast", "_find", "_held", "_last", "_unsent", "quiet", "site", "stream", "unfinished", "write_now")
+
     #: twisted.web's timer, made anew with each piece of data, is not used.
     timeOut = None
     requestFactory = LiveRequest
-
-    #: What twisted.web has handed this connection over to.
-    stream: Stream | None = None
-    #: Writes at once where that is possible.
-    write_now: Callable[[bytes], None]
-
-    _fast = True
-    _held = b""
-    _last = 0
-    _unsent: tuple[int, int] | None = None
 
     transport: Any
 
     def __init__(self, site: "LiveSite") -> None:
         super().__init__()
+        #: Sweeps since the last request, and sweeps since an unfinished one began (None: there is none).
+        self.quiet = 0
+        self.unfinished: int | None = None
+        #: What twisted.web has handed this connection over to.
+        self.stream: Stream | None = None
+        self._fast = True
+        self._held = b""
+        self._last = 0
+        self._unsent: tuple[int, int] | None = None
         self.site = site
         self.factory = site
         self._find = site.memo.get
+        self._ready = site.prepared.get
 
     def connectionMade(self) -> None:
         """Begin."""
         self.site.channels.add(self)
-        self.write_now = immediate_writer(self.transport)
+        #: Writes at once where that is possible.
+        self.write_now: Callable[[bytes], None] = immediate_writer(self.transport)
         super().connectionMade()
 
     def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # of no default, as in twisted.web
@@ -93,10 +96,19 @@ class LiveChannel(HTTPChannel):
         self.site.channels.discard(self)
         self._held = b""
         super().connectionLost(reason)
+        # Nothing is left in a circle: a reader's memory is free again at once.
+        self.requests.clear()
+        self.stream = None
 
     def dataReceived(self, data: bytes) -> None:
         """Take what arrived: mostly one plain request, whole."""
         if self._fast:
+            ready = self._ready(data)
+            if ready is not None:
+                ready.given += 1
+                self.quiet = 0
+                self.write_now(ready.wire)
+                return
             start = data.find(_VALIDATOR)
             if start < 0:
                 variant = self._find(data)
@@ -116,21 +128,23 @@ class LiveChannel(HTTPChannel):
         :param data: the request.
         :param last: whether the connection is to be closed behind the answer.
         """
-        if validator is None:
+        not_modified = None
+        if validator is not None:
+            not_modified = (variant.wires_not_modified or variant.prepare_not_modified()).get(validator)
+            if not_modified is None and not SINGLE_ETAG.fullmatch(validator):
+                return False
+        if not_modified is not None:
+            wire = not_modified
+            variant.given_not_modified += 1
+        else:
             wire = variant.wire or variant.prepare()
             variant.given += 1
-        else:
-            not_modified = (variant.wires_not_modified or variant.prepare_not_modified()).get(validator)
-            if not_modified is not None:
-                wire = not_modified
-                variant.given_not_modified += 1
-            elif SINGLE_ETAG.fullmatch(validator):
-                wire = variant.wire or variant.prepare()
-                variant.given += 1
-            else:
-                return False
         self.quiet = 0
-        self.write_now(closing(wire) if last else wire)
+        if last:
+            self.write_now(closing(wire))
+        else:
+            self.write_now(wire)
+            self.site.prepared.note(data, wire, variant, not_modified is not None)
         return True
 
     def _take(self, data: bytes) -> None:
@@ -244,9 +258,20 @@ class LiveChannel(HTTPChannel):
 class LoggedChannel(LiveChannel):
     """Serves one connection, and has the answers of the short way logged (the others log themselves)."""
 
+    def __init__(self, site: "LiveSite") -> None:
+        super().__init__(site)
+        # None is given without a look at its request.
+        nothing: dict[bytes, Prepared] = {}
+        self._ready = nothing.get
+
+    def connectionMade(self) -> None:
+        """Begin."""
+        super().connectionMade()
+        self._host = host_of(self.transport.getPeer())
+
     def _give(self, variant: Variant, validator: bytes | None, data: bytes, last: bool = False) -> bool:
         given = super()._give(variant, validator, data, last)
         if given:
             not_modified = variant.not_modified().get(validator) if validator is not None else None
-            self.site.log_plain(self.transport.getPeer(), data, not_modified or variant.full())
+            self.site.log_plain(self._host, data, not_modified or variant.full())
         return given

@@ -23,9 +23,9 @@ class DocumentResource(ResponseResource):
         seconds = seconds_to_wait(request) if self._polls is not None else None
         if seconds is None or self._polls is None:
             return super().render(request)
-        if_none_match = field(request, b"If-None-Match")
+        if_none_match = field(request, b"If-None-Match") or b""
         variant = self._variant(request)
-        if seconds and if_none_match is not None and variant.current(if_none_match):
+        if seconds and variant.current(if_none_match):
             self._polls.hold(request, variant, if_none_match, seconds)
         else:
             applied(variant.answer(if_none_match), seconds).write_to(request)

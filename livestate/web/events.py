@@ -7,10 +7,11 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from livestate.eventstream import COMMENT, LAST_CHUNK, MEDIA_TYPE, chunk, event, retry
+from livestate.eventstream import COMMENT, LAST_CHUNK, MEDIA_TYPE, chunk, event, retry, unchunked_length
 from livestate.history import Message
-from livestate.web.broadcast import Broadcast, Framing, Reader
+from livestate.web.broadcast import Broadcast, Framing
 from livestate.web.channel import LiveChannel
+from livestate.web.reader import LoggedReader, Reader
 from livestate.web.request import field
 from livestate.web.responder import ALLOW, Responder
 from livestate.web.response import Response, problem
@@ -73,14 +74,22 @@ class EventsResource(Resource):
         return Response(200, fields)
 
     def _stream(self, request: Request) -> None:
+        channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
         chunked = request.clientproto == b"HTTP/1.1"
         deltas = request.args is not None and request.args.get(b"delta") == [b"merge"]
         audience = self._broadcast.audience(FRAMINGS[chunked], deltas)
-        channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
-        reader = Reader(channel, audience, _version(field(request, b"Last-Event-ID")))
+        version = _version(field(request, b"Last-Event-ID"))
+        entry = channel.site.entry(request)
+        reader = (
+            Reader(channel, audience, version)
+            if entry is None
+            else LoggedReader(channel, audience, version, entry, unchunked_length if chunked else len)
+        )
         for name, value in self._head(request).fields:
             request.responseHeaders.setRawHeaders(name, [value])
-        request.write(retry(random.randint(*RETRY)))  # noqa: S311  # no secret
+        request.write(b"")
+        first = retry(random.randint(*RETRY))  # noqa: S311  # no secret
+        reader.write(chunk(first) if chunked else first)
         reader.start()
 
 

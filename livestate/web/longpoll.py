@@ -5,15 +5,17 @@ takes the place of its request in the channel, and twisted.web's request, with a
 document changes, or the time is over, the answer's bytes are made once for all who ask alike and written; those who
 wait are answered a slice of time in each turn of the reactor, as a broadcast is (`livestate.web.broadcast`).
 
-What caches in front make of it. The answers' Cache-Control and Vary are those of any other: `wait` chooses when to
-answer, not what, so a stored answer is right for everyone, and RFC 7240 section 2 asks for no `Vary: Prefer`. (With
-that, Google's CDN and Akamai would store no answer at all; with `no-store`, one such request would have Varnish pass on
-all others for two minutes.) But a cache that asks anew on behalf of many must not be held, since all of them would
-wait: it is told by the If-Modified-Since that caches send beside If-None-Match (RFC 9111 section 4.3.1).
+What caches in front make of it. Whoever reads `Preference-Applied` takes a 304 for a sign that nothing changed in all
+that time, and asks again at once; so it must never come out of a cache, and an answer with it is not stored. A request
+that a cache makes, on behalf of many, is answered as any other: at once, since all of them would wait, and so that it
+can be stored. It has no If-None-Match (Varnish and nginx leave out the client's), or an If-Modified-Since beside it
+(RFC 9111 section 4.3.1). There is no `Vary: Prefer`: `wait` chooses when to answer, not what (RFC 7240 section 2), and
+with it Google's and Akamai's caches would store no answer at all.
 """
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +24,11 @@ from twisted.web.http import Request
 from livestate.document import Document
 from livestate.negotiate import wait_preference
 from livestate.snapshot import Snapshot
-from livestate.web.broadcast import BATCH, Streams
+from livestate.web.broadcast import BATCH
 from livestate.web.request import field
 from livestate.web.responder import Variant
 from livestate.web.response import Response, closing
+from livestate.web.streams import Streams
 
 if TYPE_CHECKING:
     from livestate.web.channel import LiveChannel
@@ -37,7 +40,7 @@ LONGEST_WAIT = 60
 class Waiting:
     """One request that is held; in the channel, it stands in the place of twisted.web's."""
 
-    __slots__ = ("_call", "_channel", "_done", "_proto", "if_none_match", "seconds", "variant")
+    __slots__ = ("_call", "_channel", "_done", "_entry", "_proto", "if_none_match", "seconds", "variant")
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Waiting:
         """:param done: called when it is held no more."""
         self._channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
         self._proto = request.clientproto
+        self._entry = self._channel.site.entry(request)
         self._done = done
         self._call: Any = None
         self.variant = variant
@@ -61,12 +65,16 @@ class Waiting:
         """Take what will end the waiting."""
         self._call = call
 
-    def answer(self, wire: bytes) -> None:
-        """Send the answer and go on with the connection."""
+    def answer(self, response: Response, wire: bytes) -> None:
+        """Send the answer and go on with the connection.
+
+        :param wire: the answer as bytes.
+        """
         self._release()
         if not self._channel.persistent:
             wire = closing(wire) if self._proto == b"HTTP/1.1" else b"HTTP/1.0" + wire[len(b"HTTP/1.1") :]
         self._channel.write_now(wire)
+        self._channel.site.log_entry(self._entry, response.status, len(response.body))
         self._channel.requestDone(self)  # type: ignore[arg-type]  # it stands for the request
 
     def connectionLost(self, reason: Any) -> None:
@@ -110,7 +118,8 @@ class LongPolls:
         self._waiting.pop(waiting, None)
 
     def _answer(self, waiting: Waiting) -> None:
-        waiting.answer(applied(waiting.variant.answer(waiting.if_none_match), waiting.seconds).wire())
+        response = applied(waiting.variant.answer(waiting.if_none_match), waiting.seconds)
+        waiting.answer(response, response.wire())
 
     def _publish(self, snapshot: Snapshot) -> None:
         # A large document is first there without its content codings, which will be some milliseconds more.
@@ -131,13 +140,14 @@ class LongPolls:
                 made = wires.get((id(response), seconds))
                 if made is None:
                     made = wires[id(response), seconds] = response, applied(response, seconds).wire()
-                waiting.answer(made[1])
+                waiting.answer(*made)
             yield
 
 
 def seconds_to_wait(request: Request) -> int | None:
-    """Give how long a request is to be held at most, or None where it does not ask for that."""
-    if request.method != b"GET" or request.requestHeaders.hasHeader(b"If-Modified-Since"):
+    """Give how long a request is to be held at most, or None where it is no long poll of one client's."""
+    fields = request.requestHeaders
+    if request.method != b"GET" or not fields.hasHeader(b"If-None-Match") or fields.hasHeader(b"If-Modified-Since"):
         return None
     seconds = wait_preference(field(request, b"Prefer"))
     return None if seconds is None else min(seconds, LONGEST_WAIT)
@@ -145,4 +155,5 @@ def seconds_to_wait(request: Request) -> int | None:
 
 def applied(response: Response, seconds: int) -> Response:
     """Give an answer that says that the client's preference was heeded (RFC 7240 section 3)."""
-    return Response(response.status, (*response.fields, (b"Preference-Applied", b"wait=%d" % seconds)), response.body)
+    fields = [(name, b"no-store" if name == b"Cache-Control" else value) for name, value in response.fields]
+    return replace(response, fields=(*fields, (b"Preference-Applied", b"wait=%d" % seconds)))

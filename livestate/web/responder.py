@@ -130,6 +130,8 @@ class Responder:
         #: How many answers of each kind were given until the last `renew`: "304", the other statuses, and for a 200
         #: the content coding.
         self.tally: Counter[str] = Counter()
+        #: Called before the prepared answers are dropped: whoever keeps one lets go of it.
+        self.before_renewal: Callable[[], None] = lambda: None
         self._variants: dict[tuple[tuple[str, ...], bytes | None], Variant] = {}
         target = quote(events_path(document.path), safe="/:@!$&'()*+,;=~")
         self._link = b'<%b>; rel="alternate"; type="text/event-stream"' % target.encode("ascii")
@@ -149,6 +151,7 @@ class Responder:
 
     def renew(self) -> None:
         """Drop all prepared answers: the second or the document changed."""
+        self.before_renewal()
         for variant in self._variants.values():
             variant.renew()
 

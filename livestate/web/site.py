@@ -9,9 +9,10 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 
 from livestate.logs import LogFile
-from livestate.web.accesslog import line_of_plain, line_of_request
+from livestate.web.accesslog import Entry, entry_of, line_of_plain, line_of_request
 from livestate.web.channel import LiveChannel, LoggedChannel
 from livestate.web.plain import Memo
+from livestate.web.prepared import PreparedAnswers
 from livestate.web.resource import ResponseResource
 from livestate.web.responder import Responder
 from livestate.web.response import Response, problem
@@ -34,6 +35,8 @@ class LiveSite(Site):
 
     #: Whether Twisted logs that it starts and stops this factory.
     noisy = False
+    #: What it is called in the log.
+    name = "documents"
     #: Lines of the access log go here, where one is wanted.
     access_log: LogFile | None = None
 
@@ -50,8 +53,15 @@ class LiveSite(Site):
         self._resources = resources
         self.responders = responders or {}
         self.memo = Memo()
+        self.prepared = PreparedAnswers()
+        for responder in self.responders.values():
+            responder.before_renewal = self.prepared.renew
         #: The open connections.
         self.channels: set[LiveChannel] = set()
+
+    def logPrefix(self) -> str:
+        """Name it in Twisted's lines of what starts and stops."""
+        return self.name
 
     def buildProtocol(self, addr: Any) -> LiveChannel:  # type: ignore[override]  # not in twisted.web's wrapper
         """Give a new connection its channel."""
@@ -79,11 +89,20 @@ class LiveSite(Site):
         if self.access_log is not None:
             self.access_log.write(line_of_request(request, self._logDateTime or "-"))
 
-    def log_plain(self, peer: Any, data: bytes, response: Response) -> None:
+    def entry(self, request: HTTPRequest) -> Entry | None:
+        """Give what is to be logged of a request in the end, for `log_entry`; None where nothing is logged."""
+        return entry_of(request) if self.access_log is not None else None
+
+    def log_entry(self, entry: Entry | None, status: int, length: int) -> None:
+        """Write one line to the access log for what `entry` gave, if there is a log."""
+        if entry is not None and self.access_log is not None:
+            self.access_log.write(entry.line(self._logDateTime or "-", status, length))
+
+    def log_plain(self, host: str, data: bytes, response: Response) -> None:
         """Write one line to the access log for the plain request `data`, answered the short way."""
         if self.access_log is not None:
             when = self._logDateTime or "-"
-            self.access_log.write(line_of_plain(peer, when, data, response.status, len(response.body)))
+            self.access_log.write(line_of_plain(host, when, data, response.status, len(response.body)))
 
 
 def path_of(target: bytes) -> bytes:

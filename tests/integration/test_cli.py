@@ -1,6 +1,8 @@
 """The `livestate` command."""
 
+import os
 import subprocess
+import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -96,7 +98,7 @@ class PublishTests(CommandTests):
     def test_not_a_store(self):
         """A source that cannot be written to, and none at all."""
         self.assert_one_line(livestate("publish", str(self.file), "--to", "demo:"), "cannot be written to")
-        self.assert_one_line(livestate("publish", str(self.file), "--to", "nonsense"), "nonsense")
+        self.assert_one_line(livestate("publish", str(self.file), "--to", "nonsense"), "--to nonsense")
 
 
 class CheckTests(CommandTests):
@@ -121,6 +123,21 @@ class CheckTests(CommandTests):
             self.assertIn(f"wrong: identity: answered {status}", ran.stdout)
             self.assertNotIn("Traceback", ran.stderr)
 
+    def test_old(self):
+        """Of a document that its store no longer confirms it says how old it is, once."""
+        folder = folder_for(self)
+        (folder / "a.json").write_text("1")
+        first = Livestate(self, "--source=file:a.json", "--state-dir=.", folder=folder)
+        first.until_served()
+        first.stop()
+        (folder / "a.json").unlink()
+        [saved] = folder.glob("*.saved")
+        os.utime(saved, (time.time() - 3600,) * 2)
+        ran = livestate("check", Livestate(self, "--source=file:a.json", "--state-dir=.", folder=folder).http)
+        self.assertEqual(ran.returncode, 1)
+        self.assertRegex(ran.stdout, r"wrong: the document is 3,60\d s old")
+        self.assertEqual(ran.stdout.count("wrong: "), 1)
+
     def test_certificate(self):
         """A certificate that nobody vouches for, or another authority's, is one line."""
         service = Livestate(self, "--source=demo:", https="")
@@ -132,6 +149,7 @@ class CheckTests(CommandTests):
     def test_not_there(self):
         """A server that is not there, a URL that is none."""
         self.assert_one_line(livestate("check", f"http://127.0.0.1:{free_port()}/"), "refused")
+        self.assert_one_line(livestate("check", "http://no-such-host.invalid/"), "no-such-host.invalid")
         self.assert_one_line(livestate("check", "ftp://127.0.0.1/"), "ftp://127.0.0.1/")
         self.assert_one_line(livestate("check", "nonsense"), "nonsense")
         self.assert_one_line(livestate("check", "http://127.0.0.1:port/"), "127.0.0.1:port")

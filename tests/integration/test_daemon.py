@@ -3,11 +3,14 @@
 import contextlib
 import os
 import signal
+import threading
+import time
+from http.client import HTTPException
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.http import get
+from tests.integration.http import Client, get
 from tests.integration.processes import ended, folder_for, free_port, run, twistd_arguments, until
 
 
@@ -98,6 +101,38 @@ class DaemonTests(SynchronousTestCase):
         self.end(self.pidfile)
         self.assertIn("Server Shut Down", self.logfile.read_text())
         self.assertNotIn("Server Shut Down", Path(f"{self.logfile}.1").read_text())
+
+    def test_restart_under_load(self):
+        """Ended while readers ask, it can be started again at once on the same ports, each time."""
+        stop = threading.Event()
+        served: list[int] = []
+
+        def read() -> None:
+            while not stop.is_set():
+                client = Client(f"http://127.0.0.1:{self.http}")
+                try:
+                    for _ in range(20):
+                        served.append(client.get().status)
+                except (OSError, HTTPException):
+                    time.sleep(0.001)  # it is away
+                finally:
+                    client.close()
+
+        readers = [threading.Thread(target=read, daemon=True) for _ in range(8)]
+        self.addCleanup(stop.set)
+        self.start()
+        for reader in readers:
+            reader.start()
+        for _ in range(4):
+            count = len(served) + 200
+            until(lambda: len(served) > count, "readers are served")  # noqa: B023  # called within the turn
+            self.end(self.pidfile)
+            self.start()
+        stop.set()
+        for reader in readers:
+            reader.join(15)
+        self.assertEqual(set(served), {200})
+        self.end(self.pidfile)
 
     def test_second(self):
         """A second one on the same port is one line and exit code 1, and the first serves on."""

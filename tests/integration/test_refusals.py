@@ -186,6 +186,13 @@ class RefusalTests(SynchronousTestCase):
         ran = self.start("--interval=1", None, "-n", "--pidfile=", "--logfile=missing/twistd.log")
         self.assert_refused("--logfile", "missing/twistd.log", ran)
 
+    def test_folders_of_twistd(self):
+        """A pidfile or a folder that twistd itself cannot use is one line too."""
+        for options in (("--pidfile=missing/twistd.pid",), ("--pidfile=", "--rundir=missing")):
+            for before in (("-n",), ("--logfile=twistd.log",)):
+                ran = self.start("--interval=1", None, *before, *options)
+                self.assert_refused(" ".join(options), options[-1].partition("=")[0], ran)
+
     def test_certificate_that_cannot_be_made(self):
         """A folder in which no development certificate can be made is one line."""
         folder = self.folder / "gone"

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.certificates import Authority
 from tests.integration.http import Client
-from tests.integration.processes import folder_for, free_port, run, twistd_arguments
+from tests.integration.processes import folder_for, free_port, run, twistd_arguments, until
 from tests.integration.servers import Livestate
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ class ListenerTests(SynchronousTestCase):
         for options in (["--http="], [f"--config={config}"]):
             service = Livestate(self, "--source=demo:", *options, https="", http=False, folder=folder)
             self.assert_serves(service.client(https=True))
-            self.assertEqual(len(re.findall(r"LiveSite.* starting on ", service.log)), 2, service.log)
+            self.assertEqual(len(re.findall(r"(documents|admin).* starting on ", service.log)), 2, service.log)
 
     def test_unix_socket(self):
         """`unix:` strings work."""
@@ -137,7 +137,7 @@ class ConfigTests(SynchronousTestCase):
         service.until_status("/", trouble=bool)
         answer = service.get("/night.json", Origin="https://example.org")
         self.assertEqual(answer["Access-Control-Allow-Origin"], "https://example.org")
-        self.assertIn("GET /night.json", (folder / "access.log").read_text())
+        until(lambda: "GET /night.json" in (folder / "access.log").read_text(), "the request is logged")
         service.stop()
 
         service = Livestate(self, f"--config={config}", "--interval=0.25", "--max-size=9000", "--cors-origin=*")

@@ -2,7 +2,8 @@
 Runs Twisted's own suites on the direct reactor; started by `test_twisted_suites` in a process of its own.
 
 ``builder``: suites that build a reactor for each test.  ``installed``: suites that
-use the process's reactor.  Prints one line of JSON: how many tests passed and
+use the process's reactor.  ``channel``: the same, and where they make an
+`HTTPChannel` they get a `LiveChannel`.  Prints one line of JSON: how many tests passed and
 which did not, by id.
 """
 
@@ -23,10 +24,12 @@ NOT_RUN = {
 
 def run(mode: str, names: list[str]) -> dict[str, Any]:
     """Run the named modules' tests; the modules are imported only here."""
-    if mode == "installed":
+    if mode in ("installed", "channel"):
         from livestate.net.reactor import install  # noqa: PLC0415
 
         install()
+        if mode == "channel":
+            stand_in()
     else:
         from twisted.internet.test import reactormixins  # noqa: PLC0415
 
@@ -44,6 +47,26 @@ def run(mode: str, names: list[str]) -> dict[str, Any]:
         "failed": sorted({test.id() for test, _ in [*result.failures, *result.errors]}),
         "why": "\n".join(f"{test.id()}: {why}" for test, why in [*result.failures, *result.errors]),
     }
+
+
+def stand_in() -> None:
+    """Put livestate's channel, with a site that has no document, in the place of twisted.web's."""
+    from twisted.internet.task import Clock  # noqa: PLC0415
+    from twisted.web import http  # noqa: PLC0415
+
+    from livestate.web.channel import LiveChannel  # noqa: PLC0415
+    from livestate.web.site import LiveSite  # noqa: PLC0415
+
+    class StandIn(LiveChannel):
+        # The suites bring requests of their own, and count on what twisted.web makes of them by default.
+        requestFactory: Any = http.Request
+
+        def __init__(self) -> None:
+            site = LiveSite({}, Clock())
+            super().__init__(site)
+            self.factory = None
+
+    http.HTTPChannel = StandIn  # type: ignore[misc]
 
 
 def drop(suite: Any) -> Any:

@@ -95,8 +95,15 @@ class LoopTests(DirectCase):
     def test_run_after_poll_is_not_run_at_once_nor_twice(self) -> None:
         calls: list[str] = []
 
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        self.addCleanup(ours.close)
+
         class Selectable:
             disconnected = 0
+
+            def fileno(inner) -> int:
+                return ours.fileno()
 
             def doRead(inner) -> None:
                 calls.append("read")
@@ -105,16 +112,23 @@ class LoopTests(DirectCase):
                 calls.append("write")
 
         selectable = Selectable()
+        self.reactor.addReader(selectable)
         self.reactor.run_after_poll(selectable, select.EPOLLIN)
         self.reactor.run_after_poll(selectable, select.EPOLLOUT)
         self.assertEqual(calls, [])
         self.reactor.doIteration(10)  # does not wait
         self.reactor.doIteration(0)
         self.assertEqual(calls, ["read", "write"])
+        self.reactor.removeReader(selectable)
+        self.reactor.run_after_poll(selectable, select.EPOLLIN)
+        self.reactor.doIteration(0)
+        self.assertEqual(len(calls), 2)
+        self.reactor.addReader(selectable)
         selectable.disconnected = 1
         self.reactor.run_after_poll(selectable, select.EPOLLIN)
         self.reactor.doIteration(0)
         self.assertEqual(len(calls), 2)
+        self.reactor.removeReader(selectable)
 
     def test_one_clients_bug_is_its_own(self) -> None:
         class Server(Recorder):

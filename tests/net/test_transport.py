@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from livestate.net.port import DirectPort
 from livestate.net.transport import DirectServer
-from tests.net.harness import DirectCase, Recorder, connect, read_all, read_exactly
+from tests.net.harness import DirectCase, Recorder, connect, read_all, read_exactly, wait_for
 
 BIG = bytes(range(256)) * 4 * 8192  # 8 MiB: more than a socket takes
 
@@ -229,6 +229,84 @@ class WriteTests(DirectCase):
 
         self.run_client(client, self.listen(Server))
         self.assertEqual(pushers[0].left, 0)
+
+
+class EdgeTests(DirectCase):
+    """The kernel tells of each arrival once; nothing that arrived is left unread."""
+
+    def collect(self, pieces: list[bytes]) -> None:
+        """Have a client send pieces and its end at once, while the reactor looks away, to a server that only reads."""
+
+        class Server(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                self.received += data
+
+        def client(port: int) -> None:
+            with connect(port) as sock:
+                wait_for(lambda: self.servers)
+                for piece in pieces:
+                    sock.sendall(piece)
+
+        self.run_client(client, self.listen(Server))
+        self.assertEqual(self.servers[0].received, b"".join(pieces))
+        self.assertIsInstance(self.servers[0].reason.value, ConnectionDone)
+
+    def test_the_end_behind_a_short_read(self) -> None:
+        """Data and the end of the connection that come in one event are both seen."""
+        self.collect([b"x"])
+
+    def test_a_full_read_is_followed_by_another(self) -> None:
+        """What fits one read exactly, or needs many, is read to its last byte and to the end."""
+        for size in (DirectServer.read_size, DirectServer.read_size * 5, DirectServer.read_size * 3 + 1):
+            with self.subTest(size=size):
+                self.servers.clear()
+                self.reactor = self.buildReactor()
+                self.collect([b"x" * size])
+
+    def test_no_second_read_while_paused(self) -> None:
+        """A protocol that pauses in the middle of what arrived gets the rest only after it resumes."""
+        size = DirectServer.read_size * 3
+
+        class Server(Recorder):
+            while_paused = -1
+
+            def dataReceived(inner, data: bytes) -> None:
+                inner.received += data
+                if len(inner.received) == DirectServer.read_size:
+                    inner.transport.pauseProducing()
+                    self.reactor.callLater(0.1, inner.resume)
+
+            def resume(inner) -> None:
+                inner.while_paused = len(inner.received)
+                inner.transport.resumeProducing()
+
+        def client(port: int) -> None:
+            with connect(port) as sock:
+                sock.sendall(b"x" * size)
+
+        self.run_client(client, self.listen(Server))
+        self.assertEqual(self.servers[0].while_paused, DirectServer.read_size)
+        self.assertEqual(len(self.servers[0].received), size)
+
+    def test_reads_go_on_after_a_queue_was_sent(self) -> None:
+        """What arrives while an answer waits to be sent is read, then and afterwards."""
+
+        class Server(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                self.received += data
+                self.transport.write(BIG if data == b"big" else data)
+
+        def client(port: int) -> bytes:
+            with connect(port) as sock:
+                sock.sendall(b"big")
+                wait_for(lambda: self.servers and self.servers[0].transport.dataBuffer)
+                sock.sendall(b" more")
+                wait_for(lambda: self.servers[0].received == b"big more")
+                self.assertEqual(read_exactly(sock, len(BIG) + 5)[-5:], b" more")
+                sock.sendall(b" again")
+                return read_exactly(sock, 6)
+
+        self.assertEqual(self.run_client(client, self.listen(Server)), b" again")
 
 
 class CloseTests(DirectCase):

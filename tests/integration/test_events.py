@@ -1,0 +1,332 @@
+"""Readers of events, and long polls, of a real livestate whose Redis changes, over HTTP and HTTPS."""
+
+import json
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.merge import apply
+from tests.integration.http import get
+from tests.integration.processes import TERMINATED, until
+from tests.integration.servers import Livestate, RedisServer
+from tests.test_eventstream import parsed
+
+#: Seconds that one read may take.
+TIMEOUT = 20.0
+
+
+def document(version: int, size: int = 50) -> str:
+    """Give a document of which one change is a small part."""
+    return json.dumps({"version": version, "places": {f"place {n}": {"votes": n} for n in range(size)}})
+
+
+class EventReader:
+    """One connection that reads events; its own parser of HTTP, so that nothing is taken on trust.
+
+    :param receive: bytes of the receive buffer; a small one makes a slow reader's lag show at once.
+    """
+
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        service: Livestate,
+        target: str = "/events",
+        https: bool = False,
+        receive: int = 0,
+        version: str = "1.1",
+        **fields: str,
+    ) -> None:
+        address = (service.https if https else service.http).rpartition(":")[2]
+        raw = socket.socket()
+        raw.settimeout(TIMEOUT)
+        if receive:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+        raw.connect(("127.0.0.1", int(address)))
+        self.socket: socket.socket = raw
+        if https:
+            context = ssl.create_default_context(cafile=str(service.cafile))
+            self.socket = context.wrap_socket(raw, server_hostname="127.0.0.1")
+        case.addCleanup(self.socket.close)
+        lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+        self.socket.sendall(f"GET {target} HTTP/{version}\r\nHost: localhost\r\n{lines}\r\n".encode())
+        self.received = b""
+        self.ended = False
+
+    def read(self, size: int = 65536) -> bool:
+        """Read once; tells whether there was anything."""
+        data = self.socket.recv(size)
+        self.received += data
+        self.ended = self.ended or not data
+        return bool(data)
+
+    @property
+    def head(self) -> str:
+        """The head of the answer."""
+        return self.received.partition(b"\r\n\r\n")[0].decode()
+
+    @property
+    def stream(self) -> bytes:
+        """The body so far, chunks taken off, and whatever is not whole left out."""
+        body = self.received.partition(b"\r\n\r\n")[2]
+        if "chunked" not in self.head:
+            return body
+        out = b""
+        while match := re.match(rb"([0-9a-f]+)\r\n", body):
+            size, start = int(match[1], 16), match.end()
+            if len(body) < start + size + 2 or not size:
+                break
+            out += body[start : start + size]
+            body = body[start + size + 2 :]
+        return out
+
+    def events(self) -> list[tuple[str, str, str]]:
+        """Give type, id and data of all events so far."""
+        events: list[tuple[str, str, str]] = parsed(self.stream)[0]
+        return events
+
+    def states(self) -> list[Any]:
+        """Give the document after each event."""
+        states: list[Any] = []
+        for kind, _, data in self.events():
+            value = json.loads(data)
+            states.append(apply(states[-1], value) if kind == "patch" else value)
+        return states
+
+    def until_version(self, version: int) -> list[Any]:
+        """Read until the document has a version, and give all states."""
+        self.until(lambda: bool(self.states()) and self.states()[-1]["version"] >= version)
+        return self.states()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Read until something is true."""
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
+            # Signs of life keep coming.
+            assert time.monotonic() < deadline, f"not in time: {self.received[-200:]!r}"
+            assert self.read(), f"the stream ended: {self.received[-200:]!r}"
+
+
+class EventsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.store = RedisServer(self)
+        self.store.set(document(1))
+        self.service = Livestate(self, f"--source={self.store.url}", "--interval=0.05", "--heartbeat=1", https="")
+        self.service.until_served()
+
+    def reader(self, *args: Any, **kwargs: Any) -> EventReader:
+        return EventReader(self, self.service, *args, **kwargs)
+
+    def change(self, version: int, **more: Any) -> None:
+        """Set the key, and wait until that is served."""
+        self.store.set(document(version, **more))
+        until(lambda: self.service.get().json()["version"] == version, f"version {version}")
+
+    def test_changes_reach_everyone(self) -> None:
+        """Each change of the key reaches readers over HTTP and HTTPS, of states and of patches, of HTTP/1.1 and 1.0."""
+        readers = [
+            self.reader(target, https=https, version=version)
+            for target in ("/events", "/events?delta=merge")
+            for https in (False, True)
+            for version in ("1.1", "1.0")
+        ]
+        for reader in readers:
+            reader.until_version(1)
+        for version in range(2, 6):
+            self.change(version)
+        for reader in readers:
+            states = reader.until_version(5)
+            self.assertEqual(states, [json.loads(document(version)) for version in range(1, 6)])
+            kinds = [kind for kind, _, _ in reader.events()]
+            self.assertEqual(len(set(kinds)), 2 if "patch" in kinds else 1)
+            ids = [int(i) for _, i, _ in reader.events()]
+            self.assertEqual(ids, sorted(set(ids)))
+        self.assertEqual(sum("patch" in r.stream.decode() for r in readers), 4)
+
+    def test_resume(self) -> None:
+        """A reader who comes back with the last id gets what it missed: patches, the state, or nothing."""
+        first = self.reader("/events?delta=merge")
+        first.until_version(1)
+        last = first.events()[-1][1]
+        first.socket.close()
+        self.change(2)
+        self.change(3)
+        again = self.reader("/events?delta=merge", Last_Event_ID=last)
+        again.until(lambda: len(again.events()) == 2)
+        self.assertEqual([kind for kind, _, _ in again.events()], ["patch", "patch"])
+        self.assertEqual(apply(json.loads(document(1)), json.loads(again.events()[0][2]))["version"], 2)
+        current = again.events()[-1][1]
+        whole = self.reader(Last_Event_ID=last)
+        self.assertEqual(whole.until_version(3), [json.loads(document(3))])
+        none = self.reader(Last_Event_ID=current, https=True)
+        none.until(lambda: b":\n\n" in none.stream)
+        self.assertEqual(none.events(), [])
+        self.change(4)
+        none.until_version(4)
+
+    def test_heartbeat(self) -> None:
+        """A quiet stream has a comment now and then."""
+        for reader in (self.reader(), self.reader(https=True)):
+            reader.until(lambda reader=reader: reader.stream.count(b":\n\n") >= 2)  # type: ignore[misc]
+
+    def test_before_the_document(self) -> None:
+        """A stream of a document that is not there yet is open, and brings it when it comes."""
+        service = Livestate(self, f"--source={self.store.url}?key=later", "--interval=0.05")
+        reader = EventReader(self, service)
+        reader.until(lambda: b"retry: " in reader.stream)
+        self.assertTrue(reader.head.startswith("HTTP/1.1 200 "))
+        self.store.set(document(9), key="later")
+        self.assertEqual(reader.until_version(9), [json.loads(document(9))])
+
+    def test_slow_reader(self) -> None:
+        """A reader who does not read is a few versions behind when it does, not all that there were, and the last is the newest."""
+        slow = [self.reader(https=https, receive=4096) for https in (False, True)]
+        quick = self.reader()
+        for reader in slow:
+            reader.until(lambda reader=reader: b"id: " in reader.stream)  # type: ignore[misc]
+        for version in range(2, 80):
+            self.store.set(document(version, 1000))
+            quick.until_version(version)
+        until(lambda: self.service.status()["events_skipped"] > 80, "events are skipped")
+        for reader in slow:
+            states = reader.until_version(79)
+            versions = [state["version"] for state in states]
+            self.assertEqual(versions, sorted(versions))
+            self.assertLess(len(versions), 40)
+        self.assertEqual(len(quick.states()), 79)
+
+    def test_reads_nothing(self) -> None:
+        """A reader who takes nothing for half a minute is cut off; one who takes a little now and then is not."""
+        dead = [self.reader(https=https, receive=4096) for https in (False, True)]
+        slow = self.reader(receive=4096)
+        begun = time.monotonic()
+        version = 1
+        while self.service.status()["event_readers"] > 1:
+            version += 1
+            self.store.set(document(version, 1000))
+            slow.read(3000)
+            time.sleep(0.2)
+            self.assertLess(time.monotonic() - begun, 60)
+        self.assertGreater(time.monotonic() - begun, 25)
+        slow.until_version(version)
+        for reader in dead:
+            with self.assertRaises(OSError):
+                while reader.read():
+                    """What was on the way when it was cut off may still come."""
+                raise OSError("the end")
+
+    def test_flood(self) -> None:
+        """What a client sends after its request is read past: it costs no memory, and its events go on."""
+        reader = self.reader()
+        reader.until_version(1)
+        reader.socket.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * 100)
+        before = self.memory()
+        piece = b"x" * 65536
+        for _ in range(16 * 64):
+            reader.socket.sendall(piece)
+        self.assertLess(self.memory() - before, 16 * 1024 * 1024)
+        self.change(2)
+        reader.until_version(2)
+        self.assertEqual(reader.received.count(b"HTTP/1.1 "), 1)
+
+    def memory(self) -> int:
+        """Give the bytes of memory that the server has for itself."""
+        with open(f"/proc/{self.service.pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * 4096
+
+    def test_comes_and_goes(self) -> None:
+        """A thousand readers who come and go, politely or not, leave nothing behind."""
+        for n in range(1000):
+            reader = self.reader("/events?delta=merge" if n % 2 else "/events", https=n % 10 == 0)
+            if n % 3:
+                reader.read()
+            if n % 5 == 0:
+                reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            reader.socket.close()
+        until(lambda: self.service.status()["event_readers"] == 0, "all are gone")
+        self.assertNotIn("Traceback", self.service.log)
+        self.assertLess(get(self.service.admin, "/status").json()["connections"], 5)
+
+    def test_stop(self) -> None:
+        """At SIGTERM streams end as HTTP ends a body, and long polls are answered."""
+        readers = [self.reader(https=https) for https in (False, True)]
+        poll = self.reader("/", if_none_match="*", prefer="wait=30")
+        for reader in readers:
+            reader.until_version(1)
+        until(lambda: self.service.status()["long_polls"] == 1, "the poll is held")
+        self.assertEqual(self.service.stop(), TERMINATED)
+        for reader in readers:
+            while reader.read():
+                """The rest of the stream."""
+            self.assertTrue(reader.received.endswith(b"\r\n0\r\n\r\n"))
+        while poll.read():
+            """The answer."""
+        self.assertTrue(poll.head.startswith("HTTP/1.1 304 "), poll.head)
+        self.assertNotIn("Traceback", self.service.log)
+
+    def test_access_log(self) -> None:
+        """A stream and a long poll have their line in the access log when they end, with the bytes of the body."""
+        log = self.service.folder / "access.log"
+        service = Livestate(self, f"--source={self.store.url}", f"--access-log={log}")
+        service.until_served()
+        reader = EventReader(self, service, User_Agent="reader")
+        reader.until_version(1)
+        reader.socket.close()
+        poll = EventReader(self, service, "/", if_none_match="*", prefer="wait=1", user_agent="poll")
+        poll.until(lambda: b"\r\n\r\n" in poll.received)
+        until(lambda: '"poll"' in log.read_text() and '"reader"' in log.read_text(), "the lines")
+        [line] = [line for line in log.read_text().splitlines() if '"reader"' in line]
+        self.assertIn('"GET /events HTTP/1.1" 200 ', line)
+        self.assertIn(f" 200 {len(reader.stream)} ", line)
+        [line] = [line for line in log.read_text().splitlines() if '"poll"' in line]
+        self.assertIn('"GET / HTTP/1.1" 304 - ', line)
+
+    def test_long_poll(self) -> None:
+        """A long poll is answered when the key changes, and after its time when it does not, over HTTP and HTTPS."""
+        etag = self.service.get()["ETag"]
+        polls = [self.reader("/", https=https, if_none_match=etag, prefer="wait=20") for https in (False, True) * 20]
+        short = self.reader("/", if_none_match=etag, prefer="wait=1")
+        begun = time.monotonic()
+        short.until(lambda: b"\r\n\r\n" in short.received)
+        self.assertTrue(0.85 <= time.monotonic() - begun < 1.5)
+        self.assertTrue(short.head.startswith("HTTP/1.1 304 "))
+        self.assertIn("Preference-Applied: wait=1", short.head)
+        until(lambda: self.service.status()["long_polls"] == 40, "all wait")
+        self.store.set(document(2))
+        for poll in polls:
+            poll.until(lambda poll=poll: poll.received.endswith(document(2).encode()))  # type: ignore[misc]
+            self.assertTrue(poll.head.startswith("HTTP/1.1 200 "))
+            self.assertIn("Preference-Applied: wait=20", poll.head)
+        self.assertEqual(self.service.status()["long_polls"], 0)
+
+    def test_pollers_during_broadcasts(self) -> None:
+        """While many readers are told of changes, those who poll are answered."""
+        readers = [self.reader() for _ in range(300)]
+        for reader in readers:
+            reader.until_version(1)
+        stop = threading.Event()
+        answers: list[int] = []
+
+        def poll() -> None:
+            client = self.service.client()
+            while not stop.is_set():
+                answers.append(client.get().status)
+            client.close()
+
+        poller = threading.Thread(target=poll, daemon=True)
+        poller.start()
+        for version in range(2, 12):
+            self.change(version)
+        for reader in readers:
+            states = reader.until_version(11)
+            self.assertEqual([state["version"] for state in states], list(range(1, 12)))
+            self.assertTrue(all(a < b for (_, a, _), (_, b, _) in pairwise(reader.events())))
+        stop.set()
+        poller.join(TIMEOUT)
+        self.assertEqual(set(answers), {200})
