@@ -307,7 +307,10 @@ class Terminal:
         return emulator
 
     def until_text(self, text: str) -> Emulator:
-        until(lambda: text in "\n".join(self.screen().rows), f"{text!r} on the screen")
+        try:
+            until(lambda: text in "\n".join(self.screen().rows), f"{text!r} on the screen")
+        except AssertionError:
+            raise AssertionError(f"{text!r} is not on the screen: {self.screen().rows}") from None
         return self.screen()
 
     def settings(self) -> list[Any]:
@@ -346,7 +349,7 @@ class ScreenTests(WatchCase):
         terminal = Terminal(self, program("livestate"), "watch", f"http://127.0.0.1:{port}/")
         terminal.until_text('"n": 0')
         service.stop()
-        self.assertIn('"n": 0', terminal.until_text("no connection: Connection was refused").text())
+        self.assertIn('"n": 0', terminal.until_text("no connection: connection refused").text())
         self.change(1)
         Livestate(self, *options, http=False)
         self.assertIn("live", terminal.until_text('"n": 1').line)
