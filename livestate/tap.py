@@ -21,6 +21,7 @@ from twisted.web.resource import IResource
 from livestate import __version__
 from livestate.document import Document
 from livestate.errors import LivestateError, SettingsError
+from livestate.garbage import settle
 from livestate.listen import Listener
 from livestate.logs import LogFiles, choose_observer
 from livestate.poller import Poller
@@ -37,6 +38,7 @@ from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
 from livestate.web.response import Response
 from livestate.web.site import LiveSite
+from livestate.web.static import viewer_resources
 from livestate.web.streams import Streams
 from livestate.web.sweep import Sweep
 
@@ -47,7 +49,7 @@ EXAMPLES = """
 Live JSON documents, each asked for once a second, served to very many readers:
 
   twistd -n livestate --source=demo:
-      a made-up election on http://localhost:8080/; needs nothing else
+      a made-up election on http://localhost:8080/_live/; needs nothing else
   twistd -n livestate --https=ssl:8443
       the key "livestate" of the Redis on this machine, over HTTP and HTTPS
   twistd -n livestate --source=/a.json=file:a.json --source=/demo=demo:
@@ -195,9 +197,11 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415  # chosen by now
 
     try:
-        return make_service(reactor, options.settings, options.log_files)
+        service = make_service(reactor, options.settings, options.log_files)
     except LivestateError as error:
         raise SystemExit(f"livestate: {error}") from None
+    reactor.callWhenRunning(settle)
+    return service
 
 
 def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> MultiService:
@@ -235,6 +239,7 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         pollers.append(poller)
     streams.setServiceParent(service)
     resources[b"/_live/ready"] = ReadyResource(pollers)
+    resources.update(viewer_resources(wanted.path for wanted in settings.documents))
     each_second = [log_files.flush, *(responder.renew for responder in responders.values())]
     Ticker(reactor, each_second).setServiceParent(service)
 

@@ -13,13 +13,16 @@ PACKAGE = Path(livestate.__file__).parent
 
 #: Floor of each module, by its name without "livestate."; a name that ends in a dot stands for all below it.
 FLOORS = {
-    "pure": ("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream"),
+    "pure": (
+        *("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream", "garbage"),
+        *("pointer", "jsontext", "outline"),
+    ),
     "seams": ("interfaces",),
     "engine": ("document", "history", "poller", "saved", "ticker", "logs", "listen", "tls", "sources", "sources."),
     "net": ("net", "net."),
     "web": ("web", "web."),
     "process": ("workers", "workers."),
-    "roots": ("tap", "client", "cli", "check", "publish"),
+    "roots": ("tap", "client", "client.", "cli", "check", "publish", "watch", "printer", "screen", "terminal"),
 }
 
 #: The floors that each floor may import from.
