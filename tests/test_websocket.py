@@ -17,7 +17,7 @@ from livestate.web.events import EventsResource
 from livestate.web.reader import STUCK
 from livestate.web.site import LiveSite
 from livestate.web.sweep import QUIET, Sweep
-from livestate.web.websocket import LARGEST, LAST_WORDS, WebSocketReader, WebSockets
+from livestate.web.websocket import LARGEST, WebSocketReader, WebSockets
 from tests.support import answer_of, exchange, many, request
 from tests.test_events import Case, Connection, state
 
@@ -379,11 +379,19 @@ class ClientTests(WebSocketCase):
         assert isinstance(reader, WebSocketReader)
         for _ in range(100):
             client.send(b"x" * 4096)
-        kept = sum(map(len, reader._protocol.control_frame_data)) + len(reader._protocol.data)
-        self.assertLessEqual(kept, LAST_WORDS)
+        kept = sum(map(len, reader._protocol.control_frame_data or ())) + len(reader._protocol.data)
+        self.assertLessEqual(kept, LARGEST + 4096)
         self.assertEqual(client.closed, 1002)
         self.reactor.run_for(STUCK + 3, step=0.5)
         self.assertTrue(client.transport.aborted)
+
+    def test_reads_on(self) -> None:
+        """One who sends the rest of a message that was refused, however large, is heard when it closes."""
+        client = self.client()
+        message = frame(TEXT, b"x" * 2_000_000) + frame(PING, b"x" * 2000) + frame(CLOSE, b"\x03\xf1")
+        client.send(*[message[start : start + 4096] for start in range(0, len(message), 4096)])
+        self.assertEqual(client.closed, 1009)
+        self.assertTrue(client.transport.disconnecting)
 
     def test_close(self) -> None:
         """A client's close frame is answered, and then the connection ends."""

@@ -10,8 +10,8 @@ Of what clients send nothing is kept, and whoever ends a connection, no more is 
 - A message is let go of piece by piece, and one that is too large ends the connection (1009).
 - To a client that sends pings and does not read, one pong is owed: for its last ping (section 5.5.3).
 - After a close frame no message is written. A client that broke the protocol is read from until it answers that frame,
-  since closing at once may take the frame with it; but Autobahn is shown only a little, for it goes on to keep what
-  belongs to a frame that it has refused.
+  since closing at once may take the frame with it. Autobahn keeps a control frame until it is whole, also one that it
+  has refused for its size: of a very large one it is shown no more than the beginning.
 
 No timer is set for a connection: one that does not end is found by the broadcast's look at its readers, after half a
 minute.
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 #: Bytes that a client's message may have. It has nothing to say; some send a word now and then to stay connected.
 LARGEST = 4096
-
-#: Bytes that Autobahn is shown after a close frame: the rest of what was under way, and the client's close frame.
-LAST_WORDS = 65536
 
 #: A ping with nothing in it (RFC 6455 section 5.5.2), and a close frame of status 1001: the server goes down (7.4.1).
 PING = b"\x89\x00"
@@ -77,6 +74,8 @@ class LiveWebSocket(WebSocketServerProtocol):
     reader: "WebSocketReader"
     #: The answer to a handshake that is not.
     refused: Response | None = None
+    #: Autobahn's own: the pieces of the control frame that is under way.
+    control_frame_data: list[bytes] | None = None  # type: ignore[assignment]  # None between two
 
     def onConnect(self, request: Any) -> None:
         """Take the connection over."""
@@ -124,7 +123,7 @@ class LiveWebSocket(WebSocketServerProtocol):
 class WebSocketReader(LoggedReader):
     """One who is told over WebSocket."""
 
-    __slots__ = ("_closing", "_owed", "_protocol", "_shown")
+    __slots__ = ("_closing", "_owed", "_protocol")
 
     status = 101
 
@@ -134,16 +133,11 @@ class WebSocketReader(LoggedReader):
         self._closing = False
         #: The ping that is to be answered when there is room.
         self._owed: bytes | None = None
-        #: Bytes that Autobahn was shown after a close frame.
-        self._shown = 0
 
     def dataReceived(self, data: bytes) -> None:
         """Have Autobahn take what the client sends."""
-        if self._closing:
-            self._shown += len(data)
-            if self._shown > LAST_WORDS:
-                return
-        self._protocol.dataReceived(data)
+        if not (self._closing and sum(map(len, self._protocol.control_frame_data or ())) > LARGEST):
+            self._protocol.dataReceived(data)
 
     def answer_ping(self, payload: bytes) -> None:
         """Write a pong, now or when what waits is sent."""
