@@ -19,8 +19,10 @@ from twisted.web.resource import IResource
 from livestate import __version__
 from livestate.document import Document
 from livestate.errors import LivestateError, SettingsError
+from livestate.limits import raise_open_files
 from livestate.listen import Listener
 from livestate.logs import LogFiles, choose_observer
+from livestate.notify import Manager, Notifier, summary
 from livestate.poller import Poller
 from livestate.saved import SavedDocument
 from livestate.settings import MAX_SIZE, Settings, load_settings
@@ -191,15 +193,23 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor  # noqa: PLC0415  # chosen by now
 
+    manager = Manager.taken_from(os.environ, os.getpid())
+    raise_open_files()
     try:
-        return make_service(reactor, options.settings, options.log_files)
+        return make_service(reactor, options.settings, options.log_files, manager)
     except LivestateError as error:
         raise SystemExit(f"livestate: {error}") from None
 
 
-def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> MultiService:
+def make_service(
+    reactor: Any,
+    settings: Settings,
+    log_files: LogFiles,
+    manager: Manager = Manager(),  # noqa: B008  # it is frozen
+) -> MultiService:
     """Wire all parts as `settings` say; nothing runs before the service is started.
 
+    :param manager: who is told how it goes.
     :raises LivestateError: a source, certificate, port or folder cannot be used.
     """
     service = MultiService()
@@ -248,6 +258,14 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         listeners.append(("--admin", settings.admin, admin))
     for option, text, site in listeners:
         Listener(reactor, option, text, site).setServiceParent(service)
+    notifier = Notifier(
+        reactor,
+        manager,
+        lambda: all(poller.document.snapshot is not None for poller in pollers),
+        lambda: summary(pollers, len(public.channels)),
+    )
+    log_files.on_hangup = lambda: notifier.reload(log_files.reopen)
+    notifier.setServiceParent(service)
     return service
 
 
