@@ -19,6 +19,7 @@ from twisted.web.resource import IResource
 from livestate import __version__
 from livestate.document import Document
 from livestate.errors import LivestateError, SettingsError
+from livestate.garbage import settle
 from livestate.limits import raise_open_files
 from livestate.listen import Listener
 from livestate.logs import LogFiles, choose_observer
@@ -196,9 +197,11 @@ def makeService(options: Options) -> IService:
     manager = Manager.taken_from(os.environ, os.getpid())
     raise_open_files()
     try:
-        return make_service(reactor, options.settings, options.log_files, manager)
+        service = make_service(reactor, options.settings, options.log_files, manager)
     except LivestateError as error:
         raise SystemExit(f"livestate: {error}") from None
+    reactor.callWhenRunning(settle)
+    return service
 
 
 def make_service(
