@@ -22,8 +22,10 @@ from livestate import __version__
 from livestate.document import Document
 from livestate.errors import LivestateError, SettingsError
 from livestate.garbage import settle
+from livestate.limits import raise_open_files
 from livestate.listen import Listener
 from livestate.logs import LogFiles, choose_observer
+from livestate.notify import Manager, Notifier, summary
 from livestate.poller import Poller
 from livestate.saved import SavedDocument
 from livestate.settings import MAX_SIZE, Settings, load_settings
@@ -196,17 +198,25 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor  # noqa: PLC0415  # chosen by now
 
+    manager = Manager.taken_from(os.environ, os.getpid())
+    raise_open_files()
     try:
-        service = make_service(reactor, options.settings, options.log_files)
+        service = make_service(reactor, options.settings, options.log_files, manager)
     except LivestateError as error:
         raise SystemExit(f"livestate: {error}") from None
     reactor.callWhenRunning(settle)
     return service
 
 
-def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> MultiService:
+def make_service(
+    reactor: Any,
+    settings: Settings,
+    log_files: LogFiles,
+    manager: Manager = Manager(),  # noqa: B008  # it is frozen
+) -> MultiService:
     """Wire all parts as `settings` say; nothing runs before the service is started.
 
+    :param manager: who is told how it goes.
     :raises LivestateError: a source, certificate, port or folder cannot be used.
     """
     service = MultiService()
@@ -258,6 +268,14 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         listeners.append(("--admin", settings.admin, admin))
     for option, text, site in listeners:
         Listener(reactor, option, text, site).setServiceParent(service)
+    notifier = Notifier(
+        reactor,
+        manager,
+        lambda: all(poller.document.snapshot is not None for poller in pollers),
+        lambda: summary(pollers, len(public.channels)),
+    )
+    log_files.on_hangup = lambda: notifier.reload(log_files.reopen)
+    notifier.setServiceParent(service)
     return service
 
 

@@ -18,7 +18,10 @@ FLOORS = {
         *("pointer", "jsontext", "outline"),
     ),
     "seams": ("interfaces",),
-    "engine": ("document", "history", "poller", "saved", "ticker", "logs", "listen", "tls", "sources", "sources."),
+    "engine": (
+        *("document", "history", "poller", "saved", "ticker", "logs", "listen", "tls", "sources", "sources."),
+        *("notify", "limits"),
+    ),
     "net": ("net", "net."),
     "web": ("web", "web."),
     "process": ("workers", "workers."),
