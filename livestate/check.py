@@ -4,7 +4,6 @@ import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import urlsplit
 
 import brotli
 import msgspec
@@ -19,6 +18,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from livestate.client.address import parse_address
 from livestate.errors import LivestateError, SettingsError
 from livestate.negotiate import CODINGS
 from livestate.sources import within
@@ -60,15 +60,9 @@ async def check_url(reactor: Any, url: str, cafile: Path | None, output: TextIO)
     """Fetch `url` in every content coding and with its entity tags, and print what came and what is wrong.
 
     :returns: the exit status: 0 nothing is wrong, 1 something is.
-    :raises LivestateError: the server cannot be reached, or its certificate cannot be verified.
+    :raises LivestateError: the server cannot be reached, its certificate cannot be verified, or `url` is none.
     """
-    try:
-        parts = urlsplit(url)
-        understood = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii()
-    except ValueError:  # of the port, or of brackets
-        understood = False
-    if not understood:
-        raise SettingsError(f"{url}: expected http://HOST[:PORT]/… or https://…, in ASCII")
+    parse_address(url)
     agent = Agent(reactor, _Policy(cafile))
     wrong: list[str] = []
     oldest = 0

@@ -23,3 +23,7 @@ class DocumentMissing(SourceError):
 
 class DocumentRefused(LivestateError):
     """The bytes that the store gave are not a document to serve: not JSON, not UTF-8, or too large."""
+
+
+class WatchError(LivestateError):
+    """A document cannot be watched, and asking again would not help: it is not there, or the server is not trusted."""

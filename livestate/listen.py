@@ -13,16 +13,18 @@ from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
+from twisted.internet.endpoints import SSL4ServerEndpoint, quoteStringArgument, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from livestate.errors import SettingsError
 from livestate.settings import parse_strports
-from livestate.tls import DEVELOPMENT_FILE, make_development_certificate, server_options
+from livestate.tls import DEVELOPMENT_FILE, ServerOptions, make_development_certificate, server_options
 
 #: Connections the kernel holds until they are accepted, where the description names no number. Twisted's 50 overflow
 #: when a thousand readers come back at once; the kernel lowers it to net.core.somaxconn (4096 since Linux 5.4).
@@ -30,6 +32,9 @@ BACKLOG = 4096
 
 #: What the arguments of `ssl:` may be named (twisted.internet.endpoints, "ssl").
 _SSL_ARGUMENTS = frozenset({"port", "interface", "backlog", "privateKey", "certKey", "extraCertChain"})
+
+#: Those that say where a certificate is.
+_CERTIFICATE_ARGUMENTS = ("privateKey", "certKey", "extraCertChain")
 
 
 class Listener(Service):
@@ -92,7 +97,9 @@ def _endpoint(reactor: Any, option: str, description: str) -> IStreamServerEndpo
             raise SettingsError("a TLS description belongs to --https")
         _probe(arguments)
         return _ssl_endpoint(reactor, arguments)
-    if option == "--https" and kind in ("tcp", "tcp6", "unix", "fd", "systemd"):
+    if kind == "systemd":
+        return _systemd_endpoint(reactor, option, description, arguments)
+    if option == "--https" and kind in ("tcp", "tcp6", "unix", "fd"):
         raise SettingsError("that is not TLS; write ssl:PORT, or give it to --http")
     if kind == "unix":
         folder = Path(arguments.get("address", arguments.get("port", ""))).absolute().parent
@@ -141,6 +148,54 @@ def _ssl_endpoint(reactor: Any, arguments: dict[str, str]) -> SSL4ServerEndpoint
         _number(arguments, "backlog", 1, 65535, BACKLOG),
         arguments.get("interface", ""),
     )
+
+
+def _systemd_endpoint(reactor: Any, option: str, description: str, arguments: dict[str, str]) -> IStreamServerEndpoint:
+    """Take a socket from systemd; for --https, with the certificate that `description` names in the words of `ssl:`.
+
+    Twisted has no string for TLS on such a socket. A certificate is not made where none is named: what systemd starts
+    is not for development.
+    """
+    files = {name: arguments.pop(name) for name in _CERTIFICATE_ARGUMENTS if name in arguments}
+    if option == "--https":
+        if not {"privateKey", "certKey"} <= set(files):
+            raise SettingsError(f"name the certificate: {description}:privateKey=KEY.pem:certKey=FULLCHAIN.pem")
+        if "port" in arguments:  # the first bare argument, which here is the domain
+            arguments["domain"] = arguments.pop("port")
+        description = ":".join(["systemd", *(f"{name}={quoteStringArgument(arguments[name])}" for name in arguments)])
+    elif files:
+        raise SettingsError("a TLS description belongs to --https")
+    try:
+        inner = serverFromString(reactor, description)
+    except (IndexError, KeyError):
+        raise SettingsError(
+            "systemd has passed no such socket: start livestate by its socket unit, and name one of its sockets by "
+            "index=, counted from 0, or by name=, its FileDescriptorName"
+        ) from None
+    with socket.socket(fileno=os.dup(inner.fileno)) as passed:
+        if passed.family != inner.addressFamily:
+            raise SettingsError(f"that socket is one of domain={passed.family.name.removeprefix('AF_')}")
+    if not files:
+        endpoint: IStreamServerEndpoint = inner
+        return endpoint
+    options = server_options(files["privateKey"], files["certKey"], files.get("extraCertChain"))
+    return _TLSEndpoint(reactor, inner, options)
+
+
+@implementer(IStreamServerEndpoint)
+class _TLSEndpoint:
+    """TLS on what another endpoint listens on."""
+
+    def __init__(self, reactor: Any, inner: IStreamServerEndpoint, options: ServerOptions) -> None:
+        self._reactor = reactor
+        self._inner = inner
+        self._options = options
+
+    def listen(self, factory: Any) -> Deferred[IListeningPort]:
+        """Listen; livestate's own reactor runs such a factory straight on the socket."""
+        wrapped = TLSMemoryBIOFactory(self._options, False, factory, clock=self._reactor)
+        listening: Deferred[IListeningPort] = self._inner.listen(wrapped)
+        return listening
 
 
 def _development_file() -> str:

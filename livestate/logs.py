@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
@@ -56,6 +57,8 @@ class LogFiles(Service):
         """:param reactor: runs the reopening, outside the signal handler."""
         self._reactor = reactor
         self._files: list[LogFile] = []
+        #: What SIGHUP calls, in the reactor.
+        self.on_hangup: Callable[[], object] = self.reopen
 
     def open(self, path: Path, buffered: bool = False) -> LogFile:
         """Open one more; a buffered one is in need of `flush`.
@@ -75,7 +78,7 @@ class LogFiles(Service):
     def startService(self) -> None:
         """Take SIGHUP, which would else end the process."""
         super().startService()
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reopen))
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.on_hangup))
 
     def stopService(self) -> None:
         """Have all lines in the files."""

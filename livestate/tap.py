@@ -6,7 +6,8 @@ livestate installs its own.
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,25 +15,32 @@ from typing import Any, NoReturn
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
 from twisted.python import usage
+from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from livestate import __version__
 from livestate.document import Document
 from livestate.errors import LivestateError, SettingsError
+from livestate.garbage import settle
+from livestate.limits import raise_open_files
 from livestate.listen import Listener
 from livestate.logs import LogFiles, choose_observer
+from livestate.notify import Manager, Notifier, summary
 from livestate.poller import Poller
 from livestate.saved import SavedDocument
 from livestate.settings import MAX_SIZE, Settings, load_settings
 from livestate.sources import make_source
 from livestate.ticker import Ticker
 from livestate.web.admin import admin_resources
+from livestate.web.broadcast import Broadcast
 from livestate.web.document import DocumentResource
 from livestate.web.events import EventsResource
 from livestate.web.live import ReadyResource
 from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
+from livestate.web.response import Response
 from livestate.web.site import LiveSite
+from livestate.web.static import viewer_resources
 from livestate.web.streams import Streams
 from livestate.web.sweep import Sweep
 
@@ -43,7 +51,7 @@ EXAMPLES = """
 Live JSON documents, each asked for once a second, served to very many readers:
 
   twistd -n livestate --source=demo:
-      a made-up election on http://localhost:8080/; needs nothing else
+      a made-up election on http://localhost:8080/_live/; needs nothing else
   twistd -n livestate --https=ssl:8443
       the key "livestate" of the Redis on this machine, over HTTP and HTTPS
   twistd -n livestate --source=/a.json=file:a.json --source=/demo=demo:
@@ -190,15 +198,25 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor  # noqa: PLC0415  # chosen by now
 
+    manager = Manager.taken_from(os.environ, os.getpid())
+    raise_open_files()
     try:
-        return make_service(reactor, options.settings, options.log_files)
+        service = make_service(reactor, options.settings, options.log_files, manager)
     except LivestateError as error:
         raise SystemExit(f"livestate: {error}") from None
+    reactor.callWhenRunning(settle)
+    return service
 
 
-def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> MultiService:
+def make_service(
+    reactor: Any,
+    settings: Settings,
+    log_files: LogFiles,
+    manager: Manager = Manager(),  # noqa: B008  # it is frozen
+) -> MultiService:
     """Wire all parts as `settings` say; nothing runs before the service is started.
 
+    :param manager: who is told how it goes.
     :raises LivestateError: a source, certificate, port or folder cannot be used.
     """
     service = MultiService()
@@ -208,6 +226,7 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
     responders: dict[bytes, Responder] = {}
     streams = Streams(reactor, settings.heartbeat)
     broadcasts, polls = {}, {}
+    begin_websocket = _websocket(reactor, settings.cors_origins)
     for wanted in settings.documents:
         document = Document(reactor, wanted.path, settings.max_size)
         responder = Responder(document, settings.cors_origins, wanted.max_stale, reactor.seconds)
@@ -215,7 +234,9 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         polls[wanted.path] = LongPolls(reactor, document, streams)
         responders[path], resources[path] = responder, DocumentResource(responder, polls[wanted.path])
         broadcasts[wanted.path] = streams.broadcast(document, responder.servable)
-        resources[wanted.events_path.encode("ascii")] = EventsResource(responder, broadcasts[wanted.path])
+        resources[wanted.events_path.encode("ascii")] = EventsResource(
+            responder, broadcasts[wanted.path], begin_websocket
+        )
         if settings.state_dir is not None:
             SavedDocument(reactor, document, _folder(settings.state_dir)).setServiceParent(service)
         source = make_source(reactor, wanted.source, settings.max_size)
@@ -228,6 +249,7 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         pollers.append(poller)
     streams.setServiceParent(service)
     resources[b"/_live/ready"] = ReadyResource(pollers)
+    resources.update(viewer_resources(wanted.path for wanted in settings.documents))
     each_second = [log_files.flush, *(responder.renew for responder in responders.values())]
     Ticker(reactor, each_second).setServiceParent(service)
 
@@ -246,7 +268,24 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
         listeners.append(("--admin", settings.admin, admin))
     for option, text, site in listeners:
         Listener(reactor, option, text, site).setServiceParent(service)
+    notifier = Notifier(
+        reactor,
+        manager,
+        lambda: all(poller.document.snapshot is not None for poller in pollers),
+        lambda: summary(pollers, len(public.channels)),
+    )
+    log_files.on_hangup = lambda: notifier.reload(log_files.reopen)
+    notifier.setServiceParent(service)
     return service
+
+
+def _websocket(reactor: Any, origins: Sequence[str]) -> Callable[[Request, Broadcast], Response | None] | None:
+    """Give what begins WebSockets, or None where Autobahn is not installed."""
+    if find_spec("autobahn") is None:
+        return None
+    from livestate.web.websocket import WebSockets  # noqa: PLC0415  # Autobahn may import the reactor
+
+    return WebSockets(reactor, origins).begin
 
 
 def _folder(path: Path) -> Path:

@@ -189,7 +189,7 @@ class EventsTests(Case):
         written: list[bytes] = []
         readers = [self.reader() for _ in range(50)]
         for reader in readers:
-            reader.transport.write = written.append  # type: ignore[method-assign]
+            reader.transport.write = written.append  # type: ignore[method-assign, assignment]
             reader.channel.stream.write = written.append  # type: ignore[union-attr]
         self.publish(state(2))
         self.assertEqual(len(written), 50)
@@ -369,7 +369,10 @@ class EventsTests(Case):
         behind.transport.room = 10
         for n in (2, 3, 4):
             self.publish(state(n))
-        self.assertEqual(self.broadcast.status(), {"event_readers": 2, "events_sent": 6, "events_skipped": 2})
+        self.assertEqual(
+            self.broadcast.status(),
+            {"event_readers": 2, "websocket_readers": 0, "events_sent": 6, "events_skipped": 2},
+        )
 
 
 class ConflationTests(Case):

@@ -11,9 +11,12 @@ from livestate.eventstream import COMMENT, LAST_CHUNK, chunk, event, retry
 from tests.support import many
 
 
-def parsed(stream):
+def parsed(stream: bytes) -> tuple[list[tuple[str, str, str]], list[int]]:
     """Give the events (type, id, data) and the retry times of a stream, as the HTML Standard's section 9.2.6 says."""
-    events, retries, last_id, kind, data = [], [], "", "", []
+    events: list[tuple[str, str, str]] = []
+    retries: list[int] = []
+    data: list[str] = []
+    last_id = kind = ""
     for line in re.split("\r\n|\r|\n", stream.decode("utf-8").removeprefix("\ufeff"))[:-1]:
         if not line:
             if data:
@@ -35,7 +38,7 @@ def parsed(stream):
     return events, retries
 
 
-def joined(chunks):
+def joined(chunks: bytes) -> bytes:
     """Give the body that a chunked body says (RFC 9112 section 7.1), which must be whole and end."""
     body = b""
     while True:

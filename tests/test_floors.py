@@ -13,13 +13,19 @@ PACKAGE = Path(livestate.__file__).parent
 
 #: Floor of each module, by its name without "livestate."; a name that ends in a dot stands for all below it.
 FLOORS = {
-    "pure": ("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream"),
+    "pure": (
+        *("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream", "garbage"),
+        *("pointer", "jsontext", "outline"),
+    ),
     "seams": ("interfaces",),
-    "engine": ("document", "history", "poller", "saved", "ticker", "logs", "listen", "tls", "sources", "sources."),
+    "engine": (
+        *("document", "history", "poller", "saved", "ticker", "logs", "listen", "tls", "sources", "sources."),
+        *("notify", "limits"),
+    ),
     "net": ("net", "net."),
     "web": ("web", "web."),
     "process": ("workers", "workers."),
-    "roots": ("tap", "client", "cli", "check", "publish"),
+    "roots": ("tap", "client", "client.", "cli", "check", "publish", "watch", "printer", "screen", "terminal"),
 }
 
 #: The floors that each floor may import from.
@@ -169,9 +175,10 @@ class FloorsTests(SynchronousTestCase):
             self.assertEqual((ended.returncode, ended.stderr), (0, ""), module)
 
     def test_no_driver(self):
-        """No database driver is imported before a document's source asks for it."""
+        """No database driver is imported before a document's source asks for it, and no Autobahn before the reactor."""
         ended = self.run_python(
-            "import livestate.tap, sys; sys.exit(bool({'txredisapi', 'treq', 'txmongo', 'pymongo'} & set(sys.modules)))"
+            "import livestate.tap, sys; "
+            "sys.exit(bool({'txredisapi', 'treq', 'txmongo', 'pymongo', 'autobahn'} & set(sys.modules)))"
         )
         self.assertEqual((ended.returncode, ended.stderr), (0, ""))
 

@@ -143,7 +143,9 @@ class LongPollTests(Case):
 
 TOKENS = st.text("abcxyz-!", min_size=1, max_size=4).filter(lambda text: text != "wait")
 QUOTED = st.text('ab,;= \\"', max_size=5).map(lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"')
-PARAMETER = st.tuples(TOKENS, st.one_of(TOKENS, QUOTED, st.none())).map(lambda p: p[0] if p[1] is None else "=".join(p))
+PARAMETER = st.tuples(TOKENS, st.one_of(TOKENS, QUOTED, st.none())).map(
+    lambda p: p[0] if p[1] is None else f"{p[0]}={p[1]}"
+)
 PREFERENCE = st.lists(PARAMETER, min_size=1, max_size=3).map("; ".join)
 
 

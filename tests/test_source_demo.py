@@ -44,20 +44,27 @@ class DemoTests(SynchronousTestCase):
         check(data, 6_000)
         self.assertGreater(len(data), 2_000)
         state = json.loads(data)
-        self.assertEqual(state["votes"], sum(party["votes"] for party in state["parties"]))
-        self.assertEqual(state["votes"], sum(sum(place["votes"]) for place in state["places"]))
-        for index, party in enumerate(state["parties"]):
-            self.assertEqual(party["votes"], sum(place["votes"][index] for place in state["places"]))
-        self.assertEqual(
-            sum(party["seats"] for party in state["parties"]), sum(bool(p["leader"]) for p in state["places"])
-        )
-        self.assertTrue(all(0 <= place["counted_percent"] <= 100 for place in state["places"]))
+        parties, places = state["parties"], state["places"].values()
+        self.assertEqual(state["votes"], sum(party["votes"] for party in parties.values()))
+        for name, party in parties.items():
+            self.assertEqual(party["votes"], sum(place["votes"][name] for place in places))
+        self.assertEqual(sum(party["seats"] for party in parties.values()), sum(bool(p["leader"]) for p in places))
+        self.assertTrue(all(0 <= place["counted_percent"] <= 100 for place in places))
 
     @few
     @given(seeds, seconds)
     def test_changes(self, seed, second):
         """Each second's document is another than the one before."""
         self.assertNotEqual(fetched(seed, second), fetched(seed, second + 1))
+
+    @few
+    @given(seeds, st.integers(0, 4_000_000), st.integers(0, COUNTING - 2))
+    def test_few_places_report(self, seed, night, elapsed):
+        """Within a night a change is small beside the state: most places are as they were, and nothing is null."""
+        now, later = (state_at(seed, night * NIGHT + second) for second in (elapsed, elapsed + 1))
+        moved = [name for name, place in now["places"].items() if later["places"][name] != place]
+        self.assertLess(len(moved), len(now["places"]) / 2)
+        self.assertNotIn("null", json.dumps(later))
 
     @few
     @given(seeds, seconds)
@@ -71,8 +78,9 @@ class DemoTests(SynchronousTestCase):
     def test_counting(self, seed, night, elapsed):
         """Through a night votes are only ever added, and at the end of the counting all are counted."""
         now, later = (state_at(seed, night * NIGHT + second) for second in (elapsed, elapsed + 1))
-        for one, other in zip(now["places"], later["places"], strict=True):
-            self.assertTrue(all(a <= b for a, b in zip(one["votes"], other["votes"], strict=True)))
+        for name, place in now["places"].items():
+            later_votes = later["places"][name]["votes"]
+            self.assertTrue(all(votes <= later_votes[party] for party, votes in place["votes"].items()))
         self.assertEqual(state_at(seed, night * NIGHT + COUNTING)["counted_percent"], 100.0)
 
     def test_starts_low_and_ends(self):

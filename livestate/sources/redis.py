@@ -59,7 +59,7 @@ class RedisSource:
 
     async def fetch(self) -> bytes:
         """GET the key."""
-        value = await self._command("GET", self._key)
+        value = await self._ask(("GET", self._key))
         if value is None:
             raise DocumentMissing(f"there is no key {self._key.decode(errors='replace')!r}")
         if not isinstance(value, bytes):
@@ -68,10 +68,12 @@ class RedisSource:
         return value
 
     async def publish(self, data: bytes) -> None:
-        """SET the key, and tell those who listen on the channel of `notify`."""
-        await self._command("SET", self._key, data)
-        if self._notify not in (None, _KEYSPACE):
-            await self._command("PUBLISH", self._notify, self._key)
+        """SET the key, and tell those who listen on the channel of `notify`: both, or nothing at all."""
+        command = "SET", self._key, data
+        if self._notify in (None, _KEYSPACE):
+            await self._ask(command)
+        else:
+            await self._ask(("MULTI",), command, ("PUBLISH", self._notify, self._key), ("EXEC",))
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Listen on the channel of `notify`, on a connection of its own."""
@@ -88,12 +90,19 @@ class RedisSource:
         if protocol is not None:
             protocol.abort()
 
-    async def _command(self, *command: object) -> object:
-        """Ask Redis one thing, on the kept connection or a new one; after any failure it is kept no longer."""
+    async def _ask(self, *commands: tuple[object, ...]) -> object:
+        """Give these commands, on the kept connection or a new one, and give the last one's answer.
+
+        After any failure the connection is kept no longer, which also ends a transaction that was begun on it.
+        """
         try:
             if self._protocol is None or not self._protocol.connected:
                 self._protocol = await self._server.connect(self._make)
-            return await self._protocol.ask(*command)
+            protocol = self._protocol
+            answer: object = None
+            for command in commands:
+                answer = await protocol.ask(*command)
+            return answer
         except BaseException:
             self._disconnect()
             raise

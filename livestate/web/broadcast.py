@@ -45,6 +45,8 @@ class Framing(NamedTuple):
     #: What shows that the connection lives, and what ends the stream in an orderly way.
     heartbeat: bytes
     end: bytes
+    #: What its readers are called in `/status`.
+    counted_as: str
 
 
 class Audience:
@@ -172,8 +174,10 @@ class Broadcast:
 
     def status(self) -> dict[str, Any]:
         """Give what `/status` shows."""
-        return {"event_readers": sum(len(audience.readers) for audience in self.audiences()), "events_sent": self.sent,
-                "events_skipped": self.skipped}  # fmt: skip
+        readers = {"event_readers": 0, "websocket_readers": 0}
+        for audience in self.audiences():
+            readers[audience.framing.counted_as] += len(audience.readers)
+        return {**readers, "events_sent": self.sent, "events_skipped": self.skipped}
 
     def audiences(self) -> Iterable[Audience]:
         """Give all that there are."""

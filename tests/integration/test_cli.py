@@ -39,12 +39,12 @@ class GeneralTests(CommandTests):
     def test_help(self):
         """--help names the commands."""
         shown = livestate("--help").stdout
-        for command in ("publish", "check"):
+        for command in ("publish", "watch", "check"):
             self.assertIn(command, shown)
 
     def test_usage(self):
         """Wrong usage is exit code 2."""
-        for arguments in ((), ("frobnicate",), ("publish",), ("publish", "x.json"), ("check",)):
+        for arguments in ((), ("frobnicate",), ("publish",), ("publish", "x.json"), ("check",), ("watch",)):
             ran = livestate(*arguments)
             self.assertEqual(ran.returncode, 2, arguments)
             self.assertIn("usage: livestate", ran.stderr)

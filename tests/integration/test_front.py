@@ -212,6 +212,8 @@ class Behind:
             self.assertEqual((head.status, head["ETag"], head.body), (200, etags["br"], b""))
             preflight = client.get(method="OPTIONS", Origin="https://example.org", Access_Control_Request_Method="GET")
             self.assertEqual((preflight.status, preflight["Access-Control-Allow-Origin"]), (204, "*"))
+            module = client.get("/_live/livestate.js?1", Accept_Encoding="br")
+            self.assertEqual(module.document, self.service.get("/_live/livestate.js").document)
             self.assertEqual(client.get("/nothing").status, 404)
             self.assertEqual(client.get(method="POST").status, 405)
             self.assertEqual(client.get("//").status, self.get(front, https, "//").status)

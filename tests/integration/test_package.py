@@ -53,6 +53,12 @@ class PackageTests(SynchronousTestCase):
         child.wait_for(answers, "the installed livestate")
         self.assertIn("parties", get(f"http://127.0.0.1:{http}", Accept_Encoding="br").json())
         self.assertTrue((folder / "server.pem").exists())
+        for name, part in (
+            ("", b"<title>livestate"),
+            ("viewer.js", b"import "),
+            ("livestate.js", b"function subscribe"),
+        ):
+            self.assertIn(part, get(f"http://127.0.0.1:{http}", f"/_live/{name}").body)
         child.stop()
 
     def test_wheel(self):
@@ -69,6 +75,9 @@ class PackageTests(SynchronousTestCase):
         modules = {str(path.relative_to(self.checkout)) for path in (self.checkout / "livestate").rglob("*.py")}
         self.assertLessEqual(modules, names)
         self.assertLessEqual({"twisted/plugins/livestate_plugin.py", "livestate/py.typed"}, names)
+        static = {str(path.relative_to(self.checkout)) for path in (self.checkout / "livestate/web/static").iterdir()}
+        self.assertLessEqual(static, names)
+        self.assertIn("livestate/web/static/livestate.js", static)
         info = f"livestate-{__version__}.dist-info/"
         others = {name for name in names if not re.match(r"livestate/|twisted/plugins/livestate_plugin\.py", name)}
         self.assertEqual([name for name in others if not name.startswith(info)], [])

@@ -25,7 +25,8 @@ EXCEPTIONS = {
     r"mongodb": "MongoDB is tested against a real server in test_source_mongodb.py",
     r"^sudo |^systemctl |^apt": "it changes the machine",
     r"example\.(org|com)": "example.org has no such document",
-    r"^livestate watch |^curl -N": "it runs until it is stopped",
+    r"^livestate watch (?!.*(--count|head))|^curl -N": "it runs until it is stopped",
+    r"^livestate publish .* --watch ": "it runs until it is stopped",
 }
 
 _SEPARATE = re.compile(r"\\\n\s*")

@@ -118,7 +118,7 @@ class ConfigTests(SynchronousTestCase):
         config.write_text(
             f"""
             interval = 0.5
-            max-size = 4000
+            max-size = 7000
             http = ["tcp:{free_port()}:interface=127.0.0.1"]
             cors-origin = ["https://example.org"]
             access-log = "{folder}/access.log"
@@ -130,7 +130,7 @@ class ConfigTests(SynchronousTestCase):
             source = "file:{folder}/large.json"
             """
         )
-        (folder / "large.json").write_text('"' + "x" * 5000 + '"')
+        (folder / "large.json").write_text('"' + "x" * 8000 + '"')
         service = Livestate(self, f"--config={config}")
         self.assertEqual(service.status("/night.json")["interval_seconds"], 0.1)
         self.assertEqual(service.status("/")["interval_seconds"], 0.5)

@@ -3,6 +3,7 @@
 import socket
 import sys
 import time
+from typing import Any
 
 from twisted.internet import protocol, reactor, tcp
 from twisted.internet.defer import Deferred
@@ -38,7 +39,8 @@ class StreamTests(TestCase):
         """Give a stock transport and the socket at its other end."""
         theirs, ours = socket.socketpair() if family == socket.AF_UNIX else self._tcp()
         ours.setblocking(False)
-        transport = tcp.Server(ours, protocol.Protocol(), ("127.0.0.1", 1), None, 1, reactor)
+        no_port: Any = None
+        transport = tcp.Server(ours, protocol.Protocol(), ("127.0.0.1", 1), no_port, 1, reactor)
         transport.protocol.makeConnection(transport)
         self.addCleanup(theirs.close)
 
@@ -130,7 +132,7 @@ class DirectTests(DirectCase):
     def test_conflates(self):
         """On direct transports, TCP and TLS, a producer that writes when it may is never more than one piece ahead."""
         for tls in (False, True):
-            queued = []
+            queued: list[int] = []
 
             class Server(Recorder):
                 writable, written = True, 0
@@ -173,6 +175,6 @@ class DirectTests(DirectCase):
 
 def turn():
     """Let the reactor go round once."""
-    turned = Deferred()
+    turned: Deferred[None] = Deferred()
     reactor.callLater(0.001, turned.callback, None)
     return turned
