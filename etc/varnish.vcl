@@ -32,9 +32,10 @@ sub vcl_recv {
     if (req.http.Upgrade ~ "(?i)^websocket$") {
         return (pipe);
     }
-    # Event streams, and long polls, of which each reader has one of its own. A stream takes two of Varnish's threads,
-    # of which there are 10,000: for more than some thousand readers, have haproxy.cfg send them past Varnish.
-    if ((req.method != "GET" && req.method != "HEAD") || req.url ~ "^[^?]*/events(\?|$)" ||
+    # Event streams and long polls, of which each reader has one of its own, and the viewer's files, which browsers keep.
+    # A stream takes two of Varnish's threads, of which there are 10,000: for more than some thousand readers, have
+    # haproxy.cfg send them past Varnish.
+    if ((req.method != "GET" && req.method != "HEAD") || req.url ~ "^/_live/" || req.url ~ "^[^?]*/events(\?|$)" ||
         (req.http.If-None-Match && req.http.Prefer ~ "(?i)\bwait\s*=")) {
         return (pass);
     }
@@ -45,7 +46,7 @@ sub vcl_recv {
     set req.url = regsub(req.url, "\?.*$", "");
     # A document may change twice within a second, so that only entity tags tell.
     unset req.http.If-Modified-Since;
-    # A browser's Accept-Encoding is one of hundreds; these four are all that matters, the smallest first.
+    # Accept-Encoding is spelled in dozens of ways; these four are all that matters, the smallest first.
     if (req.http.Accept-Encoding ~ "(?i)(^|,)\s*br\s*(,|$|;\s*q=(1|0?\.0*[1-9]))") {
         set req.http.X-Coding = "br";
     } elsif (req.http.Accept-Encoding ~ "(?i)(^|,)\s*zstd\s*(,|$|;\s*q=(1|0?\.0*[1-9]))") {

@@ -214,6 +214,8 @@ class Behind:
             self.assertEqual((preflight.status, preflight["Access-Control-Allow-Origin"]), (204, "*"))
             module = client.get("/_live/livestate.js?1", Accept_Encoding="br")
             self.assertEqual(module.document, self.service.get("/_live/livestate.js").document)
+            again = client.get("/_live/livestate.js", Accept_Encoding="br", If_None_Match=module["ETag"])
+            self.assertEqual(again.status, 304, front.name)
             self.assertEqual(client.get("/nothing").status, 404)
             self.assertEqual(client.get(method="POST").status, 405)
             self.assertEqual(client.get("//").status, self.get(front, https, "//").status)
