@@ -167,7 +167,12 @@ class FloorsTests(SynchronousTestCase):
 
     def test_no_reactor(self):
         """What twistd imports to parse the options installs no reactor: livestate's own is chosen after that."""
-        for module in ("livestate.tap", "livestate.cli", "twisted.plugins.livestate_plugin"):
+        for module in (
+            "livestate.tap",
+            "livestate.cli",
+            "livestate.workers.zygote",
+            "twisted.plugins.livestate_plugin",
+        ):
             ended = self.run_python(f"import {module}, sys; sys.exit('twisted.internet.reactor' in sys.modules)")
             self.assertEqual((ended.returncode, ended.stderr), (0, ""), module)
 

@@ -19,7 +19,7 @@ who take nothing, and are cut off. There is no timer for each.
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.logger import Logger
 
@@ -170,10 +170,9 @@ class Broadcast:
             audience = self._audiences[key] = Audience(self, framing, deltas)
         return audience
 
-    def status(self) -> dict[str, Any]:
-        """Give what `/status` shows."""
-        return {"event_readers": sum(len(audience.readers) for audience in self.audiences()), "events_sent": self.sent,
-                "events_skipped": self.skipped}  # fmt: skip
+    def readers(self) -> int:
+        """Give how many readers there are."""
+        return sum(len(audience.readers) for audience in self.audiences())
 
     def audiences(self) -> Iterable[Audience]:
         """Give all that there are."""

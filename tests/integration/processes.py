@@ -137,3 +137,9 @@ def ended(pid: int) -> bool:
     except OSError:
         return True
     return state == "Z"
+
+
+def children(pid: int) -> list[int]:
+    """Give all processes below `pid`."""
+    own = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return own + [below for child in own for below in children(child)]

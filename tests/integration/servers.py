@@ -221,6 +221,11 @@ class Livestate:
         documents: list[dict[str, Any]] = get(self.admin, "/status").json()["documents"]
         return next(document for document in documents if document["path"] == path)
 
+    def workers(self) -> list[dict[str, Any]]:
+        """Give what /status says of each worker."""
+        workers: list[dict[str, Any]] = get(self.admin, "/status").json()["workers"]
+        return workers
+
     def until_served(self, path: str = "/") -> Answer:
         """Wait until there is a document, and give it."""
         until(lambda: self.get(path).status == 200, f"a document at {path}")
