@@ -17,7 +17,12 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from livestate.errors import SettingsError
+from livestate.settings import parse_strports
 from livestate.tls import ServerOptions
+
+#: Strports strings that lead to a socket, and to nothing around it.
+_KINDS = frozenset({"tcp", "ssl", "unix", "systemd", "fd"})
+_WHAT = "with --workers only tcp:, ssl:, unix:, systemd: and fd: can be served"
 
 
 class Placeholder(Factory[Any]):
@@ -43,6 +48,17 @@ class Binder:
         self.options: ServerOptions | None = None
         self._reactor = reactor
         self._workers = workers
+
+    @staticmethod
+    def check(option: str, description: str) -> None:
+        """See that a strports string can be served by workers.
+
+        :raises SettingsError: it cannot.
+        """
+        kind, _ = parse_strports(description)
+        # What is no strports string at all is for the Listener to say.
+        if kind not in _KINDS and not description.isdecimal():
+            raise SettingsError(f"{option}={description}: {_WHAT}")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -90,7 +106,7 @@ class Binder:
     @staticmethod
     def _check(factory: Any) -> None:
         if not isinstance(factory, Placeholder):
-            raise SettingsError("--workers serves tcp:, ssl:, unix:, systemd: and fd: only")
+            raise SettingsError(_WHAT)
 
 
 def _bound(interface: str, port: int, backlog: int) -> socket.socket:

@@ -50,6 +50,7 @@ class Supervisor(MultiService):
         self._binders = []
         listeners = [*(("--http", text) for text in settings.http), *(("--https", text) for text in settings.https)]
         for option, text in listeners:
+            Binder.check(option, text)
             binder = Binder(reactor, settings.workers)
             Listener(binder, option, text, Placeholder()).setServiceParent(self)
             self._binders.append(binder)

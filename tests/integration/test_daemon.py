@@ -77,8 +77,8 @@ class DaemonTests(SynchronousTestCase):
     def test_workers(self):
         """With workers it goes into the background as well, and SIGTERM ends all processes."""
         self.start(f"--pidfile={self.pidfile}", f"--logfile={self.logfile}", options=("--workers=2",))
-        below = children(int(self.pidfile.read_text()))
-        self.assertEqual(len(below), 3)
+        supervisor = int(self.pidfile.read_text())
+        below = until(lambda: len(children(supervisor)) == 3 and children(supervisor), "both workers") or []
         self.ask()
         self.end(self.pidfile)
         self.assertTrue(all(ended(pid) for pid in below))

@@ -276,7 +276,7 @@ class ListeningTests(WorkersCase):
             f"--http=haproxy:tcp:{free_port()}", cwd=self.folder,
         )  # fmt: skip
         self.assertEqual((ran.returncode, ran.stderr.count("\n")), (1, 1), ran.stderr)
-        self.assertIn("--workers serves tcp:, ssl:, unix:", ran.stderr)
+        self.assertIn("only tcp:, ssl:, unix:", ran.stderr)
 
     def test_stock_reactor(self):
         """Workers run the reactor that the supervisor runs."""
