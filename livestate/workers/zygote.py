@@ -42,6 +42,8 @@ class Zygote:
                 break
             with socket.socket(fileno=descriptors[0]) as end:
                 self._fork(int(message), end)
+        # From here on nobody is waited for, so that nobody else can have a number that is still noted.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for process in self._workers:
             os.kill(process, signal.SIGKILL)
 
