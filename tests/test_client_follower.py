@@ -121,6 +121,7 @@ class FollowerCase(SynchronousTestCase):
         self.states: list[Any] = []
         self.statuses: list[Status] = []
         self.ended: list[Any] = []
+        self.stop_at_once = False
         self.follower = self.new_follower()
         self.addCleanup(self.stop)
 
@@ -129,13 +130,15 @@ class FollowerCase(SynchronousTestCase):
         connection = Connection(self.clock, address, headers={"X-Key": "1"}, agent=self.server)
         settings: dict[str, Any] = {"interval": 1.0, "heartbeat": 15.0, "max_size": 1000}
         return Follower(
-            connection, address, lambda state: self.on_state(state),  # noqa: PLW0108  # tests replace it
+            connection, address, self.on_state,
             on_status=self.statuses.append,
             **{**settings, **options},
         )  # fmt: skip
 
     def on_state(self, state: Any) -> None:
         self.states.append(state)
+        if self.stop_at_once:
+            self.follower.stop()
 
     def start(self, *script: Answer | Exception) -> None:
         """Begin, with these answers to come."""
@@ -274,7 +277,7 @@ class StreamTests(FollowerCase):
 
     def test_stop_in_callback(self):
         """One who stops when called is not called again, though more has come already."""
-        self.on_state = lambda state: (self.states.append(state), self.follower.stop())
+        self.stop_at_once = True
         self.start(answer := stream())
         answer.body.dataReceived(event(1, "1") + event(2, "2"))
         self.assertEqual(self.values(), [1])
@@ -429,7 +432,7 @@ class FallbackTests(FollowerCase):
 
     def test_stop_in_callback(self):
         """One who stops when called with what was polled is not called again, and nothing is left."""
-        self.on_state = lambda state: (self.states.append(state), self.follower.stop())
+        self.stop_at_once = True
         self.poll(Answer(200, b"1", Preference_Applied="wait=30"))
         self.assertEqual((self.values(), self.asked()), ([1], [EVENTS, URL]))
 

@@ -62,7 +62,7 @@ class StatesTests(StreamCase):
     def test_any_documents(self, states):
         """Whatever a document is, and becomes, sent as patches where there are some, the reader has it."""
         self.setUp()
-        expected = []
+        expected: list[Any] = []
         for number, (before, after) in enumerate(zip([None, *states], states, strict=False)):
             try:
                 change, kind = json.dumps(after), ""

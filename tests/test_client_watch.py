@@ -31,7 +31,7 @@ class Origin(Resource):
         self.open = []
         self.asked = []
         self.status = 200
-        self.first = b'retry: 10\n\nid: 1\ndata: {"n": 1}\n\n'
+        self.first: bytes | None = b'retry: 10\n\nid: 1\ndata: {"n": 1}\n\n'
 
     def render(self, request):
         self.asked.append(request)
@@ -366,11 +366,11 @@ class SubscribeTests(WatchCase):
             seen.append(state.value)
             stop()
 
-        self.origin.first += b"id: 2\ndata: 2\n\n"
+        self.origin.first = b"id: 1\ndata: 1\n\nid: 2\ndata: 2\n\n"
         stop = subscribe(self.url, callback)
         await until(reactor, lambda: seen)
         await until(reactor, lambda: self.connections == 0)
-        self.assertEqual(seen, [{"n": 1}])
+        self.assertEqual(seen, [1])
 
     async def test_failing_callback(self):
         """A callback that fails is logged with its traceback, and called on."""

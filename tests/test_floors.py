@@ -14,7 +14,7 @@ PACKAGE = Path(livestate.__file__).parent
 #: Floor of each module, by its name without "livestate."; a name that ends in a dot stands for all below it.
 FLOORS = {
     "pure": (
-        *("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream"),
+        *("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream", "garbage"),
         *("pointer", "jsontext", "outline"),
     ),
     "seams": ("interfaces",),

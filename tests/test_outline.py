@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,7 +108,7 @@ class OutlineTests(SynchronousTestCase):
     def test_large(self):
         """Of a document that is much larger than the screen only what is seen is looked at: it is no matter how large."""
 
-        class Counted(dict):
+        class Counted(dict[str, Any]):
             seen = 0
 
             def items(self):
@@ -141,7 +142,8 @@ class OutlineTests(SynchronousTestCase):
 
     def test_deep(self):
         """Deeply nested documents are cut, not a reason to fail."""
-        value = other = 1
+        value: Any = 1
+        other: Any = 1
         for _ in range(900):
             value, other = [value], [other, 1]
         self.assertTrue(changes(value, other))

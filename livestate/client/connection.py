@@ -151,7 +151,7 @@ class Connection:
     def _translated(self, error: BaseException) -> Exception:
         while getattr(error, "reasons", None):
             error = error.reasons[0].value  # type: ignore[attr-defined]
-        text = tls_trouble(error).removeprefix("An error occurred while connecting: ")
+        text = tls_trouble(error)
         hopeless = isinstance(error, VerificationError) or (
             isinstance(error, SSL.Error) and any(word in text for word in _HOPELESS)
         )

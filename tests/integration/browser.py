@@ -1,12 +1,13 @@
 """A real Chromium without a window, and things that stand between it and livestate."""
 
+import atexit
 import os
 import shutil
 import socket
 import tempfile
 import threading
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,15 @@ class Browser:
         """Give what was written to the console since the last time, as warnings or errors."""
         entries: list[dict[str, Any]] = self.driver.get_log("browser")
         return [str(entry["message"]) for entry in entries if entry["level"] in ("WARNING", "SEVERE")]
+
+
+@cache
+def shared_browser() -> Browser:
+    """Give the browser that all tests of this process use; it ends with the process."""
+    # trial calls no tearDownClass.
+    browser = Browser()
+    atexit.register(browser.quit)
+    return browser
 
 
 class StreamEater:

@@ -1,12 +1,11 @@
 """The viewer page in a real Chromium, with a real Redis behind it."""
 
 import json
-from typing import ClassVar
 
 from selenium.webdriver.common.keys import Keys
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.browser import Browser, StreamEater, find_axe, serve_page
+from tests.integration.browser import StreamEater, find_axe, serve_page, shared_browser
 from tests.integration.http import get
 from tests.integration.processes import free_port, until
 from tests.integration.servers import Livestate, RedisServer
@@ -20,25 +19,10 @@ RESULTS = {
 
 
 class Case(SynchronousTestCase):
-    """One browser for all tests of a class; a Redis and a livestate for each."""
-
-    _browser: ClassVar[Browser | None] = None
-
-    @classmethod
-    def tearDownClass(cls):
-        if cls._browser is not None:
-            cls._browser.quit()
-            cls._browser = None
-
-    @property
-    def browser(self) -> Browser:
-        browser = self._browser
-        assert browser is not None
-        return browser
+    """One browser for all tests; a Redis and a livestate for each."""
 
     def setUp(self):
-        if self._browser is None:
-            type(self)._browser = Browser()
+        self.browser = shared_browser()
         self.redis = RedisServer(self)
         self.set(RESULTS)
         self.set({"other": [1, 2, 3]}, "other")

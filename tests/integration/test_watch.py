@@ -69,11 +69,15 @@ class WatchCase(SynchronousTestCase):
     def change(self, number: int) -> None:
         self.store.set(document(number))
 
+    def until_lines(self, watcher: Watcher, number: int) -> None:
+        """Wait until so many lines were printed."""
+        until(lambda: watcher.output.count("\n") == number, f"line {number}")
+
     def assert_never_back(self, watcher: Watcher) -> None:
         """See that neither versions nor what is in the documents ever went back."""
         versions = [record["version"] for record in watcher.records]
         self.assertEqual(versions, sorted(set(versions)))
-        numbers = [record.get("state", record.get("patch"))["n"] for record in watcher.records]
+        numbers = [(record["state"] if "state" in record else record["patch"])["n"] for record in watcher.records]
         self.assertEqual(numbers, sorted(set(numbers)))
 
 
@@ -107,7 +111,7 @@ class PrintTests(WatchCase):
         service = self.serve()
         watcher = Watcher(self, service.http, "--patch", "--count", "10")
         for number in range(1, 10):
-            until(lambda number=number: watcher.output.count("\n") == number, "a line")
+            self.until_lines(watcher, number)
             self.change(number)
         self.assertEqual(watcher.process.wait(LIMIT), 0)
         state: Any = None
@@ -171,7 +175,7 @@ class PrintTests(WatchCase):
         until(lambda: "there is no /m1/x~1y" in part.output and whole.records, "that it is not there")
         for number, value in enumerate(({"m1": {"x/y": 1}}, {"m1": {"x/y": 1}, "z": 2}, {"m1": {"x/y": {"a": 2}}}), 2):
             self.store.set(json.dumps(value))
-            until(lambda number=number: len(whole.records) == number, "a change")
+            self.until_lines(whole, number)
         until(lambda: len(part.records) == 2, "two changes")
         self.assertEqual([record["state"] for record in part.records], [1, {"a": 2}])
 
@@ -303,7 +307,10 @@ class Terminal:
         return emulator
 
     def until_text(self, text: str) -> Emulator:
-        until(lambda: text in "\n".join(self.screen().rows), f"{text!r} on the screen")
+        try:
+            until(lambda: text in "\n".join(self.screen().rows), f"{text!r} on the screen")
+        except AssertionError:
+            raise AssertionError(f"{text!r} is not on the screen: {self.screen().rows}") from None
         return self.screen()
 
     def settings(self) -> list[Any]:
@@ -342,7 +349,7 @@ class ScreenTests(WatchCase):
         terminal = Terminal(self, program("livestate"), "watch", f"http://127.0.0.1:{port}/")
         terminal.until_text('"n": 0')
         service.stop()
-        self.assertIn('"n": 0', terminal.until_text("no connection: Connection was refused").text())
+        self.assertIn('"n": 0', terminal.until_text("no connection: connection refused").text())
         self.change(1)
         Livestate(self, *options, http=False)
         self.assertIn("live", terminal.until_text('"n": 1').line)
