@@ -5,8 +5,6 @@ some whole lines.
 """
 
 import contextlib
-import signal
-from collections.abc import Callable
 from datetime import datetime
 from io import FileIO
 from pathlib import Path
@@ -62,6 +60,11 @@ class LogFile:
         self._file.close()
         self._file = file
 
+    def close(self) -> None:
+        """Have all lines in the file, and write no more."""
+        self.flush()
+        self._file.close()
+
     def _put(self, text: str) -> None:
         with contextlib.suppress(OSError):
             self._file.write(text.encode("utf-8", "backslashreplace"))
@@ -71,14 +74,10 @@ class LogFile:
 
 
 class LogFiles(Service):
-    """All log files of the process, opened anew together at SIGHUP."""
+    """All log files of the process, which are opened anew together."""
 
-    def __init__(self, reactor: Any) -> None:
-        """:param reactor: runs the reopening, outside the signal handler."""
-        self._reactor = reactor
+    def __init__(self) -> None:
         self._files: list[LogFile] = []
-        #: Called when they are opened anew: other processes may have some too.
-        self.on_reopen: Callable[[], None] = lambda: None
 
     def open(self, path: Path, buffered: bool = False) -> LogFile:
         """Open one more; a buffered one is in need of `flush`.
@@ -89,16 +88,16 @@ class LogFiles(Service):
         self._files.append(file)
         return file
 
+    def close(self, file: LogFile) -> None:
+        """Write no more to one of them."""
+        self._files.remove(file)
+        file.close()
+
     def observer(self, path: Path) -> ILogObserver:
         """Give a log observer that writes Twisted's classic text to `path`."""
         return FileLogObserver(
             cast(IO[Any], self.open(path)), lambda event: formatEventAsClassicLogText(event, _iso_time)
         )
-
-    def startService(self) -> None:
-        """Take SIGHUP, which would else end the process."""
-        super().startService()
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reopen))
 
     def stopService(self) -> None:
         """Have all lines in the files."""
@@ -114,7 +113,6 @@ class LogFiles(Service):
         """Open all files anew."""
         for file in self._files:
             file.reopen()
-        self.on_reopen()
 
 
 _chosen: list[ILogObserver] = []

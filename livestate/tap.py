@@ -10,27 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from twisted.application.service import IService, MultiService
-from twisted.logger import Logger
+from twisted.application.service import IService
 from twisted.python import usage
 
 from livestate import __version__
-from livestate.document import Document
 from livestate.errors import LivestateError, SettingsError
 from livestate.garbage import settle
-from livestate.listen import Listener
 from livestate.logs import LogFiles, choose_observer
-from livestate.poller import Poller
-from livestate.saved import SavedDocument
-from livestate.settings import MAX_SIZE, DocumentSettings, Settings, load_settings
-from livestate.sources import make_source
-from livestate.web.admin import admin_resources
-from livestate.web.serving import Serving
-from livestate.web.site import LiveSite
-from livestate.web.sweep import Sweep
-from livestate.workers.supervisor import Supervisor
-
-log = Logger()
+from livestate.service import LivestateService
+from livestate.settings import MAX_SIZE, Settings, load_settings
 
 #: What `--help` ends with; Twisted would wrap it.
 EXAMPLES = """
@@ -137,15 +125,32 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Check everything that can be checked without the reactor; choose the reactor, if the user did not."""
+        self._check_folders_of_twistd()
+        self.settings = self._load()
+        self._folder = Path.cwd()
+        _choose_reactor()
+        self.log_files = LogFiles()
+        self._log_to_reopenable_file()
+
+    def reread(self) -> Settings:
+        """Give the settings anew, of the same command line and of what the file says now.
+
+        :raises LivestateError: they make no sense.
+        """
+        # twistd has changed its folder; names are meant as the user typed them.
+        folder = Path.cwd()
+        os.chdir(self._folder)
+        try:
+            return self._load()
+        except OSError as error:
+            raise SettingsError(f"{self._folder}: {error.strerror}") from None
+        finally:
+            os.chdir(folder)
+
+    def _load(self) -> Settings:
         names = [str(name) for name, *_ in self.optParameters]
         single = {name: [self[name]] for name in names if name != "config" and self[name] is not None}
-        self._check_folders_of_twistd()
-        self.settings = load_settings({**single, **self._repeated}, self["config"])
-        _choose_reactor()
-        from twisted.internet import reactor  # noqa: PLC0415  # chosen just now
-
-        self.log_files = LogFiles(reactor)
-        self._log_to_reopenable_file()
+        return load_settings({**single, **self._repeated}, self["config"])
 
     def _check_folders_of_twistd(self) -> None:
         """Refuse a folder or a pidfile that twistd was told to use and would answer with a traceback."""
@@ -186,64 +191,11 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415  # chosen by now
 
     try:
-        service = make_service(reactor, options.settings, options.log_files)
+        service = LivestateService(reactor, options.settings, options.log_files, options.reread)
     except LivestateError as error:
         raise SystemExit(f"livestate: {error}") from None
     reactor.callWhenRunning(settle)
     return service
-
-
-def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> MultiService:
-    """Wire all parts as `settings` say; nothing runs before the service is started.
-
-    :raises LivestateError: a source, certificate, port or folder cannot be used.
-    """
-    service = MultiService()
-    log_files.setServiceParent(service)
-    pollers = [_poller(reactor, settings, wanted, service) for wanted in settings.documents]
-    public = [*(("--http", text) for text in settings.http), *(("--https", text) for text in settings.https)]
-    if settings.workers == 1:
-        serving = Serving(reactor, settings, pollers, log_files)
-        serving.setServiceParent(service)
-        for option, text in public:
-            Listener(reactor, option, text, serving.site).setServiceParent(service)
-        counts, workers = serving.counts, None
-    else:
-        supervisor = Supervisor(reactor, settings, pollers)
-        supervisor.setServiceParent(service)
-        log_files.on_reopen = supervisor.reopen_logs
-        counts, workers = supervisor.counts, supervisor.status
-    if settings.admin is not None:
-        admin = LiveSite(admin_resources(pollers, counts, reactor.seconds, workers), reactor)
-        admin.name = "admin"
-        Sweep(reactor, lambda: admin.channels).setServiceParent(service)
-        Listener(reactor, "--admin", settings.admin, admin).setServiceParent(service)
-    return service
-
-
-def _poller(reactor: Any, settings: Settings, wanted: DocumentSettings, service: MultiService) -> Poller:
-    """Make one document, what saves it and what keeps it up to date, as parts of `service`."""
-    document = Document(reactor, wanted.path, settings.max_size)
-    if settings.state_dir is not None:
-        SavedDocument(reactor, document, _folder(settings.state_dir)).setServiceParent(service)
-    source = make_source(reactor, wanted.source, settings.max_size)
-    poller = Poller(document, source, wanted.interval, reactor)
-    poller.setServiceParent(service)
-    log.info(
-        "{path}: {source}, asked every {interval:g} s", path=wanted.path, source=str(source), interval=wanted.interval
-    )
-    return poller
-
-
-def _folder(path: Path) -> Path:
-    """Make the folder for saved documents, if need be, and see that it can be written to."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"--state-dir {path}: {error.strerror}") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise SettingsError(f"--state-dir {path}: it cannot be written to")
-    return path
 
 
 def _choose_reactor() -> None:

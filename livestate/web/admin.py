@@ -1,6 +1,6 @@
 """The admin site: health, readiness and status, for those who run livestate."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,10 +29,10 @@ class JSONResource(ResponseResource):
 
 
 def admin_resources(
-    pollers: Sequence[Poller],
+    pollers: Iterable[Poller],
     counts: Callable[[], Counts],
     now: Callable[[], float],
-    workers: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
+    workers: Callable[[], Sequence[Mapping[str, Any]] | None] = lambda: None,
 ) -> dict[bytes, IResource]:
     """Give the admin site's resources by path.
 
@@ -60,8 +60,9 @@ def admin_resources(
             "connections": counted.connections,
             "remembered_requests": counted.remembered_requests,
         }
-        if workers is not None:
-            shown["workers"] = workers()
+        told = workers()
+        if told is not None:
+            shown["workers"] = told
         nothing = DocumentCounts()
         shown["documents"] = [
             _status_of(poller, counted.documents.get(poller.document.path, nothing)) for poller in pollers

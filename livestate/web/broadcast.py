@@ -18,6 +18,7 @@ who take nothing, and are cut off. There is no timer for each.
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -169,6 +170,12 @@ class Broadcast:
         if audience is None:
             audience = self._audiences[key] = Audience(self, framing, deltas)
         return audience
+
+    def leavers(self) -> list[Callable[[], None]]:
+        """Give what ends each reader's stream in an orderly way."""
+        return [
+            partial(reader.end, audience.framing.end) for audience in self.audiences() for reader in audience.readers
+        ]
 
     def readers(self) -> int:
         """Give how many readers there are."""

@@ -4,10 +4,12 @@ It is the same in the one process that does everything and in each of several wo
 differs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource
 
 from livestate.errors import SettingsError
@@ -17,6 +19,7 @@ from livestate.ticker import Ticker
 from livestate.web.broadcast import Broadcast
 from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.document import DocumentResource
+from livestate.web.drain import Drain
 from livestate.web.events import EventsResource
 from livestate.web.live import ReadyResource, Supply
 from livestate.web.longpoll import LongPolls
@@ -57,8 +60,42 @@ class Serving(MultiService):
             except OSError as error:
                 raise SettingsError(f"--access-log {settings.access_log}: {error.strerror}") from None
         each_second = [log_files.flush, *(responder.renew for responder in responders.values())]
+        self._reactor = reactor
+        self._log_files = log_files
+        self._drain: Drain | None = None
         for part in (streams, Ticker(reactor, each_second), Sweep(reactor, lambda: self.site.channels)):
             part.setServiceParent(self)
+
+    def startService(self) -> None:
+        """Begin."""
+        super().startService()
+        self.site.doStart()
+
+    def stopService(self) -> Any:
+        """End, with all readers who are left."""
+        stopped = super().stopService()
+        self.site.doStop()
+        if self.site.access_log is not None:
+            log, self.site.access_log = self.site.access_log, None
+            self._log_files.close(log)
+        return stopped
+
+    def drain(self) -> Deferred[None]:
+        """Let all readers go; done when the last is gone."""
+        self._drain = Drain(self._reactor, self.site, self._leavers)
+        return self._drain.start()
+
+    def hurry(self) -> None:
+        """Cut off who is left of those that `drain` lets go."""
+        if self._drain is not None:
+            self._drain.hurry()
+
+    def _leavers(self) -> list[Callable[[], None]]:
+        return [
+            leave
+            for _, broadcast, polls in self._parts.values()
+            for leave in chain(broadcast.leavers(), polls.leavers())
+        ]
 
     def counts(self) -> Counts:
         """Give what was counted until now."""

@@ -18,7 +18,6 @@ from zope.interface import implementer
 
 from livestate.errors import SettingsError
 from livestate.settings import parse_strports
-from livestate.tls import ServerOptions
 
 #: Strports strings that lead to a socket, and to nothing around it.
 _KINDS = frozenset({"tcp", "ssl", "unix", "systemd", "fd"})
@@ -43,9 +42,8 @@ class Binder:
 
     def __init__(self, reactor: Any, workers: int) -> None:
         """:param workers: how many TCP sockets are wanted."""
-        #: Once bound: the listening sockets, and the TLS settings, where there are any.
+        #: The listening sockets, once bound.
         self.sockets: list[socket.socket] = []
-        self.options: ServerOptions | None = None
         self._reactor = reactor
         self._workers = workers
 
@@ -83,8 +81,7 @@ class Binder:
     def listenSSL(
         self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
-        """Bind a socket for each worker, and note the TLS settings."""
-        self.options = contextFactory
+        """Bind a socket for each worker, whose affair TLS is."""
         return self.listenTCP(port, factory, backlog, interface)
 
     def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> IListeningPort:
@@ -100,8 +97,7 @@ class Binder:
     def _take(self, port: Any) -> IListeningPort:
         port.stopReading()
         self.sockets = [port.socket]
-        taken: IListeningPort = port
-        return taken
+        return _Taken(port)
 
     @staticmethod
     def _check(factory: Any) -> None:
@@ -127,6 +123,25 @@ def _bound(interface: str, port: int, backlog: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+@implementer(IListeningPort)
+class _Taken:
+    """Another's port, from which nobody is accepted here."""
+
+    def __init__(self, port: IListeningPort) -> None:
+        self._port = port
+
+    def startListening(self) -> None:
+        """It does already."""
+
+    def stopListening(self) -> Any:
+        """Close it."""
+        return self._port.stopListening()
+
+    def getHost(self) -> Any:
+        """Give the address."""
+        return self._port.getHost()
 
 
 @implementer(IListeningPort)

@@ -56,6 +56,10 @@ class Hello(_Message):
     pid: int
 
 
+class Ready(_Message):
+    """From a worker: it accepts connections."""
+
+
 class Alive(_Message):
     """From a worker, each second: it lives, and has counted this."""
 
@@ -70,7 +74,7 @@ class Said(_Message):
 
 
 ToWorker = Confirmed | Changed | Serve | Drain | Reopen
-FromWorker = Hello | Alive | Said
+FromWorker = Hello | Ready | Alive | Said
 
 _encode = msgspec.msgpack.Encoder().encode
 

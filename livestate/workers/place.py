@@ -18,7 +18,7 @@ from twisted.logger import Logger, LogLevel
 from livestate.backoff import Backoff
 from livestate.web.counts import Counts
 from livestate.workers.feed import Feed, Shipment
-from livestate.workers.messages import Alive, Drain, FromWorker, Hello, Said, Serve, for_supervisor
+from livestate.workers.messages import Alive, Drain, FromWorker, Hello, Ready, Said, Serve, ToWorker, for_supervisor
 from livestate.workers.pipe import Pipe
 
 log = Logger()
@@ -40,18 +40,25 @@ DELAYS = 0.1, 5.0
 class WorkerProcess:
     """One worker as the supervisor sees it."""
 
-    def __init__(self, reactor: Any, number: int, on_end: Callable[["WorkerProcess"], None]) -> None:
-        """:param on_end: called when it is gone."""
+    def __init__(
+        self, reactor: Any, number: int, on_end: Callable[["WorkerProcess"], None], on_ready: Callable[[], None]
+    ) -> None:
+        """:param on_end: called when it is gone.
+        :param on_ready: called when it begins to serve.
+        """
         self.number = number
         #: None until it has said hello.
         self.pid: int | None = None
         self.counts = Counts()
+        #: Whether it serves.
+        self.ready = False
         #: Beats since it was forked, and since it was last heard of.
         self.age = 0
         self.silence = 0
         self.gone = False
         self._reactor = reactor
         self._on_end = on_end
+        self._on_ready = on_ready
         self.pipe = Pipe(for_supervisor(), self._heard, self._ended)
         self._feed: Feed | None = None
 
@@ -68,8 +75,25 @@ class WorkerProcess:
 
     def drain(self) -> None:
         """Have it come to its end."""
+        self.send(Drain())
+
+    def send(self, message: ToWorker) -> None:
+        """Tell it something, if it is there to hear it."""
         if not self.gone:
-            self.pipe.send(Drain())
+            self.pipe.send(message)
+
+    def status(self) -> dict[str, Any]:
+        """Give what /status shows."""
+        documents = self.counts.documents.values()
+        return {
+            "pid": self.pid,
+            "uptime_seconds": self.age,
+            "silent_seconds": self.silence,
+            "connections": self.counts.connections,
+            "answers": sum(sum(document.answers.values()) for document in documents),
+            "event_readers": sum(document.event_readers for document in documents),
+            "long_polls": sum(document.long_polls for document in documents),
+        }
 
     def beat(self) -> None:
         """Count a second; one that is silent for too long is killed."""
@@ -92,6 +116,9 @@ class WorkerProcess:
         match message:
             case Hello(pid):
                 self.pid = pid
+            case Ready():
+                self.ready = True
+                self._on_ready()
             case Alive(counts):
                 self.counts = counts
             case Said(level, text):
@@ -123,18 +150,16 @@ class Place:
         if self.worker is None:
             self._later(self._backoff.next_delay())
 
-    def vacate(self) -> WorkerProcess | None:
-        """Have none here any more, and give the one that was."""
+    def take(self, worker: WorkerProcess | None) -> None:
+        """Have this one here, in place of the one before, who is somebody else's affair from now on."""
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        worker, self.worker = self.worker, None
-        return worker
+        self.worker = worker
 
-    def beat(self) -> None:
-        """Count a second."""
-        if self.worker is not None:
-            self.worker.beat()
+    def vacate(self) -> None:
+        """Have none here any more."""
+        self.take(None)
 
     def lost(self, worker: WorkerProcess) -> None:
         """Replace the worker that was here."""

@@ -1,33 +1,52 @@
-"""The supervisor's part of livestate: workers in their places, and news for all of them."""
+"""The supervisor's part of livestate: places, the generation of workers that fills them, and news for all."""
 
-import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from livestate.backoff import Backoff
+from livestate.certificate import Certificate
 from livestate.errors import SettingsError
-from livestate.listen import Listener
+from livestate.listen import Listener, Listeners
 from livestate.settings import Settings
 from livestate.web.counts import Counts, total
 from livestate.web.live import Supply
 from livestate.workers.binder import Binder, Placeholder
 from livestate.workers.feed import Shipment
-from livestate.workers.launcher import Launcher
+from livestate.workers.generation import Generation
 from livestate.workers.messages import Reopen
-from livestate.workers.place import Place, WorkerProcess
+from livestate.workers.place import STARTING, Place, WorkerProcess
 from livestate.workers.setup import Port, Setup
 
 #: Seconds between two looks at the workers.
 BEAT = 1.0
 
-#: Seconds until workers that were told to end are killed.
-PATIENCE = 12.0
+#: Beats until workers that were told to end are killed: more than a drain takes.
+PATIENCE = 12
+
+#: Seconds of the delays before a new generation is tried in place of one whose zygote has ended.
+DELAYS = 0.1, 5.0
+
+
+class BoundListener(Listener):
+    """A Listener that binds for workers, and what it has bound."""
+
+    def __init__(self, reactor: Any, workers: int, option: str, description: str) -> None:
+        """:raises SettingsError: workers cannot serve that."""
+        Binder.check(option, description)
+        self.binder = Binder(reactor, workers)
+        super().__init__(self.binder, option, description, Placeholder())
+
+    def as_port(self) -> Port:
+        """Tell a zygote what this is, but for the descriptors."""
+        pem = None if self.certificate is None else self.certificate.options.pem()
+        return Port(self.binder.sockets[0].family, pem, [])
 
 
 class Supervisor(MultiService):
@@ -35,7 +54,7 @@ class Supervisor(MultiService):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, settings: Settings, supplies: Sequence[Supply]) -> None:
+    def __init__(self, reactor: Any, settings: Settings, supplies: Iterable[Supply]) -> None:
         """Understand what is to be listened on.
 
         :param supplies: what keeps the documents of `settings` up to date, in the same order.
@@ -46,19 +65,20 @@ class Supervisor(MultiService):
             raise SettingsError("--workers needs Linux")
         self._reactor = reactor
         self._settings = settings
-        self._shipments = [Shipment(supply.document) for supply in supplies]
-        self._binders = []
-        listeners = [*(("--http", text) for text in settings.http), *(("--https", text) for text in settings.https)]
-        for option, text in listeners:
-            Binder.check(option, text)
-            binder = Binder(reactor, settings.workers)
-            Listener(binder, option, text, Placeholder()).setServiceParent(self)
-            self._binders.append(binder)
-        self._launcher: Launcher | None = None
-        self._places = [Place(number, reactor, self._start_worker) for number in range(settings.workers)]
-        #: Those that are coming to their end, and what is called when the last of all is gone.
-        self._leaving: set[WorkerProcess] = set()
+        self._shipments: dict[Shipment, Callable[[], None]] = {}
+        self._ship(supplies)
+        self._listeners = Listeners(partial(BoundListener, reactor, settings.workers))
+        self._listeners.change(self._listeners.prepare(settings))
+        self._listeners.setServiceParent(self)
+        self._places = [Place(number, reactor, self._fill) for number in range(settings.workers)]
+        self._generation: Generation | None = None
+        #: The one that is on its way to the places, with its first workers and the beats it has had.
+        self._next: tuple[Generation, list[WorkerProcess | None]] | None = None
+        self._waited = 0
+        #: Those whose workers are coming to their end, with the beats it has taken.
+        self._leaving: dict[Generation, int] = {}
         self._emptied: Deferred[None] | None = None
+        self._backoff = Backoff(*DELAYS)
         self._past = Counts()
         self._beat = LoopingCall(self._look)
         self._beat.clock = reactor
@@ -66,112 +86,204 @@ class Supervisor(MultiService):
     def startService(self) -> None:
         """Start the workers."""
         super().startService()
-        for shipment in self._shipments:
-            shipment.document.subscribe(lambda _, shipment=shipment: self._tell(shipment))  # type: ignore[misc]
-            shipment.document.on_confirmed = partial(self._tell, shipment)
-        self._launch()
+        self._generation = self._begin()
         for place in self._places:
             place.fill()
         self._beat.start(BEAT, now=False)
 
-    def stopService(self) -> Deferred[None]:
-        """End: nobody is accepted any more, and the workers come to their end, which is waited for."""
-        # First, so that a worker that closes its own closes the last.
-        closed = super().stopService()
+    # What the service asks for
+
+    def certificates(self) -> Sequence[Certificate]:
+        """Give those that are served."""
+        return self._listeners.certificates()
+
+    def certificates_changed(self) -> None:
+        """Serve those that were loaded anew: in a new generation, whose workers share the keys of session tickets."""
+        self._replace()
+
+    def renew(self) -> None:
+        """Have workers with the code that is on disk."""
+        self.log.info("workers with the code that is on disk are started")
+        self._replace()
+
+    def change(self, settings: Settings, supplies: Iterable[Supply]) -> None:
+        """Serve what `settings` say from now on.
+
+        :raises SettingsError: that cannot be; nothing has changed.
+        """
+        self._listeners.change(self._listeners.prepare(settings))
+        self._settings = settings
+        self._ship(supplies)
+        self._replace()
+
+    def reopened(self) -> None:
+        """Have all workers open their access log anew."""
+        for worker in self._workers():
+            worker.send(Reopen())
+
+    def drain(self) -> Deferred[None]:
+        """Accept nobody any more, and have all workers come to their end."""
+        # First, so that what a worker closes is the last of it.
+        self._listeners.close()
+        self._give_up_next()
         for place in self._places:
-            worker = place.vacate()
-            if worker is not None:
-                self._leaving.add(worker)
-                worker.drain()
+            place.vacate()
+        if self._generation is not None:
+            self._dismiss(self._generation)
+            self._generation = None
         self._emptied = Deferred()
-        late = self._reactor.callLater(PATIENCE, self._kill_leaving)
-        if not self._leaving:
-            self._emptied.callback(None)
-        done = self._emptied.addCallback(lambda _: self._end(late))
-        return gatherResults([d for d in (closed, done) if d is not None]).addCallback(lambda _: None)
+        self._look_whether_empty()
+        return self._emptied
+
+    def hurry(self) -> None:
+        """Have them come to it at once."""
+        for generation in list(self._leaving):
+            generation.kill()
 
     def counts(self) -> Counts:
         """Give what all workers have counted, those that are gone included."""
-        return total([self._past, *(worker.counts for worker in self._all())])
+        return total([self._past, *(worker.counts for worker in self._workers())])
 
-    def status(self) -> list[Mapping[str, Any]]:
-        """Tell of each worker."""
+    def workers(self) -> Sequence[Mapping[str, Any]]:
+        """Tell of each worker, and of those that are being drained."""
+        placed = [(place.number, place.restarts, place.worker) for place in self._places]
+        leaving = [(worker.number, None, worker) for generation in self._leaving for worker in generation.workers]
         return [
-            {
-                "worker": place.number + 1,
-                "pid": place.worker.pid if place.worker is not None else None,
-                "restarts": place.restarts,
-                "uptime_seconds": place.worker.age if place.worker is not None else 0,
-                "silent_seconds": place.worker.silence if place.worker is not None else None,
-                "connections": counts.connections,
-                "answers": sum(sum(document.answers.values()) for document in counts.documents.values()),
-                "event_readers": sum(document.event_readers for document in counts.documents.values()),
-                "long_polls": sum(document.long_polls for document in counts.documents.values()),
-            }
-            for place in self._places
-            for counts in [place.worker.counts if place.worker is not None else Counts()]
-        ]
+            {"worker": number + 1, "restarts": restarts, **({"pid": None} if worker is None else worker.status())}
+            for number, restarts, worker in placed
+        ] + [{"worker": number + 1, "draining": True, **worker.status()} for number, _, worker in leaving]
 
-    def reopen_logs(self) -> None:
-        """Have all workers open their access log anew."""
-        for worker in self._all():
-            worker.pipe.send(Reopen())
+    # Documents
 
-    def _all(self) -> Iterable[WorkerProcess]:
-        yield from (place.worker for place in self._places if place.worker is not None)
-        yield from self._leaving
+    def _ship(self, supplies: Iterable[Supply]) -> None:
+        """Tell workers of these documents from now on."""
+        there = {shipment.document: shipment for shipment in self._shipments}
+        wanted = [supply.document for supply in supplies]
+        for shipment, end in list(self._shipments.items()):
+            if shipment.document not in wanted:
+                end()
+                del self._shipments[shipment]
+        ordered = {}
+        for document in wanted:
+            shipment = there.get(document) or Shipment(document)
+            tell = partial(self._tell, shipment)
+            end = self._shipments.get(shipment) or document.subscribe(lambda _, tell=tell: tell())  # type: ignore[misc]
+            document.on_confirmed = tell
+            ordered[shipment] = end
+        self._shipments = ordered
 
     def _tell(self, shipment: Shipment) -> None:
-        for worker in self._all():
-            worker.tell(shipment)
+        for generation in self._generations():
+            generation.tell(shipment)
 
-    def _launch(self) -> None:
-        sockets = [binder.sockets for binder in self._binders]
-        ports = [
-            Port(binder.sockets[0].family, None if binder.options is None else binder.options.pem(), [])
-            for binder in self._binders
-        ]
-        self._launcher = Launcher(self._reactor, self._launcher_lost)
-        self._launcher.start(Setup(self._settings, type(self._reactor).__module__, ports), sockets)
+    # Generations
 
-    def _launcher_lost(self, launcher: Launcher) -> None:
-        if self.running and launcher is self._launcher:
-            self._launch()
+    def _generations(self) -> Iterable[Generation]:
+        if self._generation is not None:
+            yield self._generation
+        if self._next is not None:
+            yield self._next[0]
+        yield from self._leaving
 
-    def _start_worker(self, place: Place) -> WorkerProcess | None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            if self._launcher is None or not self._launcher.fork(place.number, theirs):
-                ours.close()
-                return None
-        worker = WorkerProcess(self._reactor, place.number, partial(self._lost, place))
-        worker.connect(ours, self._shipments)
-        return worker
+    def _workers(self) -> Iterable[WorkerProcess]:
+        return [worker for generation in self._generations() for worker in generation.workers]
 
-    def _lost(self, place: Place, worker: WorkerProcess) -> None:
-        self._past = total([self._past, worker.counts.past()])
-        if worker is place.worker:
-            place.lost(worker)
+    def _begin(self) -> Generation:
+        """Start a generation that is made as things are now."""
+        listeners: list[Any] = list(self._listeners)
+        setup = Setup(self._settings, type(self._reactor).__module__, [listener.as_port() for listener in listeners])
+        generation = Generation(self._reactor, list(self._shipments), self._lost, self._ready, self._zygote_ended)
+        generation.start(setup, [listener.binder.sockets for listener in listeners])
+        return generation
+
+    def _replace(self) -> None:
+        """Have a new generation take the places, when it serves."""
+        if not self.running or self._emptied is not None:
             return
-        self._leaving.discard(worker)
-        if not self._leaving and self._emptied is not None and not self._emptied.called:
+        self._give_up_next()
+        generation = self._begin()
+        self._waited = 0
+        self._next = generation, []
+        self._next[1].extend(generation.fork(place.number) for place in self._places)
+
+    def _give_up_next(self) -> None:
+        if self._next is not None:
+            generation, _ = self._next
+            self._next = None
+            self._dismiss(generation)
+
+    def _ready(self, generation: Generation) -> None:
+        """See whether the next generation serves, all of it."""
+        self._backoff.reset()
+        if self._next is None or generation is not self._next[0]:
+            return
+        workers = self._next[1]
+        if len(workers) < len(self._places) or not all(worker is not None and worker.ready for worker in workers):
+            return
+        self._next = None
+        before, self._generation = self._generation, generation
+        for place, worker in zip(self._places, workers, strict=True):
+            place.take(worker)
+        if before is not None:
+            self._dismiss(before)
+        self.log.info("new workers have taken the places of those before, which let their readers go")
+
+    def _dismiss(self, generation: Generation) -> None:
+        self._leaving[generation] = 0
+        generation.drain()
+        self._bury(generation)
+
+    def _bury(self, generation: Generation) -> None:
+        """End a generation that has no workers any more."""
+        if not generation.workers and generation in self._leaving:
+            generation.stop().addCallback(lambda _: self._buried(generation))
+
+    def _buried(self, generation: Generation) -> None:
+        self._leaving.pop(generation, None)
+        self._look_whether_empty()
+
+    def _look_whether_empty(self) -> None:
+        if self._emptied is not None and not self._leaving and not self._emptied.called:
+            self._beat.stop()
             self._emptied.callback(None)
 
+    def _zygote_ended(self, generation: Generation) -> None:
+        if self._next is not None and generation is self._next[0]:
+            self._refuse_next()
+        elif generation is self._generation and self._next is None:
+            self._reactor.callLater(self._backoff.next_delay(), self._replace)
+
+    def _refuse_next(self) -> None:
+        self.log.error("new workers do not come to serve: those that are there stay")
+        self._give_up_next()
+        if self._generation is not None and not self._generation.fertile:
+            self._reactor.callLater(self._backoff.next_delay(), self._replace)
+
+    # Workers
+
+    def _fill(self, place: Place) -> WorkerProcess | None:
+        return None if self._generation is None else self._generation.fork(place.number)
+
+    def _lost(self, generation: Generation, worker: WorkerProcess) -> None:
+        self._past = total([self._past, worker.counts.past()])
+        if self._next is not None and generation is self._next[0]:
+            self._refuse_next()
+            return
+        if worker.pid is None and worker.age >= STARTING:
+            generation.stillborn()
+        place = self._places[worker.number]
+        if worker is place.worker:
+            place.lost(worker)
+        self._bury(generation)
+
     def _look(self) -> None:
-        for place in self._places:
-            worker = place.worker
-            place.beat()
-            if worker is not None and worker.gone and worker.pid is None and self._launcher is not None:
-                # It was never born.
-                self._launcher.kill()
-
-    def _kill_leaving(self) -> None:
-        for worker in list(self._leaving):
-            worker.kill()
-
-    def _end(self, late: Any) -> Deferred[None] | None:
-        if late.active():
-            late.cancel()
-        if self._beat.running:
-            self._beat.stop()
-        return self._launcher.stop() if self._launcher is not None else None
+        for worker in self._workers():
+            worker.beat()
+        if self._next is not None:
+            self._waited += 1
+            if self._waited >= STARTING:
+                self._refuse_next()
+        for generation in list(self._leaving):
+            self._leaving[generation] += 1
+            if self._leaving[generation] >= PATIENCE:
+                generation.kill()

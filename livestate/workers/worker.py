@@ -10,13 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, cast
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogBeginner
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from livestate.document import Document
+from livestate.garbage import settle
+from livestate.listen import close
 from livestate.logs import LogFiles
 from livestate.settings import Settings
 from livestate.snapshot import Representation, Snapshot
@@ -28,6 +29,7 @@ from livestate.workers.messages import (
     Confirmed,
     Drain,
     Hello,
+    Ready,
     Reopen,
     Said,
     Serve,
@@ -73,7 +75,7 @@ class Worker:
             wanted.path: Supplied(reactor, wanted.path, settings.max_size, wanted.interval)
             for wanted in settings.documents
         }
-        self._log_files = LogFiles(reactor)
+        self._log_files = LogFiles()
         self._serving = Serving(reactor, settings, list(self._supplies.values()), self._log_files)
         self._ports: list[IListeningPort] = []
         self._pipe = Pipe(for_worker(), self._told, self._orphaned)
@@ -95,12 +97,8 @@ class Worker:
             return
         self._draining = True
         for port in self._ports:
-            port.stopListening()
-        done = self._serving.stopService()
-        if isinstance(done, Deferred):
-            done.addBoth(lambda _: self._end())
-        else:
-            self._end()
+            close(self._reactor, port)
+        self._serving.drain().addBoth(lambda _: self._end())
 
     def _told(self, message: ToWorker) -> None:
         match message:
@@ -110,6 +108,7 @@ class Worker:
                 self._supplies[path].change(message)
             case Serve():
                 self._listen()
+                self._pipe.send(Ready())
             case Reopen():
                 self._log_files.reopen()
             case Drain():
@@ -162,6 +161,7 @@ def run(setup: Setup, contexts: Mapping[int, ServerOptions], number: int, end: s
     # What the terminal or a service manager sends to all processes at once is the supervisor's affair.
     signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(worker.drain))
     worker.start(end)
+    reactor.callWhenRunning(settle)
     reactor.run(installSignalHandlers=False)
 
 

@@ -7,7 +7,6 @@ error, where that is not how it should end.
 """
 
 import contextlib
-import gc
 import importlib
 import os
 import signal
@@ -16,6 +15,7 @@ import sys
 import traceback
 from typing import NoReturn
 
+from livestate.garbage import settle
 from livestate.tls import ServerOptions
 from livestate.workers import worker
 from livestate.workers.setup import CONTROL, Setup
@@ -92,9 +92,8 @@ def main() -> None:
     setup = Setup.of_json(data)
     importlib.import_module(setup.reactor)
     zygote = Zygote(setup, socket.socket(fileno=CONTROL))
-    # What is there now is never looked at again by the garbage collection, which would have its pages copied.
-    gc.collect()
-    gc.freeze()
+    # The garbage collection does not look at what is there now any more: it would have the pages copied.
+    settle()
     zygote.run()
 
 
