@@ -109,6 +109,7 @@ class LivestateService(MultiService):
             Sweep(reactor, lambda: admin.channels).setServiceParent(self)
             Listener(reactor, "--admin", settings.admin, admin).setServiceParent(self)
         self._ending = False
+        self._hurried = False
         self._look = LoopingCall(self._look_at_certificates)
         self._look.clock = reactor
 
@@ -123,21 +124,26 @@ class LivestateService(MultiService):
         if self._look.running:
             self._look.stop()
         stop = super().stopService
-        return self._front.drain().addCallback(lambda _: maybeDeferred(stop)).addCallback(lambda _: None)
+        done = self._front.drain().addCallback(lambda _: maybeDeferred(stop)).addCallback(lambda _: None)
+        if self._hurried:
+            self._front.hurry()
+        return done
 
     def end(self) -> None:
         """End, having let all readers go; when asked again, at once."""
         if self._ending:
+            self._hurried = True
             self._front.hurry()
             return
         self._ending = True
         self.log.info("ending: readers are let go")
+        # What stops the service is called in the reactor's next turn.
         self._reactor.stop()
 
     def interrupt(self) -> None:
         """End, waiting for nobody."""
+        self._hurried = True
         self.end()
-        self._front.hurry()
 
     def reload(self) -> None:
         """Open the log files anew, read options and certificates again, and serve what has changed."""

@@ -201,8 +201,8 @@ class LiveChannel(HTTPChannel):
         """Have the next answer be the last: no short cut is taken that does not say so."""
         nothing: dict[bytes, Any] = {}
         self._find = self._ready = nothing.get
-        # Of an answer that is being made.
-        self.persistent = False
+        if self.requests:
+            self.persistent = False
 
     def checkPersistence(self, request: HTTPRequest, version: bytes) -> bool:
         """Tell whether the connection stays after the answer to `request`."""

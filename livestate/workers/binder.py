@@ -58,6 +58,10 @@ class Binder:
         if kind not in _KINDS and not description.isdecimal():
             raise SettingsError(f"{option}={description}: {_WHAT}")
 
+    def of(self, number: int) -> socket.socket:
+        """Give what a worker, counted from 0, accepts from."""
+        return self.sockets[number % len(self.sockets)]
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
+from livestate.workers.binder import Binder
 from livestate.workers.feed import Shipment
 from livestate.workers.launcher import Launcher
 from livestate.workers.place import WorkerProcess
@@ -41,18 +42,23 @@ class Generation:
         self._on_lost = on_lost
         self._on_ready = on_ready
         self._on_end = on_end
+        self._binders: Sequence[Binder] = ()
         self._launcher = Launcher(reactor, self._ended)
         self._stopped: Deferred[None] | None = None
 
-    def start(self, setup: Setup, sockets: Sequence[Sequence[socket.socket]]) -> None:
-        """Start the zygote: see Launcher."""
-        self._launcher.start(setup, sockets)
+    def start(self, setup: Setup, binders: Sequence[Binder]) -> None:
+        """Start the zygote.
+
+        :param binders: what has the listening sockets of the ports of `setup`.
+        """
+        self._binders = binders
+        self._launcher.start(setup)
 
     def fork(self, number: int) -> WorkerProcess | None:
         """Give a new worker, or None where that cannot be."""
         ours, theirs = socket.socketpair()
         with theirs:
-            if not self._launcher.fork(number, theirs):
+            if not self._launcher.fork(number, theirs, [binder.of(number) for binder in self._binders]):
                 ours.close()
                 return None
         worker = WorkerProcess(self._reactor, number, self._lost, lambda: self._on_ready(self))

@@ -12,7 +12,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from livestate.workers.setup import CONTROL, Port, Setup
+from livestate.workers.setup import CONTROL, Setup
 
 #: Seconds until a zygote that was told to end is killed.
 PATIENCE = 5.0
@@ -33,33 +33,31 @@ class Launcher(ProcessProtocol):
         self._ended: Deferred[None] = Deferred()
         self._line = b""
 
-    def start(self, setup: Setup, sockets: Sequence[Sequence[socket.socket]]) -> None:
-        """Start it, to fork workers that are made as `setup` says.
-
-        :param sockets: those of each of its ports, whose descriptors are told here.
-        """
+    def start(self, setup: Setup) -> None:
+        """Start it, to fork workers that are made as `setup` says."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r", CONTROL: theirs.fileno()}
-        ports = []
-        for port, listening in zip(setup.ports, sockets, strict=True):
-            numbers = [len(descriptors) + n for n in range(len(listening))]
-            descriptors.update((number, sock.fileno()) for number, sock in zip(numbers, listening, strict=True))
-            ports.append(Port(port.family, port.tls, numbers))
         # In a folder of its own choice, a module of the user's might stand in place of one of the library's.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
         arguments = [sys.executable, "-m", "livestate.workers.zygote"]
         self._reactor.spawnProcess(self, sys.executable, arguments, environment, "/", childFDs=descriptors)
         theirs.close()
-        self.transport.write(Setup(setup.settings, setup.reactor, ports).to_json())
+        self.transport.write(setup.to_json())
         self.transport.closeStdin()
 
-    def fork(self, number: int, end: socket.socket) -> bool:
-        """Have worker `number` forked with its end of a pipe; tells whether that could be asked for."""
+    def fork(self, number: int, end: socket.socket, listening: Sequence[socket.socket]) -> bool:
+        """Have worker `number` forked; tells whether that could be asked for.
+
+        The zygote keeps none of the sockets: the last who closes one that listens is to be the one who accepts from it.
+
+        :param end: its end of a pipe.
+        :param listening: what it accepts from, in the order of the Setup's ports.
+        """
         if self._control is None:
             return False
         try:
-            socket.send_fds(self._control, [b"%d" % number], [end.fileno()])
+            socket.send_fds(self._control, [b"%d" % number], [sock.fileno() for sock in (end, *listening)])
         except OSError:  # it is gone, or so stuck that it reads nothing
             return False
         return True

@@ -15,16 +15,8 @@ CONTROL = 3
 class Port(msgspec.Struct, frozen=True):
     """What is listened on for one strports string."""
 
-    #: Address family.
-    family: int
     #: Private key and certificates, PEM; None: plain HTTP.
     tls: bytes | None
-    #: Descriptors of the listening sockets: one for all workers, or one each.
-    descriptors: list[int]
-
-    def of(self, number: int) -> int:
-        """Give the descriptor of a worker, counted from 0."""
-        return self.descriptors[number % len(self.descriptors)]
 
 
 class Setup(msgspec.Struct, frozen=True):

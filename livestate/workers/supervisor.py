@@ -44,9 +44,8 @@ class BoundListener(Listener):
         super().__init__(self.binder, option, description, Placeholder())
 
     def as_port(self) -> Port:
-        """Tell a zygote what this is, but for the descriptors."""
-        pem = None if self.certificate is None else self.certificate.options.pem()
-        return Port(self.binder.sockets[0].family, pem, [])
+        """Tell a zygote what this is."""
+        return Port(None if self.certificate is None else self.certificate.options.pem())
 
 
 class Supervisor(MultiService):
@@ -193,7 +192,7 @@ class Supervisor(MultiService):
         listeners: list[Any] = list(self._listeners)
         setup = Setup(self._settings, type(self._reactor).__module__, [listener.as_port() for listener in listeners])
         generation = Generation(self._reactor, list(self._shipments), self._lost, self._ready, self._zygote_ended)
-        generation.start(setup, [listener.binder.sockets for listener in listeners])
+        generation.start(setup, [listener.binder for listener in listeners])
         return generation
 
     def _replace(self) -> None:

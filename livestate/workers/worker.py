@@ -143,21 +143,16 @@ class Worker:
         os._exit(0)
 
 
-def run(setup: Setup, contexts: Mapping[int, ServerOptions], number: int, end: socket.socket) -> None:
+def run(setup: Setup, number: int, end: socket.socket, ports: Mapping[int, ServerOptions | None]) -> None:
     """Be worker `number`, counted from 0, until the end of the process.
 
-    :param contexts: TLS settings by the place in `setup.ports`.
     :param end: this worker's end of the pipe.
+    :param ports: descriptors of the listening sockets, with the TLS settings of those that have any.
     """
     name(str(number + 1))
     importlib.import_module(setup.reactor).install()
     reactor: Any = importlib.import_module("twisted.internet.reactor")
-
-    own = {port.of(number): contexts.get(place) for place, port in enumerate(setup.ports)}
-    for port in setup.ports:
-        for descriptor in set(port.descriptors) - set(own):
-            os.close(descriptor)
-    worker = Worker(reactor, setup.settings, own)
+    worker = Worker(reactor, setup.settings, ports)
     # What the terminal or a service manager sends to all processes at once is the supervisor's affair.
     signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(worker.drain))
     worker.start(end)

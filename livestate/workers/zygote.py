@@ -1,9 +1,9 @@
 """The process that workers are forked from: `python -m livestate.workers.zygote`, for the supervisor alone.
 
 It reads its Setup from standard input, makes the TLS contexts, and then waits on the control socket: each message is a
-worker's number, with that worker's end of its pipe beside it. The end of the control socket is the end of the
-supervisor, or of its need for these workers: those that are left are killed. Why a worker ended is said on standard
-error, where that is not how it should end.
+worker's number, with that worker's end of its pipe and the sockets that it accepts from beside it. The end of the
+control socket is the end of the supervisor, or of its need for these workers: those that are left are killed. Why a
+worker ended is said on standard error, where that is not how it should end.
 """
 
 import contextlib
@@ -37,17 +37,18 @@ class Zygote:
         """Fork a worker for each message, until there are no more."""
         signal.signal(signal.SIGCHLD, lambda *_: self._reap())
         while True:
-            message, descriptors, _, _ = socket.recv_fds(self._control, 64, 1)
+            message, descriptors, _, _ = socket.recv_fds(self._control, 64, 1 + len(self._setup.ports))
             if not message:
                 break
-            with socket.socket(fileno=descriptors[0]) as end:
-                self._fork(int(message), end)
+            self._fork(int(message), descriptors)
+            for descriptor in descriptors:
+                os.close(descriptor)
         # From here on nobody is waited for, so that nobody else can have a number that is still noted.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for process in self._workers:
             os.kill(process, signal.SIGKILL)
 
-    def _fork(self, number: int, end: socket.socket) -> None:
+    def _fork(self, number: int, descriptors: list[int]) -> None:
         # A worker that ends at once is not to be missed before it is noted.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         process = os.fork()
@@ -55,13 +56,14 @@ class Zygote:
             self._control.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-            self._be_worker(number, end)
+            self._be_worker(number, *descriptors)
         self._workers[process] = number
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
-    def _be_worker(self, number: int, end: socket.socket) -> NoReturn:
+    def _be_worker(self, number: int, end: int, *listening: int) -> NoReturn:
         try:
-            worker.run(self._setup, self._contexts, number, end)
+            ports = {descriptor: self._contexts.get(place) for place, descriptor in enumerate(listening)}
+            worker.run(self._setup, number, socket.socket(fileno=end), ports)
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
