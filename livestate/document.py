@@ -45,6 +45,8 @@ class Document:
         self._reactor = reactor
         self._refused: tuple[bytes, str] | None = None
         self._subscribers: dict[object, Callable[[Snapshot], None]] = {}
+        #: Called when the store has confirmed the document and nothing has changed.
+        self.on_confirmed: Callable[[], None] = lambda: None
 
     def age(self) -> float:
         """Give the seconds since the store last confirmed this document; meaningless while there is none."""
@@ -60,8 +62,15 @@ class Document:
         self._subscribers[key] = callback
         return lambda: self._subscribers.pop(key, None) and None
 
+    def fresh(self, interval: float) -> bool:
+        """Tell whether it was confirmed within the last three intervals, or two seconds if longer.
+
+        :param interval: seconds between two questions to its source.
+        """
+        return self.snapshot is not None and self.age() <= max(2.0, 3 * interval)
+
     def restore(self, snapshot: Snapshot, confirmed: float) -> None:
-        """Show what an earlier run saved, until the store gives something newer."""
+        """Show what an earlier run saved, or another process has, until there is something newer."""
         self.confirmed = confirmed
         self._publish(snapshot)
 
@@ -74,6 +83,7 @@ class Document:
         if self.snapshot is not None and data == self.snapshot.body:
             self.confirmed = fetched
             self._refused = None
+            self.on_confirmed()
             return
         await self._check(data)
         self.confirmed = fetched

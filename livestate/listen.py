@@ -6,12 +6,13 @@ is given, certificates checked and loaded with their chain before the reactor ru
 
 import errno
 import os
+import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from twisted.application.service import Service
+from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import SSL4ServerEndpoint, quoteStringArgument, serverFromString
 from twisted.internet.error import CannotListenError
@@ -22,9 +23,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from livestate.certificate import Certificate
 from livestate.errors import SettingsError
-from livestate.settings import parse_strports
-from livestate.tls import DEVELOPMENT_FILE, ServerOptions, make_development_certificate, server_options
+from livestate.settings import Settings, parse_strports
+from livestate.tls import DEVELOPMENT_FILE, make_development_certificate
 
 #: Connections the kernel holds until they are accepted, where the description names no number. Twisted's 50 overflow
 #: when a thousand readers come back at once; the kernel lowers it to net.core.somaxconn (4096 since Linux 5.4).
@@ -45,14 +47,17 @@ class Listener(Service):
     def __init__(self, reactor: Any, option: str, description: str, factory: Factory[Any]) -> None:
         """Understand a strports `description`.
 
+        `certificate` is what is served with it, where that is livestate's affair.
+
         :param option: the option it came from, for messages: `--http`.
         :raises SettingsError: it makes no sense, its certificate cannot be used, or its port is taken.
         """
         self.port: IListeningPort | None = None
         self._what = f"{option}={description}"
         self._factory = factory
+        self._reactor = reactor
         try:
-            self._endpoint = _endpoint(reactor, option, description)
+            self._endpoint, self.certificate = _endpoint(reactor, option, description)
         except Exception as error:  # what strports and its plugins raise for a string they cannot use may be anything
             raise SettingsError(f"{self._what}: {_explained(error)}") from None
 
@@ -61,31 +66,118 @@ class Listener(Service):
 
         :raises SystemExit: it cannot; the text is one line.
         """
+        if self.port is None:
+            try:
+                self.listen()
+            except SettingsError as error:
+                line = f"livestate: {error}"
+                self.log.critical("{line}", line=line)
+                # Not an Exception: it passes through twistd, ends the process with 1 and prints the line.
+                raise SystemExit(line) from None
+
+    def listen(self) -> None:
+        """Listen.
+
+        :raises SettingsError: it cannot.
+        """
         outcome: list[IListeningPort | Failure] = []
         listening: Deferred[IListeningPort] = self._endpoint.listen(self._factory)
-        # All of Twisted's server endpoints answer at once. From inside of a Deferred the exit would not get out.
+        # All of Twisted's server endpoints answer at once.
         listening.addBoth(outcome.append)
         for result in outcome:
             if isinstance(result, Failure):
-                self._fail(result)
+                error = result.value or Exception()
+                reason: BaseException = error.socketError if isinstance(error, CannotListenError) else error
+                raise SettingsError(f"{self._what}: {_explained(reason)}")
             self.port = result
 
     def stopService(self) -> Deferred[None] | None:
-        """Stop listening; connections stay."""
+        """Stop listening; connections stay, and who waits to be accepted is."""
         super().stopService()
         port, self.port = self.port, None
-        return port.stopListening() if port is not None else None
-
-    def _fail(self, failure: Failure) -> NoReturn:
-        error = failure.value or Exception()
-        reason: BaseException = error.socketError if isinstance(error, CannotListenError) else error
-        line = f"livestate: {self._what}: {_explained(reason)}"
-        self.log.critical("{line}", line=line)
-        # Not an Exception: it passes through twistd, ends the process with 1 and prints the line.
-        raise SystemExit(line)
+        return close(self._reactor, port) if port is not None else None
 
 
-def _endpoint(reactor: Any, option: str, description: str) -> IStreamServerEndpoint:
+class Listeners(MultiService):
+    """The public listeners, as the settings want them."""
+
+    def __init__(self, make: Callable[[str, str], Listener]) -> None:
+        """:param make: gives the Listener of an option and its strports string."""
+        super().__init__()
+        self._make = make
+        self._listeners: dict[tuple[str, str], Listener] = {}
+
+    def __iter__(self) -> Iterator[Listener]:
+        return iter(self._listeners.values())
+
+    def certificates(self) -> list[Certificate]:
+        """Give the certificates that are served."""
+        return [listener.certificate for listener in self if listener.certificate is not None]
+
+    def prepare(self, settings: Settings) -> dict[tuple[str, str], Listener]:
+        """Give what the settings want, made where it is not there already. If this runs, the new ones listen.
+
+        :raises SettingsError: one cannot be had, and no new one listens.
+        """
+        wanted = [*(("--http", text) for text in settings.http), *(("--https", text) for text in settings.https)]
+        prepared: dict[tuple[str, str], Listener] = {}
+        try:
+            for key in wanted:
+                listener = prepared[key] = self._listeners.get(key) or self._make(*key)
+                if self.running and listener.port is None:
+                    listener.listen()
+        except BaseException:
+            self.forget(prepared)
+            raise
+        return prepared
+
+    def forget(self, prepared: dict[tuple[str, str], Listener]) -> None:
+        """Let go of what `prepare` gave."""
+        for key, listener in prepared.items():
+            if key not in self._listeners:
+                listener.stopService()
+
+    def change(self, prepared: dict[tuple[str, str], Listener]) -> None:
+        """Have what `prepare` gave, and stop what is not wanted any more."""
+        before, self._listeners = self._listeners, prepared
+        for key, listener in before.items():
+            if key not in prepared:
+                listener.disownServiceParent()
+        for key, listener in prepared.items():
+            if key not in before:
+                listener.setServiceParent(self)
+
+    def close(self) -> None:
+        """Stop all."""
+        self.change({})
+
+
+def close(reactor: Any, port: Any) -> Deferred[None] | None:
+    """Stop listening, without a word lost of those who connected until now.
+
+    The kernel resets connections that nobody has accepted. The port is closed a turn of the reactor later, and who has
+    come until then is accepted too.
+    """
+    accept_waiting(port)
+    reactor.callLater(0, accept_waiting, port)
+    closed: Deferred[None] | None = port.stopListening()
+    return closed
+
+
+def accept_waiting(port: Any) -> None:
+    """Accept all who wait at a port, as far as that is possible."""
+    try:
+        waiting = select.poll()
+        waiting.register(port.fileno(), select.POLLIN)
+    except (AttributeError, TypeError, ValueError, OSError):  # bound for others to accept from, or closed already
+        return
+    for _ in range(BACKLOG):
+        if not waiting.poll(0):
+            return
+        port.doRead()
+
+
+def _endpoint(reactor: Any, option: str, description: str) -> tuple[IStreamServerEndpoint, Certificate | None]:
     kind, arguments = parse_strports(description)
     if description.isdecimal():
         meant = "ssl" if option == "--https" else "tcp"
@@ -110,7 +202,7 @@ def _endpoint(reactor: Any, option: str, description: str) -> IStreamServerEndpo
         if "backlog" not in arguments:
             description += f":backlog={BACKLOG}"
     endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-    return endpoint
+    return endpoint, None
 
 
 def _probe(arguments: dict[str, str]) -> None:
@@ -131,26 +223,28 @@ def _probe(arguments: dict[str, str]) -> None:
         probe.bind((interface, port))
 
 
-def _ssl_endpoint(reactor: Any, arguments: dict[str, str]) -> SSL4ServerEndpoint:
+def _ssl_endpoint(reactor: Any, arguments: dict[str, str]) -> tuple[SSL4ServerEndpoint, Certificate]:
     unknown = set(arguments) - _SSL_ARGUMENTS
     if unknown:
         raise SettingsError(f"ssl: has no argument {min(unknown)!r}; there are {', '.join(sorted(_SSL_ARGUMENTS))}")
     key, certificate = arguments.get("privateKey"), arguments.get("certKey")
     if key is None and certificate is None:
         key = certificate = _development_file()
-    options = server_options(
-        key or certificate or "", certificate or key or "", arguments.get("extraCertChain")
-    )  # one file may hold both, as Twisted has it
-    return SSL4ServerEndpoint(
+    # One file may hold both, as Twisted has it.
+    served = Certificate(key or certificate or "", certificate or key or "", arguments.get("extraCertChain"))
+    endpoint = SSL4ServerEndpoint(
         reactor,
         _number(arguments, "port", 0, 65535),
-        options,
+        served,
         _number(arguments, "backlog", 1, 65535, BACKLOG),
         arguments.get("interface", ""),
     )
+    return endpoint, served
 
 
-def _systemd_endpoint(reactor: Any, option: str, description: str, arguments: dict[str, str]) -> IStreamServerEndpoint:
+def _systemd_endpoint(
+    reactor: Any, option: str, description: str, arguments: dict[str, str]
+) -> tuple[IStreamServerEndpoint, Certificate | None]:
     """Take a socket from systemd; for --https, with the certificate that `description` names in the words of `ssl:`.
 
     Twisted has no string for TLS on such a socket. A certificate is not made where none is named: what systemd starts
@@ -176,24 +270,23 @@ def _systemd_endpoint(reactor: Any, option: str, description: str, arguments: di
         if passed.family != inner.addressFamily:
             raise SettingsError(f"that socket is one of domain={passed.family.name.removeprefix('AF_')}")
     if not files:
-        endpoint: IStreamServerEndpoint = inner
-        return endpoint
-    options = server_options(files["privateKey"], files["certKey"], files.get("extraCertChain"))
-    return _TLSEndpoint(reactor, inner, options)
+        return inner, None
+    served = Certificate(files["privateKey"], files["certKey"], files.get("extraCertChain"))
+    return _TLSEndpoint(reactor, inner, served), served
 
 
 @implementer(IStreamServerEndpoint)
 class _TLSEndpoint:
     """TLS on what another endpoint listens on."""
 
-    def __init__(self, reactor: Any, inner: IStreamServerEndpoint, options: ServerOptions) -> None:
+    def __init__(self, reactor: Any, inner: IStreamServerEndpoint, certificate: Certificate) -> None:
         self._reactor = reactor
         self._inner = inner
-        self._options = options
+        self._certificate = certificate
 
     def listen(self, factory: Any) -> Deferred[IListeningPort]:
         """Listen; livestate's own reactor runs such a factory straight on the socket."""
-        wrapped = TLSMemoryBIOFactory(self._options, False, factory, clock=self._reactor)
+        wrapped = TLSMemoryBIOFactory(self._certificate, False, factory, clock=self._reactor)
         listening: Deferred[IListeningPort] = self._inner.listen(wrapped)
         return listening
 

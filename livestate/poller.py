@@ -108,7 +108,7 @@ class Poller(Service):
 
     def fresh(self) -> bool:
         """Tell whether the document was confirmed within the last three intervals, or two seconds if longer."""
-        return self.document.snapshot is not None and self.document.age() <= max(2.0, 3 * self.interval)
+        return self.document.fresh(self.interval)
 
     def _end(self, failure: Failure) -> None:
         """End the process in an orderly way."""

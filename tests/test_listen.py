@@ -165,7 +165,7 @@ class CertificateTests(FolderCase):
 
     def context_of(self, description):
         self.listen("--https", description)
-        return self.reactor.sslServers[-1][2].getContext()
+        return self.reactor.sslServers[-1][2].options.getContext()
 
     def test_development(self):
         """Named none, and no server.pem here, one is made, and its fingerprint is logged, once for all listeners."""

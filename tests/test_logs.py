@@ -1,16 +1,13 @@
 """Log files that can be taken away."""
 
 import os
-import signal
 from datetime import datetime
 from pathlib import Path
 
-from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.logs import LogFile, LogFiles
-from tests.support import FakeReactor
 
 
 class LogFileTests(SynchronousTestCase):
@@ -77,33 +74,29 @@ class LogFilesTests(SynchronousTestCase):
     """All files of the process."""
 
     def setUp(self):
-        before = signal.getsignal(signal.SIGHUP)
-        self.addCleanup(signal.signal, signal.SIGHUP, before)
-        self.reactor = FakeReactor()
-        self.called: list[object] = []
-        self.patch(self.reactor, "callFromThread", self.called.append)
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
 
-    def test_sighup(self):
-        """SIGHUP opens all files anew, in the reactor's time and not in the signal handler's."""
-        files = LogFiles(self.reactor)
+    def test_reopen(self):
+        """All files are opened anew together, but for those that were closed."""
+        files = LogFiles()
         logs = [files.open(self.folder / name) for name in ("access", "other")]
-        files.startService()
-        for name in ("access", "other"):
-            (self.folder / name).rename(self.folder / f"{name}.1")
-        os.kill(os.getpid(), signal.SIGHUP)
-        self.assertEqual(len(self.called), 1)
-        self.assertEqual(len(list(self.folder.iterdir())), 2)
-        self.called[0]()  # type: ignore[operator]  # a bound method
+        closed = files.open(self.folder / "closed", buffered=True)
+        closed.write("last\n")
+        files.close(closed)
+        for path in list(self.folder.iterdir()):
+            path.rename(f"{path}.1")
+        files.reopen()
         for log in logs:
             log.write("new\n")
         for name in ("access", "other"):
             self.assertEqual((self.folder / name).read_text(), "new\n")
+        self.assertFalse((self.folder / "closed").exists())
+        self.assertEqual((self.folder / "closed.1").read_text(), "last\n")
 
     def test_observer(self):
         """An observer writes Twisted's classic text, with the local time and its zone, and follows a SIGHUP."""
-        files = LogFiles(Clock())
+        files = LogFiles()
         path = self.folder / "twistd.log"
         observe = files.observer(path)
         event = {

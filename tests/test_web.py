@@ -14,12 +14,11 @@ from livestate.document import Document
 from livestate.interfaces import ISource
 from livestate.poller import Poller
 from livestate.web.admin import admin_resources
+from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.document import DocumentResource
 from livestate.web.live import ReadyResource
-from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite, path_of
-from livestate.web.streams import Streams
 from tests.support import FakeReactor, answer_of, exchange, exchange_on, many, request
 
 DATA = b'{"votes": ' + b"1" * 300 + b"}"
@@ -50,15 +49,12 @@ class Case(SynchronousTestCase):
     def setUp(self):
         self.reactor = FakeReactor()
         self.sources = {"/": Source(DATA), "/a b.json": Source(b"[2]")}
-        self.pollers, resources, responders = [], {}, {}
-        streams = Streams(self.reactor, 15.0)
-        broadcasts, polls = {}, {}
+        self.pollers, resources, responders, self.tallies = [], {}, {}, {}
         for path, source in self.sources.items():
             document = Document(self.reactor, path, 2**20)
             responder = Responder(document, ("*",), None, self.reactor.seconds)
             responders[path.encode()] = responder
-            broadcasts[path] = streams.broadcast(document, responder.servable)
-            polls[path] = LongPolls(self.reactor, document, streams)
+            self.tallies[path] = responder.tally
             resources[path.encode()] = DocumentResource(responder)
             poller = Poller(document, source, 1.0, self.reactor)
             poller.startService()
@@ -67,8 +63,12 @@ class Case(SynchronousTestCase):
         public: Any = {**resources, b"/_live/ready": ReadyResource(self.pollers)}
         fast = LiveSite(public, self.reactor, responders)
         self.site = fast if self.short_cut else LiveSite(public, self.reactor)
-        self.admin = LiveSite(
-            admin_resources(self.pollers, fast, self.reactor.seconds, broadcasts, polls), self.reactor
+        self.admin = LiveSite(admin_resources(self.pollers, self.counts, self.reactor.seconds), self.reactor)
+
+    def counts(self) -> Counts:
+        """Give what was counted."""
+        return Counts(
+            {path: DocumentCounts(dict(tally)) for path, tally in self.tallies.items()}, len(self.site.channels)
         )
 
     def get(self, *args, site=None, **fields):

@@ -1,6 +1,6 @@
 """The admin site: health, readiness and status, for those who run livestate."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -9,11 +9,9 @@ from twisted.web.resource import IResource
 
 from livestate import __version__
 from livestate.poller import Poller
-from livestate.web.broadcast import Broadcast
-from livestate.web.longpoll import LongPolls
+from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.resource import ResponseResource
 from livestate.web.response import Response, unstored
-from livestate.web.site import LiveSite
 
 
 class JSONResource(ResponseResource):
@@ -31,17 +29,15 @@ class JSONResource(ResponseResource):
 
 
 def admin_resources(
-    pollers: Sequence[Poller],
-    public: LiveSite,
+    pollers: Iterable[Poller],
+    counts: Callable[[], Counts],
     now: Callable[[], float],
-    broadcasts: Mapping[str, Broadcast],
-    polls: Mapping[str, LongPolls],
+    workers: Callable[[], Sequence[Mapping[str, Any]] | None] = lambda: None,
 ) -> dict[bytes, IResource]:
     """Give the admin site's resources by path.
 
-    :param public: the site that serves the documents.
-    :param broadcasts: what tells readers of changes, by the document's path.
-    :param polls: the requests that are held, by the document's path.
+    :param counts: gives what was counted of all that is served.
+    :param workers: tells of each serving process, where they are several.
 
     - `/health`: 200 as long as the process answers at all.
     - `/ready`: 200 while every document is fresh, else 503; the documents that are not are named.
@@ -57,20 +53,26 @@ def admin_resources(
         return (503, {"status": "stale", "stale": stale}) if stale else (200, {"status": "ok"})
 
     def status() -> tuple[int, Any]:
-        return 200, {
+        counted = counts()
+        shown: dict[str, Any] = {
             "version": __version__,
             "uptime_seconds": round(now() - started, 3),
-            "connections": len(public.channels),
-            "remembered_requests": len(public.memo),
-            "documents": [_status_of(poller, public, broadcasts, polls) for poller in pollers],
+            "connections": counted.connections,
+            "remembered_requests": counted.remembered_requests,
         }
+        told = workers()
+        if told is not None:
+            shown["workers"] = told
+        nothing = DocumentCounts()
+        shown["documents"] = [
+            _status_of(poller, counted.documents.get(poller.document.path, nothing)) for poller in pollers
+        ]
+        return 200, shown
 
     return {b"/health": JSONResource(health), b"/ready": JSONResource(ready), b"/status": JSONResource(status)}
 
 
-def _status_of(
-    poller: Poller, public: LiveSite, broadcasts: Mapping[str, Broadcast], polls: Mapping[str, LongPolls]
-) -> dict[str, Any]:
+def _status_of(poller: Poller, counts: DocumentCounts) -> dict[str, Any]:
     document, tally, snapshot = poller.document, poller.tally, poller.document.snapshot
     shown: dict[str, Any] = {
         "path": document.path,
@@ -83,9 +85,7 @@ def _status_of(
         "refusals": document.refusals,
         "changes": document.changes,
         "trouble": tally.trouble,
-        "answers": public.responders[document.path.encode("ascii")].tally,
-        **broadcasts[document.path].status(),
-        "long_polls": len(polls[document.path]),
+        **msgspec.structs.asdict(counts),
     }
     if snapshot is not None:
         shown["version"] = snapshot.version

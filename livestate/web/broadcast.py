@@ -18,8 +18,9 @@ who take nothing, and are cut off. There is no timer for each.
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.logger import Logger
 
@@ -172,12 +173,18 @@ class Broadcast:
             audience = self._audiences[key] = Audience(self, framing, deltas)
         return audience
 
-    def status(self) -> dict[str, Any]:
-        """Give what `/status` shows."""
+    def leavers(self) -> list[Callable[[], None]]:
+        """Give what ends each reader's stream in an orderly way."""
+        return [
+            partial(reader.end, audience.framing.end) for audience in self.audiences() for reader in audience.readers
+        ]
+
+    def readers(self) -> dict[str, int]:
+        """Give how many readers there are, by `Framing.counted_as`."""
         readers = {"event_readers": 0, "websocket_readers": 0}
         for audience in self.audiences():
             readers[audience.framing.counted_as] += len(audience.readers)
-        return {**readers, "events_sent": self.sent, "events_skipped": self.skipped}
+        return readers
 
     def audiences(self) -> Iterable[Audience]:
         """Give all that there are."""

@@ -83,6 +83,8 @@ class LiveChannel(HTTPChannel):
         self.factory = site
         self._find = site.memo.get
         self._ready = site.prepared.get
+        if site.draining:
+            self.drain()
 
     def connectionMade(self) -> None:
         """Begin."""
@@ -171,6 +173,7 @@ class LiveChannel(HTTPChannel):
         if understood is None:
             return False
         variant, validator, last = understood
+        last = last or self.site.draining
         self._give(variant, validator, piece, last)
         if last:
             self._fast = self.persistent = False
@@ -193,6 +196,31 @@ class LiveChannel(HTTPChannel):
         """
         self.requests[0] = stream
         self.stream = stream
+
+    def drain(self) -> None:
+        """Have the next answer be the last: no short cut is taken that does not say so."""
+        nothing: dict[bytes, Any] = {}
+        self._find = self._ready = nothing.get
+        if self.requests:
+            self.persistent = False
+
+    def checkPersistence(self, request: HTTPRequest, version: bytes) -> bool:
+        """Tell whether the connection stays after the answer to `request`."""
+        if self.site.draining:
+            if version == b"HTTP/1.1":
+                request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            return False
+        stays: bool = super().checkPersistence(request, version)
+        return stays
+
+    def idle(self) -> bool:
+        """Tell whether this connection stands between two requests."""
+        return self._fast
+
+    def leave(self) -> None:
+        """Close an idle connection."""
+        self._fast = False
+        self.loseConnection()
 
     def overdue(self, quiet: int, unfinished: int) -> bool:
         """Tell whether this connection has been quiet, or a request on it unfinished, for so many sweeps.
