@@ -7,14 +7,12 @@ livestate installs its own.
 import os
 import sys
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
 from twisted.python import usage
-from twisted.web.resource import IResource
 
 from livestate import __version__
 from livestate.document import Document
@@ -23,18 +21,11 @@ from livestate.listen import Listener
 from livestate.logs import LogFiles, choose_observer
 from livestate.poller import Poller
 from livestate.saved import SavedDocument
-from livestate.settings import MAX_SIZE, Settings, load_settings
+from livestate.settings import MAX_SIZE, DocumentSettings, Settings, load_settings
 from livestate.sources import make_source
-from livestate.ticker import Ticker
 from livestate.web.admin import admin_resources
-from livestate.web.document import DocumentResource
-from livestate.web.events import EventsResource
-from livestate.web.live import ReadyResource
-from livestate.web.longpoll import LongPolls
-from livestate.web.responder import Responder
+from livestate.web.serving import Serving
 from livestate.web.site import LiveSite
-from livestate.web.static import viewer_resources
-from livestate.web.streams import Streams
 from livestate.web.sweep import Sweep
 
 log = Logger()
@@ -204,51 +195,32 @@ def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> Multi
     """
     service = MultiService()
     log_files.setServiceParent(service)
-    pollers = []
-    resources: dict[bytes, IResource] = {}
-    responders: dict[bytes, Responder] = {}
-    streams = Streams(reactor, settings.heartbeat)
-    broadcasts, polls = {}, {}
-    for wanted in settings.documents:
-        document = Document(reactor, wanted.path, settings.max_size)
-        responder = Responder(document, settings.cors_origins, wanted.max_stale, reactor.seconds)
-        path = wanted.path.encode("ascii")
-        polls[wanted.path] = LongPolls(reactor, document, streams)
-        responders[path], resources[path] = responder, DocumentResource(responder, polls[wanted.path])
-        broadcasts[wanted.path] = streams.broadcast(document, responder.servable)
-        resources[wanted.events_path.encode("ascii")] = EventsResource(responder, broadcasts[wanted.path])
-        if settings.state_dir is not None:
-            SavedDocument(reactor, document, _folder(settings.state_dir)).setServiceParent(service)
-        source = make_source(reactor, wanted.source, settings.max_size)
-        poller = Poller(document, source, wanted.interval, reactor)
-        poller.setServiceParent(service)
-        log.info(
-            "{path}: {source}, asked every {interval:g} s",
-            path=wanted.path, source=str(source), interval=wanted.interval,
-        )  # fmt: skip
-        pollers.append(poller)
-    streams.setServiceParent(service)
-    resources[b"/_live/ready"] = ReadyResource(pollers)
-    resources.update(viewer_resources(wanted.path for wanted in settings.documents))
-    each_second = [log_files.flush, *(responder.renew for responder in responders.values())]
-    Ticker(reactor, each_second).setServiceParent(service)
-
-    public = LiveSite(resources, reactor, responders)
-    if settings.access_log is not None:
-        try:
-            public.access_log = log_files.open(settings.access_log, buffered=True)
-        except OSError as error:
-            raise SettingsError(f"--access-log {settings.access_log}: {error.strerror}") from None
-    admin = LiveSite(admin_resources(pollers, public, reactor.seconds, broadcasts, polls), reactor)
-    admin.name = "admin"
-    Sweep(reactor, lambda: chain(public.channels, admin.channels)).setServiceParent(service)
-    listeners = [("--http", text, public) for text in settings.http]
-    listeners += [("--https", text, public) for text in settings.https]
+    pollers = [_poller(reactor, settings, wanted, service) for wanted in settings.documents]
+    serving = Serving(reactor, settings, pollers, log_files)
+    serving.setServiceParent(service)
+    for option, texts in (("--http", settings.http), ("--https", settings.https)):
+        for text in texts:
+            Listener(reactor, option, text, serving.site).setServiceParent(service)
     if settings.admin is not None:
-        listeners.append(("--admin", settings.admin, admin))
-    for option, text, site in listeners:
-        Listener(reactor, option, text, site).setServiceParent(service)
+        admin = LiveSite(admin_resources(pollers, serving.counts, reactor.seconds), reactor)
+        admin.name = "admin"
+        Sweep(reactor, lambda: admin.channels).setServiceParent(service)
+        Listener(reactor, "--admin", settings.admin, admin).setServiceParent(service)
     return service
+
+
+def _poller(reactor: Any, settings: Settings, wanted: DocumentSettings, service: MultiService) -> Poller:
+    """Make one document, what saves it and what keeps it up to date, as parts of `service`."""
+    document = Document(reactor, wanted.path, settings.max_size)
+    if settings.state_dir is not None:
+        SavedDocument(reactor, document, _folder(settings.state_dir)).setServiceParent(service)
+    source = make_source(reactor, wanted.source, settings.max_size)
+    poller = Poller(document, source, wanted.interval, reactor)
+    poller.setServiceParent(service)
+    log.info(
+        "{path}: {source}, asked every {interval:g} s", path=wanted.path, source=str(source), interval=wanted.interval
+    )
+    return poller
 
 
 def _folder(path: Path) -> Path:
