@@ -86,7 +86,7 @@ def allowed_origin(origin: bytes | None, allowed: Container[bytes]) -> bytes | N
     return origin if origin is not None and origin in allowed else None
 
 
-def weight_of(media_type: bytes, accept: bytes | None) -> float:
+def media_weight(media_type: bytes, accept: bytes | None) -> float:
     """Give how much a client wants a media type, from 0, not at all, to 1 (RFC 9110 section 12.5.1).
 
     :param media_type: such as `text/html`, in lower case.

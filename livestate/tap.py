@@ -62,8 +62,8 @@ class Options(usage.Options):
     longdesc = ""
 
     optParameters = [  # noqa: RUF012  # usage.Options has it so
-        ["admin", None, None, "Where health and status are served, a strports string; empty: nowhere. "
-                              "[default: tcp:9180:interface=127.0.0.1]"],
+        ["admin", None, None, "Where health, status and metrics are served, a strports string; empty: "
+                              "nowhere. [default: tcp:9180:interface=127.0.0.1]"],
         ["interval", None, None, "Seconds between two questions to a source. [default: 1.0]"],
         ["max-stale", None, None, "Seconds without a good answer from the source after which 503 is answered instead "
                                   "of the old document. [default: never]"],

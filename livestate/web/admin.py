@@ -9,7 +9,7 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from livestate import __version__
-from livestate.negotiate import weight_of
+from livestate.negotiate import media_weight
 from livestate.poller import Poller
 from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.metrics import MetricsResource
@@ -39,7 +39,7 @@ class StatusResource(JSONResource):
     def respond(self, request: Request) -> Response:
         """Write what there is now."""
         accept, vary = field(request, b"Accept"), (b"Vary", b"Accept")
-        if weight_of(b"text/html", accept) > weight_of(b"application/json", accept):
+        if media_weight(b"text/html", accept) > media_weight(b"application/json", accept):
             status, content = self._content()
             page, policy = status_page(content), (b"Content-Security-Policy", POLICY)
             return unstored(status, page, b"text/html; charset=utf-8", policy, vary)

@@ -9,9 +9,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from OpenSSL import SSL
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from twisted.web.http import Request
 
@@ -20,9 +19,11 @@ from livestate import __version__
 from livestate.histogram import Histogram
 from livestate.poller import Poller
 from livestate.web.counts import Counts
-from livestate.web.request import field
 from livestate.web.resource import ResponseResource
 from livestate.web.response import Response, unstored
+
+#: Of the text format; the client library's own constant names another version of it, by its release.
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class LiveCollector(Collector):
@@ -175,7 +176,7 @@ def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram)
 
 
 class MetricsResource(ResponseResource):
-    """Answers with all metrics, in Prometheus' text format, or in OpenMetrics' for who asks for that."""
+    """Answers with all metrics, in Prometheus' text format, which every scraper takes."""
 
     def __init__(self, pollers: Sequence[Poller], counts: Callable[[], Counts]) -> None:
         super().__init__()
@@ -186,5 +187,4 @@ class MetricsResource(ResponseResource):
 
     def respond(self, request: Request) -> Response:
         """Write what there is now."""
-        encode, content_type = choose_encoder((field(request, b"Accept") or b"").decode("latin-1"))
-        return unstored(200, encode(self._registry), content_type.encode("ascii"), (b"Vary", b"Accept"))
+        return unstored(200, generate_latest(self._registry), CONTENT_TYPE)
