@@ -25,6 +25,9 @@ DEFAULT_SOURCE = "redis://127.0.0.1:6379/0?key=livestate"
 #: Bytes a document may have where no other limit is set.
 MAX_SIZE = 16 * 1024 * 1024
 
+#: How lines of the log are written: Twisted's classic text, or an object each.
+LOG_FORMATS = ("text", "json")
+
 #: Paths under this one are livestate's own.
 RESERVED = "/_live"
 
@@ -61,6 +64,8 @@ class Settings:
     access_log: Path | None
     #: Seconds of silence after which a reader of events is sent a sign of life.
     heartbeat: float
+    #: One of LOG_FORMATS.
+    log_format: str
 
 
 def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None = None) -> Settings:
@@ -99,6 +104,7 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
         state_dir=get("state-dir", None),
         access_log=get("access-log", None),
         heartbeat=get("heartbeat", 15.0),
+        log_format=get("log-format", "text"),
     )
     if not settings.http and not settings.https:
         raise SettingsError("--http and --https are both off: there would be nothing to serve on")
@@ -270,6 +276,13 @@ def _heartbeat(name: str, value: Any) -> float:
     return _number(name, value, 1, 3600, "seconds")
 
 
+def _log_format(name: str, value: Any) -> str:
+    text = _text(name, value)
+    if text not in LOG_FORMATS:
+        raise SettingsError(f"{name} {_shown(text)}: there are {' and '.join(LOG_FORMATS)}")
+    return text
+
+
 def _max_size(name: str, value: Any) -> int:
     return int(_number(name, value, 1, 2**30, "bytes"))
 
@@ -304,4 +317,5 @@ _CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
     "state-dir": _file,
     "access-log": _file,
     "heartbeat": _heartbeat,
+    "log-format": _log_format,
 }

@@ -18,7 +18,7 @@ from livestate import __version__
 from livestate.document import Document
 from livestate.errors import LivestateError, SettingsError
 from livestate.listen import Listener
-from livestate.logs import LogFiles, choose_observer
+from livestate.logs import LogFiles, choose_observer, observer_for
 from livestate.poller import Poller
 from livestate.saved import SavedDocument
 from livestate.settings import MAX_SIZE, DocumentSettings, Settings, load_settings
@@ -72,6 +72,7 @@ class Options(usage.Options):
                                   "while the source is down. [default: they are not saved]"],
         ["heartbeat", None, None, "Seconds of silence after which a reader of events is sent a sign of life. "
                                   "[default: 15]"],
+        ["log-format", None, None, "How lines of the log are written: text, or json, an object each. [default: text]"],
         ["access-log", None, None, "File to which each request is logged, in the combined format. [default: none]"],
         ["config", None, None, "TOML file with any of these options; those given here win."],
     ]  # fmt: skip
@@ -142,7 +143,7 @@ class Options(usage.Options):
         from twisted.internet import reactor  # noqa: PLC0415  # chosen just now
 
         self.log_files = LogFiles(reactor)
-        self._log_to_reopenable_file()
+        self._choose_log()
 
     def _check_folders_of_twistd(self) -> None:
         """Refuse a folder or a pidfile that twistd was told to use and would answer with a traceback."""
@@ -157,19 +158,29 @@ class Options(usage.Options):
                 f"--pidfile {pidfile}: no file can be made there; name another, or none with --pidfile="
             )
 
-    def _log_to_reopenable_file(self) -> None:
-        """Where twistd would open its log file itself, give it one that SIGHUP opens anew."""
+    def _choose_log(self) -> None:
+        """Where twistd would open its log file itself, give it one that SIGHUP opens anew; in JSON, if wanted."""
         parent: Mapping[str, Any] | None = getattr(self, "parent", None)
-        if parent is None or parent.get("syslog") or parent.get("logger") is not None:
+        log_format = self.settings.log_format
+        if parent is None:
+            return
+        if parent.get("syslog") or parent.get("logger") is not None:
+            if log_format != "text":
+                raise SettingsError(
+                    "--log-format: twistd was given --syslog or --logger, and these have formats of their own"
+                )
             return
         name = parent.get("logfile") or ("" if parent.get("nodaemon") else "twistd.log")
         if name in ("", "-"):
-            return
-        path = Path(name).absolute()
-        try:
-            observer = self.log_files.observer(path)
-        except OSError as error:
-            raise SettingsError(f"--logfile {name}: {error.strerror}") from None
+            # To the terminal: twistd's own does for text, and refuses to without -n.
+            if log_format == "text" or not parent.get("nodaemon"):
+                return
+            observer = observer_for(sys.stdout, log_format)
+        else:
+            try:
+                observer = self.log_files.observer(Path(name).absolute(), log_format)
+            except OSError as error:
+                raise SettingsError(f"--logfile {name}: {error.strerror}") from None
         # twistd takes the dotted name of what gives the observer, as its --logger does.
         choose_observer(observer)
         parent["logger"] = "livestate.logs.chosen_observer"  # type: ignore[index]  # twistd's options are a dict

@@ -99,6 +99,7 @@ class SettingsTests(SynchronousTestCase):
             state_dir=None,
             access_log=None,
             heartbeat=15.0,
+            log_format="text",
         )
         self.assertEqual(load_settings({}), expected)
 
@@ -229,6 +230,7 @@ class SettingsTests(SynchronousTestCase):
             ("max-stale", "0.5", "seconds from 1"),
             ("heartbeat", "0.5", "seconds from 1"),
             ("heartbeat", "0", "seconds from 1"),
+            ("log-format", "xml", "there are text and json"),
             ("max-size", "2e9", "bytes from 1"),
             ("cors-origin", "example.org", "such as https://example.org"),
             ("cors-origin", "https://example.org/", "without a path"),
