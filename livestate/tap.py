@@ -17,6 +17,7 @@ from twisted.python import usage
 from livestate import __version__
 from livestate.document import Document
 from livestate.errors import LivestateError, SettingsError
+from livestate.garbage import settle
 from livestate.listen import Listener
 from livestate.logs import LogFiles, choose_observer, observer_for
 from livestate.poller import Poller
@@ -194,9 +195,11 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415  # chosen by now
 
     try:
-        return make_service(reactor, options.settings, options.log_files)
+        service = make_service(reactor, options.settings, options.log_files)
     except LivestateError as error:
         raise SystemExit(f"livestate: {error}") from None
+    reactor.callWhenRunning(settle)
+    return service
 
 
 def make_service(reactor: Any, settings: Settings, log_files: LogFiles) -> MultiService:

@@ -14,22 +14,12 @@ PACKAGE = Path(livestate.__file__).parent
 #: Floor of each module, by its name without "livestate."; a name that ends in a dot stands for all below it.
 FLOORS = {
     "pure": (
-        *("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream"),
+        *("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream", "garbage"),
         *("pointer", "jsontext", "outline", "histogram"),
     ),
     "seams": ("interfaces",),
     "engine": (
-        "document",
-        "history",
-        "poller",
-        "saved",
-        "ticker",
-        "lag",
-        "logs",
-        "listen",
-        "tls",
-        "sources",
-        "sources.",
+        *("document", "history", "poller", "saved", "ticker", "lag", "logs", "listen", "tls", "sources", "sources."),
     ),
     "net": ("net", "net."),
     "web": ("web", "web."),
