@@ -65,10 +65,13 @@ class Document:
         self._subscribers[key] = callback
         return lambda: self._subscribers.pop(key, None) and None
 
-    def restore(self, snapshot: Snapshot, confirmed: float) -> None:
-        """Show what an earlier run saved, until the store gives something newer."""
+    def restore(self, snapshot: Snapshot, confirmed: float, begun: float = 0.0) -> None:
+        """Show what an earlier run saved, until the store gives something newer.
+
+        :param begun: seconds since 1970 when the fetch that brought it began; 0: that is long past.
+        """
         self.confirmed = confirmed
-        self.begun = 0.0
+        self.begun = begun
         self._publish(snapshot)
 
     async def offer(self, data: bytes, begun: float = 0.0) -> None:
