@@ -19,19 +19,19 @@ class DocumentCounts(msgspec.Struct):
 
     #: Answers given, by kind: see `livestate.web.responder.Responder.tally`.
     answers: dict[str, int] = {}  # msgspec copies it
-    #: The same by how the request was understood: see `livestate.web.responder.Responder.ways`.
-    ways: dict[str, int] = {}
-    #: Bytes of those answers, heads included.
-    bytes_sent: int = 0
     events_sent: int = 0
     #: Events that were not sent, to readers who were behind.
     events_skipped: int = 0
-    event_bytes_sent: int = 0
-    #: From the beginning of the fetch that brought a change until the last reader of events was written to.
-    delivery: Histogram = msgspec.field(default_factory=Histogram)
     #: Now: readers of events, and requests that are held.
     event_readers: int = 0
     long_polls: int = 0
+    #: Answers by how the request was understood: see `livestate.web.responder.Responder.ways`.
+    ways: dict[str, int] = {}
+    #: Bytes of answers, heads included, and of events.
+    bytes_sent: int = 0
+    event_bytes_sent: int = 0
+    #: From the beginning of the fetch that brought a change until the last reader of events was written to.
+    delivery: Histogram = msgspec.field(default_factory=Histogram)
 
 
 class Counts(msgspec.Struct):
@@ -39,22 +39,20 @@ class Counts(msgspec.Struct):
 
     #: By the document's path.
     documents: dict[str, DocumentCounts] = {}
+    #: Now; so what is remembered.
+    connections: int = 0
+    remembered_requests: int = 0
+    remembered_bytes: int = 0
     connections_accepted: int = 0
     tls_handshakes: int = 0
     #: How many of them took up an earlier session.
     tls_resumptions: int = 0
     #: How late the reactor was.
     lag: Histogram = msgspec.field(default_factory=Histogram)
-    #: Now.
-    connections: int = 0
-    remembered_requests: int = 0
-    remembered_bytes: int = 0
 
     def past(self) -> "Counts":
         """Give what stays of these when the process is gone."""
-        documents = {
-            path: replace(counts, event_readers=0, long_polls=0) for path, counts in self.documents.items()
-        }  # fmt: skip
+        documents = {path: replace(counts, event_readers=0, long_polls=0) for path, counts in self.documents.items()}
         return replace(self, documents=documents, connections=0, remembered_requests=0, remembered_bytes=0)
 
 
