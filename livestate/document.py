@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from livestate.errors import DocumentRefused
+from livestate.histogram import Histogram
 from livestate.snapshot import (
     ENCODERS,
     LARGE,
@@ -42,6 +43,10 @@ class Document:
         #: How many snapshots differed from the one before, and how many offers were refused.
         self.changes = 0
         self.refusals = 0
+        #: Seconds since 1970 when the fetch began that brought the newest snapshot; 0: none of this process did.
+        self.begun = 0.0
+        #: From the beginning of a fetch until the change that it brought was published.
+        self.publication = Histogram()
         self._reactor = reactor
         self._refused: tuple[bytes, str] | None = None
         self._subscribers: dict[object, Callable[[Snapshot], None]] = {}
@@ -69,14 +74,19 @@ class Document:
         """
         return self.snapshot is not None and self.age() <= max(2.0, 3 * interval)
 
-    def restore(self, snapshot: Snapshot, confirmed: float) -> None:
-        """Show what an earlier run saved, or another process has, until there is something newer."""
+    def restore(self, snapshot: Snapshot, confirmed: float, begun: float = 0.0) -> None:
+        """Show what an earlier run saved, or another process has, until there is something newer.
+
+        :param begun: seconds since 1970 when the fetch that brought it began; 0: that is long past.
+        """
         self.confirmed = confirmed
+        self.begun = begun
         self._publish(snapshot)
 
-    async def offer(self, data: bytes) -> None:
+    async def offer(self, data: bytes, begun: float = 0.0) -> None:
         """Take what the store has just given; done when every form of it is published.
 
+        :param begun: seconds since 1970 when it began to be fetched; 0: nobody knows.
         :raises DocumentRefused: it is not to be served; the last good one stays.
         """
         fetched = self._reactor.seconds()
@@ -90,11 +100,11 @@ class Document:
         self.changes += 1
         previous = self.snapshot.version if self.snapshot is not None else 0
         if len(data) < LARGE:
-            self._publish(with_all_codings(new_snapshot(data, fetched, previous)))
+            self._publish_change(with_all_codings(new_snapshot(data, fetched, previous)), begun)
             return
         # In a thread too: the entity tag's hash of 5 MB takes 5 ms.
         snapshot: Snapshot = await self._in_thread(new_snapshot, data, fetched, previous)
-        self._publish(snapshot)
+        self._publish_change(snapshot, begun)
         *_, last = ENCODERS
         for coding in ENCODERS:
             coded: Snapshot = await self._in_thread(with_coding, snapshot, coding)
@@ -123,6 +133,12 @@ class Document:
 
     def _in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args)
+
+    def _publish_change(self, snapshot: Snapshot, begun: float) -> None:
+        self.begun = begun
+        self._publish(snapshot)
+        if begun:
+            self.publication.observe(self._reactor.seconds() - begun)
 
     def _publish(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from twisted.application.service import Service
-from twisted.logger import FileLogObserver, ILogObserver, formatEventAsClassicLogText
+from twisted.logger import (
+    FileLogObserver,
+    ILogObserver,
+    LogEvent,
+    eventAsJSON,
+    eventAsText,
+    formatEventAsClassicLogText,
+)
 
 #: Signs of a buffered file's lines that are kept back at most.
 MOST_KEPT = 64 * 1024
@@ -93,11 +100,13 @@ class LogFiles(Service):
         self._files.remove(file)
         file.close()
 
-    def observer(self, path: Path) -> ILogObserver:
-        """Give a log observer that writes Twisted's classic text to `path`."""
-        return FileLogObserver(
-            cast(IO[Any], self.open(path)), lambda event: formatEventAsClassicLogText(event, _iso_time)
-        )
+    def observer(self, path: Path, log_format: str = "text") -> ILogObserver:
+        """Give a log observer that writes to `path`.
+
+        :param log_format: as in `observer_for`.
+        :raises OSError: it cannot be opened.
+        """
+        return observer_for(cast(IO[Any], self.open(path)), log_format)
 
     def stopService(self) -> None:
         """Have all lines in the files."""
@@ -113,6 +122,24 @@ class LogFiles(Service):
         """Open all files anew."""
         for file in self._files:
             file.reopen()
+
+
+def observer_for(file: IO[Any], log_format: str) -> ILogObserver:
+    """Give a log observer that writes to `file`.
+
+    :param log_format: `text` for Twisted's classic lines, `json` for an object on each line.
+    """
+    return FileLogObserver(file, _as_json if log_format == "json" else _as_text)
+
+
+def _as_text(event: LogEvent) -> str | None:
+    return formatEventAsClassicLogText(event, _iso_time)
+
+
+def _as_json(event: LogEvent) -> str:
+    """Give an event as Twisted's JSON has it, with its text, tracebacks included, as `log_text` beside its parts."""
+    text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    return eventAsJSON({**event, "log_text": text}) + "\n"
 
 
 _chosen: list[ILogObserver] = []

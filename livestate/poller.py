@@ -161,7 +161,7 @@ class Poller(Service):
         self.tally.fetches += 1
         try:
             data = await within(self.timeout, self.source.fetch(), self._reactor)
-            await self.document.offer(data)
+            await self.document.offer(data, self._begun)
         except (Exception, AsyncioCancelledError) as error:  # asyncio's CancelledError is no Exception
             # Called off at the end, drivers say so in exceptions of their own.
             if self.running:

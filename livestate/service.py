@@ -37,7 +37,7 @@ from livestate.workers.supervisor import Supervisor
 LOOK = 5.0
 
 #: What a running livestate cannot change, by the names of the options.
-FIXED = "admin", "workers"
+FIXED = "admin", "workers", "log-format"
 
 
 class Front(Protocol):
@@ -174,7 +174,8 @@ class LivestateService(MultiService):
         try:
             settings = self._reread()
             for name in FIXED:
-                if getattr(settings, name) != getattr(self._settings, name):
+                attribute = name.replace("-", "_")
+                if getattr(settings, attribute) != getattr(self._settings, attribute):
                     raise LivestateError(f"--{name} is changed by a restart")
             # Before the settings: what listens on afterwards does so with what is there now.
             reloaded = reload_all(self._front.certificates())

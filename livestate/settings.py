@@ -29,6 +29,9 @@ MAX_SIZE = 16 * 1024 * 1024
 #: Serving processes at most: no machine has more cores.
 MOST_WORKERS = 1024
 
+#: How lines of the log are written: Twisted's classic text, or an object each.
+LOG_FORMATS = ("text", "json")
+
 #: Paths under this one are livestate's own.
 RESERVED = "/_live"
 
@@ -65,6 +68,8 @@ class Settings:
     access_log: Path | None
     #: Seconds of silence after which a reader of events is sent a sign of life.
     heartbeat: float
+    #: One of LOG_FORMATS.
+    log_format: str
     #: Processes that serve.
     workers: int = 1
 
@@ -105,6 +110,7 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
         state_dir=get("state-dir", None),
         access_log=get("access-log", None),
         heartbeat=get("heartbeat", 15.0),
+        log_format=get("log-format", "text"),
         workers=get("workers", 1),
     )
     if not settings.http and not settings.https:
@@ -277,6 +283,13 @@ def _heartbeat(name: str, value: Any) -> float:
     return _number(name, value, 1, 3600, "seconds")
 
 
+def _log_format(name: str, value: Any) -> str:
+    text = _text(name, value)
+    if text not in LOG_FORMATS:
+        raise SettingsError(f"{name} {_shown(text)}: there are {' and '.join(LOG_FORMATS)}")
+    return text
+
+
 def _max_size(name: str, value: Any) -> int:
     return int(_number(name, value, 1, 2**30, "bytes"))
 
@@ -327,4 +340,5 @@ _CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
     "access-log": _file,
     "heartbeat": _heartbeat,
     "workers": _workers,
+    "log-format": _log_format,
 }

@@ -17,7 +17,7 @@ from livestate import __version__
 from livestate.errors import LivestateError, SettingsError
 from livestate.garbage import settle
 from livestate.limits import raise_open_files
-from livestate.logs import LogFiles, choose_observer
+from livestate.logs import LogFiles, choose_observer, observer_for
 from livestate.notify import Manager
 from livestate.service import LivestateService
 from livestate.settings import MAX_SIZE, Settings, load_settings
@@ -54,8 +54,8 @@ class Options(usage.Options):
     longdesc = ""
 
     optParameters = [  # noqa: RUF012  # usage.Options has it so
-        ["admin", None, None, "Where health and status are served, a strports string; empty: nowhere. "
-                              "[default: tcp:9180:interface=127.0.0.1]"],
+        ["admin", None, None, "Where health, status and metrics are served, a strports string; empty: "
+                              "nowhere. [default: tcp:9180:interface=127.0.0.1]"],
         ["interval", None, None, "Seconds between two questions to a source. [default: 1.0]"],
         ["max-stale", None, None, "Seconds without a good answer from the source after which 503 is answered instead "
                                   "of the old document. [default: never]"],
@@ -65,6 +65,7 @@ class Options(usage.Options):
         ["heartbeat", None, None, "Seconds of silence after which a reader of events is sent a sign of life. "
                                   "[default: 15]"],
         ["workers", None, None, "Serving processes: a number, or auto for one a usable core. [default: 1]"],
+        ["log-format", None, None, "How lines of the log are written: text, or json, an object each. [default: text]"],
         ["access-log", None, None, "File to which each request is logged, in the combined format. [default: none]"],
         ["config", None, None, "TOML file with any of these options; those given here win."],
     ]  # fmt: skip
@@ -132,7 +133,7 @@ class Options(usage.Options):
         self._folder = Path.cwd()
         _choose_reactor()
         self.log_files = LogFiles()
-        self._log_to_reopenable_file()
+        self._choose_log()
 
     def reread(self) -> Settings:
         """Give the settings anew, of the same command line and of what the file says now.
@@ -167,19 +168,29 @@ class Options(usage.Options):
                 f"--pidfile {pidfile}: no file can be made there; name another, or none with --pidfile="
             )
 
-    def _log_to_reopenable_file(self) -> None:
-        """Where twistd would open its log file itself, give it one that SIGHUP opens anew."""
+    def _choose_log(self) -> None:
+        """Where twistd would open its log file itself, give it one that SIGHUP opens anew; in JSON, if wanted."""
         parent: Mapping[str, Any] | None = getattr(self, "parent", None)
-        if parent is None or parent.get("syslog") or parent.get("logger") is not None:
+        log_format = self.settings.log_format
+        if parent is None:
+            return
+        if parent.get("syslog") or parent.get("logger") is not None:
+            if log_format != "text":
+                raise SettingsError(
+                    "--log-format: twistd was given --syslog or --logger, and these have formats of their own"
+                )
             return
         name = parent.get("logfile") or ("" if parent.get("nodaemon") else "twistd.log")
         if name in ("", "-"):
-            return
-        path = Path(name).absolute()
-        try:
-            observer = self.log_files.observer(path)
-        except OSError as error:
-            raise SettingsError(f"--logfile {name}: {error.strerror}") from None
+            # To the terminal: twistd's own does for text, and refuses to without -n.
+            if log_format == "text" or not parent.get("nodaemon"):
+                return
+            observer = observer_for(sys.stdout, log_format)
+        else:
+            try:
+                observer = self.log_files.observer(Path(name).absolute(), log_format)
+            except OSError as error:
+                raise SettingsError(f"--logfile {name}: {error.strerror}") from None
         # twistd takes the dotted name of what gives the observer, as its --logger does.
         choose_observer(observer)
         parent["logger"] = "livestate.logs.chosen_observer"  # type: ignore[index]  # twistd's options are a dict

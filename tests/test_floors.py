@@ -15,11 +15,11 @@ PACKAGE = Path(livestate.__file__).parent
 FLOORS = {
     "pure": (
         *("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream", "garbage"),
-        *("pointer", "jsontext", "outline"),
+        *("pointer", "jsontext", "outline", "histogram"),
     ),
     "seams": ("interfaces",),
     "engine": (
-        *("document", "history", "poller", "saved", "ticker", "logs", "listen", "tls", "certificate", "signals"),
+        *("document", "history", "poller", "saved", "ticker", "lag", "logs", "listen", "tls", "certificate", "signals"),
         *("supplies", "notify", "limits", "sources", "sources."),
     ),
     "net": ("net", "net."),

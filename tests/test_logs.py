@@ -1,10 +1,11 @@
 """Log files that can be taken away."""
 
+import json
 import os
 from datetime import datetime
 from pathlib import Path
 
-from twisted.logger import LogLevel
+from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.logs import LogFile, LogFiles
@@ -116,3 +117,32 @@ class LogFilesTests(SynchronousTestCase):
         files.reopen()
         observe({**event, "log_time": None})
         self.assertEqual(len(path.read_text().splitlines()), 1)
+
+
+class FormatTests(SynchronousTestCase):
+    """What a line of the log looks like."""
+
+    def lines(self, log_format):
+        """Log one event with parts and one failure, and give the lines."""
+        path = Path(self.mktemp())
+        publisher = LogPublisher(LogFiles().observer(path, log_format))
+        log = Logger("here", observer=publisher)
+        log.warn("{path}: no answer within {seconds:g} s", path="/a\n", seconds=0.8, unknown=object())
+        try:
+            raise ValueError("a\nb")
+        except ValueError:
+            log.failure("it failed")
+        return path.read_text().splitlines()
+
+    def test_json(self):
+        """Each event is one object on a line of its own, with its text, its parts, and a failure's traceback."""
+        first, second = map(json.loads, self.lines("json"))
+        self.assertEqual(first["log_text"], "/a\n: no answer within 0.8 s")
+        self.assertEqual((first["path"], first["seconds"], first["log_namespace"]), ("/a\n", 0.8, "here"))
+        self.assertEqual(first["log_level"]["name"], "warn")
+        self.assertIn("ValueError: a\nb", second["log_text"])
+        self.assertIn("Traceback", second["log_text"])
+
+    def test_text(self):
+        """Text is Twisted's classic line, with the time in ISO 8601."""
+        self.assertRegex(self.lines("text")[0], r"^\d{4}-\d\d-\d\dT[\d:.]+[+-]\d\d:\d\d \[here#warn\] /a")

@@ -100,6 +100,7 @@ class SettingsTests(SynchronousTestCase):
             state_dir=None,
             access_log=None,
             heartbeat=15.0,
+            log_format="text",
         )
         self.assertEqual(load_settings({}), expected)
 
@@ -238,6 +239,7 @@ class SettingsTests(SynchronousTestCase):
             ("workers", "0", "auto, or a number from 1 to 1024"),
             ("workers", "many", "auto, or a number from 1"),
             ("workers", "2.5", "a whole number"),
+            ("log-format", "xml", "there are text and json"),
             ("max-size", "2e9", "bytes from 1"),
             ("cors-origin", "example.org", "such as https://example.org"),
             ("cors-origin", "https://example.org/", "without a path"),

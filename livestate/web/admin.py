@@ -1,6 +1,7 @@
-"""The admin site: health, readiness and status, for those who run livestate."""
+"""The admin site: health, readiness, status and metrics, for those who run livestate."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -8,10 +9,14 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from livestate import __version__
+from livestate.negotiate import media_weight
 from livestate.poller import Poller
 from livestate.web.counts import Counts, DocumentCounts
+from livestate.web.metrics import MetricsResource
+from livestate.web.request import field
 from livestate.web.resource import ResponseResource
 from livestate.web.response import Response, unstored
+from livestate.web.statuspage import POLICY, status_page
 
 
 class JSONResource(ResponseResource):
@@ -28,6 +33,20 @@ class JSONResource(ResponseResource):
         return unstored(status, body, b"application/json")
 
 
+class StatusResource(JSONResource):
+    """The same as a page for who would rather have HTML: a browser."""
+
+    def respond(self, request: Request) -> Response:
+        """Write what there is now."""
+        accept, vary = field(request, b"Accept"), (b"Vary", b"Accept")
+        if media_weight(b"text/html", accept) > media_weight(b"application/json", accept):
+            status, content = self._content()
+            page, policy = status_page(content), (b"Content-Security-Policy", POLICY)
+            return unstored(status, page, b"text/html; charset=utf-8", policy, vary)
+        answer = super().respond(request)
+        return replace(answer, fields=(*answer.fields, vary))
+
+
 def admin_resources(
     pollers: Iterable[Poller],
     counts: Callable[[], Counts],
@@ -41,7 +60,8 @@ def admin_resources(
 
     - `/health`: 200 as long as the process answers at all.
     - `/ready`: 200 while every document is fresh, else 503; the documents that are not are named.
-    - `/status`: what each document and source is doing.
+    - `/status`: what each document and source is doing, as JSON or, to browsers, as a page.
+    - `/metrics`: what is counted, for Prometheus.
     """
     started = now()
 
@@ -69,7 +89,18 @@ def admin_resources(
         ]
         return 200, shown
 
-    return {b"/health": JSONResource(health), b"/ready": JSONResource(ready), b"/status": JSONResource(status)}
+    return {
+        b"/health": JSONResource(health),
+        b"/ready": JSONResource(ready),
+        b"/status": StatusResource(status),
+        b"/metrics": MetricsResource(pollers, counts),
+    }
+
+
+#: Of what is counted for each document.
+_SHOWN = (
+    *("answers", "bytes_sent", "event_readers", "websocket_readers", "events_sent", "events_skipped", "long_polls"),
+)
 
 
 def _status_of(poller: Poller, counts: DocumentCounts) -> dict[str, Any]:
@@ -85,7 +116,7 @@ def _status_of(poller: Poller, counts: DocumentCounts) -> dict[str, Any]:
         "refusals": document.refusals,
         "changes": document.changes,
         "trouble": tally.trouble,
-        **msgspec.structs.asdict(counts),
+        **{name: getattr(counts, name) for name in _SHOWN},
     }
     if snapshot is not None:
         shown["version"] = snapshot.version

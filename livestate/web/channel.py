@@ -20,9 +20,12 @@ while a request is arriving, and is not set back by more bytes of it: dripping t
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
+from zope.interface import implementer
 
+from livestate.net.records import session_reused
 from livestate.net.stock import immediate_writer
 from livestate.web.accesslog import host_of
 from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
@@ -56,6 +59,7 @@ class Stream(Protocol):
         """End."""
 
 
+@implementer(IHandshakeListener)
 class LiveChannel(HTTPChannel):
     """Serves one connection."""
 
@@ -89,6 +93,7 @@ class LiveChannel(HTTPChannel):
     def connectionMade(self) -> None:
         """Begin."""
         self.site.channels.add(self)
+        self.site.accepted += 1
         #: Writes at once where that is possible.
         self.write_now: Callable[[bytes], None] = immediate_writer(self.transport)
         super().connectionMade()
@@ -101,6 +106,11 @@ class LiveChannel(HTTPChannel):
         # Nothing is left in a circle: a reader's memory is free again at once.
         self.requests.clear()
         self.stream = None
+
+    def handshakeCompleted(self) -> None:
+        """Count a TLS handshake."""
+        self.site.handshakes += 1
+        self.site.resumptions += session_reused(self.transport.getHandle())
 
     def dataReceived(self, data: bytes) -> None:
         """Take what arrived: mostly one plain request, whole."""
@@ -173,6 +183,7 @@ class LiveChannel(HTTPChannel):
         if understood is None:
             return False
         variant, validator, last = understood
+        variant.parsed += 1
         last = last or self.site.draining
         self._give(variant, validator, piece, last)
         if last:

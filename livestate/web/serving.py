@@ -15,6 +15,7 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from livestate.errors import SettingsError
+from livestate.lag import Lag
 from livestate.logs import LogFiles
 from livestate.settings import Settings
 from livestate.ticker import Ticker
@@ -67,7 +68,8 @@ class Serving(MultiService):
         self._reactor = reactor
         self._log_files = log_files
         self._drain: Drain | None = None
-        for part in (streams, Ticker(reactor, each_second), Sweep(reactor, lambda: self.site.channels)):
+        self._lag = Lag(reactor)
+        for part in (streams, Ticker(reactor, each_second), Sweep(reactor, lambda: self.site.channels), self._lag):
             part.setServiceParent(self)
 
     def startService(self) -> None:
@@ -107,15 +109,24 @@ class Serving(MultiService):
             {
                 path: DocumentCounts(
                     answers=dict(responder.tally),
+                    ways=dict(responder.ways),
+                    bytes_sent=responder.bytes_sent,
                     events_sent=broadcast.sent,
                     events_skipped=broadcast.skipped,
+                    event_bytes_sent=broadcast.sent_bytes,
+                    delivery=broadcast.delivery,
                     long_polls=len(polls),
                     **broadcast.readers(),
                 )
                 for path, (responder, broadcast, polls) in self._parts.items()
             },
+            connections_accepted=self.site.accepted,
+            tls_handshakes=self.site.handshakes,
+            tls_resumptions=self.site.resumptions,
+            lag=self._lag.histogram,
             connections=len(self.site.channels),
             remembered_requests=len(self.site.memo),
+            remembered_bytes=self.site.memo.size,
         )
 
 

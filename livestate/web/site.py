@@ -60,6 +60,10 @@ class LiveSite(Site):
         self.draining = False
         #: The open connections.
         self.channels: set[LiveChannel] = set()
+        #: How many connections there were, and how many TLS handshakes; of these, how many took up an earlier session.
+        self.accepted = 0
+        self.handshakes = 0
+        self.resumptions = 0
 
     def logPrefix(self) -> str:
         """Name it in Twisted's lines of what starts and stops."""

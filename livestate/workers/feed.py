@@ -31,14 +31,14 @@ class Shipment:
         there = known.representations if known is not None and known.version == snapshot.version else {}
         lacking = [coding for coding in snapshot.representations if coding not in there]
         if self._made is None or self._made[0] is not snapshot or self._made[1] != lacking:
-            self._made = snapshot, lacking, frame(_changed(self.document.path, snapshot, lacking))
+            self._made = snapshot, lacking, frame(_changed(self.document, snapshot, lacking))
         return confirmed + self._made[2]
 
 
-def _changed(path: str, snapshot: Snapshot, lacking: list[str]) -> Changed:
+def _changed(document: Document, snapshot: Snapshot, lacking: list[str]) -> Changed:
     wanted = [snapshot.representations[coding] for coding in lacking]
     parts = [(representation.coding, representation.etag, representation.body) for representation in wanted]
-    return Changed(path, snapshot.version, snapshot.modified, snapshot.complete, parts)
+    return Changed(document.path, snapshot.version, snapshot.modified, snapshot.complete, document.begun, parts)
 
 
 class Feed:

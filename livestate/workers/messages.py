@@ -34,6 +34,8 @@ class Changed(_Message):
     version: int
     modified: float
     complete: bool
+    #: When the fetch that brought it began: seconds since 1970; 0: nobody knows.
+    begun: float
     #: Content coding, entity tag and bytes of each representation that the worker does not have.
     representations: list[tuple[str, bytes, bytes]]
 

@@ -61,7 +61,7 @@ class Supplied:
         new = {coding: Representation(coding, body, etag) for coding, etag, body in news.representations}
         representations = MappingProxyType({**there, **new})
         snapshot = Snapshot(news.version, news.modified, representations, news.complete)
-        self.document.restore(snapshot, self.document.confirmed)
+        self.document.restore(snapshot, self.document.confirmed, news.begun)
 
 
 class Worker:

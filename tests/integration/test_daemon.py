@@ -1,6 +1,7 @@
 """livestate in the background, as an init script or a person starts it."""
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.http import Client, get
 from tests.integration.processes import children, ended, folder_for, free_port, run, twistd_arguments, until
+from tests.integration.servers import Livestate
 
 
 class DaemonTests(SynchronousTestCase):
@@ -155,3 +157,21 @@ class DaemonTests(SynchronousTestCase):
         self.assertFalse((self.folder / "second.pid").exists())
         self.ask()
         self.end(self.pidfile)
+
+
+class LogFormatTests(SynchronousTestCase):
+    """`--log-format=json`."""
+
+    def test_json(self):
+        """In the terminal, each line from the first to the last is an object."""
+        service = Livestate(self, "--source=demo:", "--log-format=json")
+        service.stop()
+        texts = [json.loads(line)["log_text"] for line in service.log.splitlines()]
+        self.assertIn("/: demo:, asked every 1 s", texts)
+        self.assertEqual(texts[-1], "Server Shut Down.")
+
+    def test_other_loggers(self):
+        """It is refused where twistd was told of another kind of log."""
+        refused = run(*twistd_arguments(), "-n", "--syslog", "livestate", "--log-format=json", cwd=folder_for(self))
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("livestate: --log-format: twistd was given --syslog", refused.stderr)
