@@ -9,8 +9,10 @@ version = next(
     if line.startswith("__version__")
 )
 mongodb = ["pymongo>=4.10"]
+websocket = ["autobahn>=24.4"]
 test = [
     *mongodb,
+    *websocket,
     "httplint>=2026.1",
     "hypothesis>=6.100",
     "mypy-zope>=1.0.13",
@@ -20,6 +22,7 @@ test = [
     # mypy reads the code as Python 3.10 does, where tomli stands for tomllib.
     "tomli>=2.0",
     "twisted[test]",
+    "websockets>=13.0",
 ]
 
 setup(
@@ -47,7 +50,7 @@ setup(
         "txredisapi>=1.5",
         "zstandard>=0.23",
     ],
-    extras_require={"mongodb": mongodb, "test": test},
+    extras_require={"mongodb": mongodb, "test": test, "websocket": websocket},
     entry_points={"console_scripts": ["livestate=livestate.cli:main"]},
     classifiers=[
         "Framework :: Twisted",

@@ -8,18 +8,20 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import SSL4ServerEndpoint, serverFromString
+from twisted.internet.endpoints import SSL4ServerEndpoint, quoteStringArgument, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from livestate.certificate import Certificate
 from livestate.errors import SettingsError
@@ -32,6 +34,9 @@ BACKLOG = 4096
 
 #: What the arguments of `ssl:` may be named (twisted.internet.endpoints, "ssl").
 _SSL_ARGUMENTS = frozenset({"port", "interface", "backlog", "privateKey", "certKey", "extraCertChain"})
+
+#: Those that say where a certificate is.
+_CERTIFICATE_ARGUMENTS = ("privateKey", "certKey", "extraCertChain")
 
 
 class Listener(Service):
@@ -102,12 +107,13 @@ class Listeners(MultiService):
         self._make = make
         self._listeners: dict[tuple[str, str], Listener] = {}
 
-    def __iter__(self) -> Iterator[Listener]:
-        return iter(self._listeners.values())
+    def all(self) -> list[Listener]:
+        """Give them, in the order of the settings."""
+        return list(self._listeners.values())
 
     def certificates(self) -> list[Certificate]:
         """Give the certificates that are served."""
-        return [listener.certificate for listener in self if listener.certificate is not None]
+        return [listener.certificate for listener in self.all() if listener.certificate is not None]
 
     def prepare(self, settings: Settings) -> dict[tuple[str, str], Listener]:
         """Give what the settings want, made where it is not there already. If this runs, the new ones listen.
@@ -184,7 +190,9 @@ def _endpoint(reactor: Any, option: str, description: str) -> tuple[IStreamServe
             raise SettingsError("a TLS description belongs to --https")
         _probe(arguments)
         return _ssl_endpoint(reactor, arguments)
-    if option == "--https" and kind in ("tcp", "tcp6", "unix", "fd", "systemd"):
+    if kind == "systemd":
+        return _systemd_endpoint(reactor, option, description, arguments)
+    if option == "--https" and kind in ("tcp", "tcp6", "unix", "fd"):
         raise SettingsError("that is not TLS; write ssl:PORT, or give it to --http")
     if kind == "unix":
         folder = Path(arguments.get("address", arguments.get("port", ""))).absolute().parent
@@ -233,6 +241,55 @@ def _ssl_endpoint(reactor: Any, arguments: dict[str, str]) -> tuple[SSL4ServerEn
         arguments.get("interface", ""),
     )
     return endpoint, served
+
+
+def _systemd_endpoint(
+    reactor: Any, option: str, description: str, arguments: dict[str, str]
+) -> tuple[IStreamServerEndpoint, Certificate | None]:
+    """Take a socket from systemd; for --https, with the certificate that `description` names in the words of `ssl:`.
+
+    Twisted has no string for TLS on such a socket. A certificate is not made where none is named: what systemd starts
+    is not for development.
+    """
+    files = {name: arguments.pop(name) for name in _CERTIFICATE_ARGUMENTS if name in arguments}
+    if option == "--https":
+        if not {"privateKey", "certKey"} <= set(files):
+            raise SettingsError(f"name the certificate: {description}:privateKey=KEY.pem:certKey=FULLCHAIN.pem")
+        if "port" in arguments:  # the first bare argument, which here is the domain
+            arguments["domain"] = arguments.pop("port")
+        description = ":".join(["systemd", *(f"{name}={quoteStringArgument(arguments[name])}" for name in arguments)])
+    elif files:
+        raise SettingsError("a TLS description belongs to --https")
+    try:
+        inner = serverFromString(reactor, description)
+    except (IndexError, KeyError):
+        raise SettingsError(
+            "systemd has passed no such socket: start livestate by its socket unit, and name one of its sockets by "
+            "index=, counted from 0, or by name=, its FileDescriptorName"
+        ) from None
+    with socket.socket(fileno=os.dup(inner.fileno)) as passed:
+        if passed.family != inner.addressFamily:
+            raise SettingsError(f"that socket is one of domain={passed.family.name.removeprefix('AF_')}")
+    if not files:
+        return inner, None
+    served = Certificate(files["privateKey"], files["certKey"], files.get("extraCertChain"))
+    return _TLSEndpoint(reactor, inner, served), served
+
+
+@implementer(IStreamServerEndpoint)
+class _TLSEndpoint:
+    """TLS on what another endpoint listens on."""
+
+    def __init__(self, reactor: Any, inner: IStreamServerEndpoint, certificate: Certificate) -> None:
+        self._reactor = reactor
+        self._inner = inner
+        self._certificate = certificate
+
+    def listen(self, factory: Any) -> Deferred[IListeningPort]:
+        """Listen; livestate's own reactor runs such a factory straight on the socket."""
+        wrapped = TLSMemoryBIOFactory(self._certificate, False, factory, clock=self._reactor)
+        listening: Deferred[IListeningPort] = self._inner.listen(wrapped)
+        return listening
 
 
 def _development_file() -> str:

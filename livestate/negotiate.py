@@ -82,6 +82,18 @@ def allowed_origin(origin: bytes | None, allowed: Container[bytes]) -> bytes | N
     return origin if origin is not None and origin in allowed else None
 
 
+def may_connect(origin: bytes | None, host: bytes, allowed: Container[bytes]) -> bool:
+    """Tell whether a WebSocket may be opened: by a page of an allowed origin or of the server's own, or by no page.
+
+    :param origin: the request's Origin field; only browsers send one (RFC 6455 section 10.2).
+    :param host: the request's Host field. The scheme is not compared: behind a proxy that does TLS it is another.
+    """
+    if origin is None or b"*" in allowed or origin in allowed:
+        return True
+    own = origin.partition(b"://")[2]
+    return own != b"" and own.lower() == host.lower()
+
+
 # Quoted strings, the rest of the field where one does not end, separators, and what is between them. No two of these
 # begin alike, so that the time taken is linear.
 _PIECE = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[,;]|[^,;"]+', re.DOTALL)

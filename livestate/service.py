@@ -21,6 +21,7 @@ from livestate.certificate import Certificate, reload_all
 from livestate.errors import LivestateError
 from livestate.listen import Listener
 from livestate.logs import LogFiles
+from livestate.notify import Manager, Notifier, summary
 from livestate.settings import Settings
 from livestate.signals import Signals
 from livestate.supplies import Supplies
@@ -66,6 +67,9 @@ class Front(Protocol):
     def hurry(self) -> None:
         """Come to that end at once."""
 
+    def serving(self) -> bool:
+        """Tell whether all that serve are there."""
+
     def counts(self) -> Counts:
         """Give what was counted until now."""
 
@@ -78,10 +82,13 @@ class LivestateService(MultiService):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, settings: Settings, log_files: LogFiles, reread: Callable[[], Settings]) -> None:
+    def __init__(
+        self, reactor: Any, settings: Settings, log_files: LogFiles, reread: Callable[[], Settings], manager: Manager
+    ) -> None:
         """Wire all parts as `settings` say; nothing runs before the service is started.
 
         :param reread: reads the options again.
+        :param manager: who is told how it goes.
         :raises LivestateError: a source, certificate, port or folder cannot be used.
         """
         super().__init__()
@@ -91,23 +98,27 @@ class LivestateService(MultiService):
         self._log_files = log_files
         self._supplies = Supplies(reactor, settings)
         front = (
-            Alone(reactor, settings, self._supplies, log_files)
+            Alone(reactor, settings, self._supplies.pollers(), log_files)
             if settings.workers == 1
-            else Supervisor(reactor, settings, self._supplies)
+            else Supervisor(reactor, settings, self._supplies.pollers())
         )
         self._front: Front = front
-        actions: dict[int, Callable[[], None]] = {
+        actions: dict[int, Callable[[], object]] = {
             signal.SIGTERM: self.end, signal.SIGINT: self.interrupt,
-            signal.SIGHUP: self.reload, signal.SIGUSR2: self.renew,
+            signal.SIGHUP: lambda: self._notifier.reload(self.reload), signal.SIGUSR2: self.renew,
         }  # fmt: skip
         for part in (log_files, self._supplies, front, Signals(reactor, actions)):
             part.setServiceParent(self)
         if settings.admin is not None:
-            resources = admin_resources(self._supplies, self._front.counts, reactor.seconds, self._front.workers)
+            resources = admin_resources(
+                self._supplies.pollers, self._front.counts, reactor.seconds, self._front.workers
+            )
             admin = LiveSite(resources, reactor)
             admin.name = "admin"
             Sweep(reactor, lambda: admin.channels).setServiceParent(self)
             Listener(reactor, "--admin", settings.admin, admin).setServiceParent(self)
+        self._notifier = Notifier(reactor, manager, self._is_ready, self._summary)
+        self._notifier.setServiceParent(self)
         self._ending = False
         self._hurried = False
         self._look = LoopingCall(self._look_at_certificates)
@@ -123,6 +134,8 @@ class LivestateService(MultiService):
         self._ending = True
         if self._look.running:
             self._look.stop()
+        # The manager is told now, not when the readers have left.
+        self._notifier.disownServiceParent()
         stop = super().stopService
         done = self._front.drain().addCallback(lambda _: maybeDeferred(stop)).addCallback(lambda _: None)
         if self._hurried:
@@ -175,6 +188,14 @@ class LivestateService(MultiService):
         """Run the code that is on disk."""
         if not self._ending:
             self._front.renew()
+
+    def _is_ready(self) -> bool:
+        return self._front.serving() and all(
+            poller.document.snapshot is not None for poller in self._supplies.pollers()
+        )
+
+    def _summary(self) -> str:
+        return summary(self._supplies.pollers(), self._front.counts().connections)
 
     def _look_at_certificates(self) -> None:
         settled = [certificate for certificate in self._front.certificates() if certificate.settled()]

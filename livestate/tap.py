@@ -16,7 +16,9 @@ from twisted.python import usage
 from livestate import __version__
 from livestate.errors import LivestateError, SettingsError
 from livestate.garbage import settle
+from livestate.limits import raise_open_files
 from livestate.logs import LogFiles, choose_observer
+from livestate.notify import Manager
 from livestate.service import LivestateService
 from livestate.settings import MAX_SIZE, Settings, load_settings
 
@@ -191,8 +193,10 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor  # noqa: PLC0415  # chosen by now
 
+    manager = Manager.taken_from(os.environ, os.getpid())
+    raise_open_files()
     try:
-        service = LivestateService(reactor, options.settings, options.log_files, options.reread)
+        service = LivestateService(reactor, options.settings, options.log_files, options.reread, manager)
     except LivestateError as error:
         raise SystemExit(f"livestate: {error}") from None
     reactor.callWhenRunning(settle)

@@ -307,12 +307,12 @@ class EventsTests(Case):
         """A reader who goes is forgotten at once, whatever state it is in, and a thousand leave nothing behind."""
         for n in range(1000):
             reader = self.reader("/events?delta=merge" if n % 2 else "/events")
-            self.assertEqual(self.broadcast.readers(), 1)
+            self.assertEqual(self.broadcast.readers()["event_readers"], 1)
             if n % 3:
                 reader.transport.room = 5
                 self.publish(state(n + 7))
             reader.lose()
-            self.assertEqual(self.broadcast.readers(), 0)
+            self.assertEqual(self.broadcast.readers().total(), 0)
             reader.transport.give_room(10**6)
         self.assertEqual(self.site.channels, set())
 
@@ -370,7 +370,7 @@ class EventsTests(Case):
         for n in (2, 3, 4):
             self.publish(state(n))
         counted = self.broadcast.readers(), self.broadcast.sent, self.broadcast.skipped
-        self.assertEqual(counted, (2, 6, 2))
+        self.assertEqual(counted, ({"event_readers": 2}, 6, 2))
 
 
 class ConflationTests(Case):

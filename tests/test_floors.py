@@ -19,19 +19,8 @@ FLOORS = {
     ),
     "seams": ("interfaces",),
     "engine": (
-        "document",
-        "history",
-        "poller",
-        "saved",
-        "ticker",
-        "logs",
-        "listen",
-        "tls",
-        "certificate",
-        "signals",
-        "supplies",
-        "sources",
-        "sources.",
+        *("document", "history", "poller", "saved", "ticker", "logs", "listen", "tls", "sources", "sources."),
+        *("notify", "limits", "certificate", "signals", "supplies"),
     ),
     "net": ("net", "net."),
     "web": ("web", "web."),
@@ -203,9 +192,10 @@ class FloorsTests(SynchronousTestCase):
             self.assertEqual((ended.returncode, ended.stderr), (0, ""), module)
 
     def test_no_driver(self):
-        """No database driver is imported before a document's source asks for it."""
+        """No database driver is imported before a document's source asks for it, and no Autobahn before the reactor."""
         ended = self.run_python(
-            "import livestate.tap, sys; sys.exit(bool({'txredisapi', 'treq', 'txmongo', 'pymongo'} & set(sys.modules)))"
+            "import livestate.tap, sys; "
+            "sys.exit(bool({'txredisapi', 'treq', 'txmongo', 'pymongo', 'autobahn'} & set(sys.modules)))"
         )
         self.assertEqual((ended.returncode, ended.stderr), (0, ""))
 

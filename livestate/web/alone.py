@@ -110,6 +110,10 @@ class Alone(MultiService):
         for serving in list(self._leaving):
             serving.hurry()
 
+    def serving(self) -> bool:
+        """Tell that this process is there."""
+        return True
+
     def counts(self) -> Counts:
         """Give what was counted until now."""
         return total([self._past, *(serving.counts() for serving in {self._serving: None, **self._leaving})])

@@ -17,6 +17,7 @@ who take nothing, and are cut off. There is no timer for each.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -46,6 +47,8 @@ class Framing(NamedTuple):
     #: What shows that the connection lives, and what ends the stream in an orderly way.
     heartbeat: bytes
     end: bytes
+    #: What its readers are called in `/status`.
+    counted_as: str
 
 
 class Audience:
@@ -177,9 +180,12 @@ class Broadcast:
             partial(reader.end, audience.framing.end) for audience in self.audiences() for reader in audience.readers
         ]
 
-    def readers(self) -> int:
-        """Give how many readers there are."""
-        return sum(len(audience.readers) for audience in self.audiences())
+    def readers(self) -> Counter[str]:
+        """Give how many readers there are, by what their Framing is counted as."""
+        counted: Counter[str] = Counter()
+        for audience in self.audiences():
+            counted[audience.framing.counted_as] += len(audience.readers)
+        return counted
 
     def audiences(self) -> Iterable[Audience]:
         """Give all that there are."""

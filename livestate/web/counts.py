@@ -18,8 +18,9 @@ class DocumentCounts(msgspec.Struct):
     events_sent: int = 0
     #: Events that were not sent, to readers who were behind.
     events_skipped: int = 0
-    #: Now: readers of events, and requests that are held.
+    #: Now: readers of events, over either protocol, and requests that are held.
     event_readers: int = 0
+    websocket_readers: int = 0
     long_polls: int = 0
 
 
@@ -59,5 +60,6 @@ def _sum(one: DocumentCounts, other: DocumentCounts) -> DocumentCounts:
         one.events_sent + other.events_sent,
         one.events_skipped + other.events_skipped,
         one.event_readers + other.event_readers,
+        one.websocket_readers + other.websocket_readers,
         one.long_polls + other.long_polls,
     )

@@ -1,7 +1,10 @@
-"""A document's changes as server-sent events (HTML Standard section 9.2)."""
+"""A document's changes as server-sent events (HTML Standard section 9.2).
+
+The same path goes on as WebSocket where a request asks for that and `livestate.web.websocket` is there.
+"""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.web.http import Request
 from twisted.web.resource import Resource
@@ -12,9 +15,10 @@ from livestate.history import Message
 from livestate.web.broadcast import Broadcast, Framing
 from livestate.web.channel import LiveChannel
 from livestate.web.reader import LoggedReader, Reader
-from livestate.web.request import field
+from livestate.web.request import field, wants_patches
 from livestate.web.responder import ALLOW, Responder
 from livestate.web.response import Response, problem
+from livestate.web.upgrade import NOT_INSTALLED, wants_websocket
 
 #: Milliseconds that a reader waits before it comes back, each another time: after a restart of the server they come one
 #: after the other, 5,000 a second if there are 15,000.
@@ -31,8 +35,8 @@ def _encode_chunk(messages: Sequence[Message]) -> bytes:
 
 #: By whether the stream is sent in chunks.
 FRAMINGS = {
-    False: Framing(_encode, COMMENT, b""),
-    True: Framing(_encode_chunk, chunk(COMMENT), LAST_CHUNK),
+    False: Framing(_encode, COMMENT, b"", "event_readers"),
+    True: Framing(_encode_chunk, chunk(COMMENT), LAST_CHUNK, "event_readers"),
 }
 
 
@@ -44,16 +48,26 @@ class EventsResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, responder: Responder, broadcast: Broadcast) -> None:
+    def __init__(
+        self,
+        responder: Responder,
+        broadcast: Broadcast,
+        begin_websocket: Callable[[Request, Broadcast], Response | None] | None = None,
+    ) -> None:
+        """:param begin_websocket: takes a request over, or gives the answer to it; None: WebSocket is not spoken."""
         super().__init__()
         self._responder = responder
         self._broadcast = broadcast
+        self._begin_websocket = begin_websocket
 
     def render(self, request: Request) -> int:
         """Answer by method."""
         method = request.method
         if method == b"GET":
-            self._stream(request)
+            if wants_websocket(request):
+                self._upgrade(request)
+            else:
+                self._stream(request)
         elif method == b"HEAD":
             self._head(request).write_to(request)
         elif method == b"OPTIONS":
@@ -73,11 +87,17 @@ class EventsResource(Resource):
         )
         return Response(200, fields)
 
+    def _upgrade(self, request: Request) -> None:
+        refused: Response | None = problem(501, NOT_INSTALLED)
+        if self._begin_websocket is not None:
+            refused = self._begin_websocket(request, self._broadcast)
+        if refused is not None:
+            refused.write_to(request)
+
     def _stream(self, request: Request) -> None:
         channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
         chunked = request.clientproto == b"HTTP/1.1"
-        deltas = request.args is not None and request.args.get(b"delta") == [b"merge"]
-        audience = self._broadcast.audience(FRAMINGS[chunked], deltas)
+        audience = self._broadcast.audience(FRAMINGS[chunked], wants_patches(request))
         version = _version(field(request, b"Last-Event-ID"))
         entry = channel.site.entry(request)
         reader = (

@@ -97,21 +97,29 @@ class LoggedReader(Reader):
 
     __slots__ = ("_entry", "_length", "_send", "_sent")
 
+    #: The answer's, as it is logged.
+    status = 200
+
     def __init__(
         self,
         channel: "LiveChannel",
         audience: "Audience",
         version: int,
-        entry: Entry,
+        entry: Entry | None,
         length: Callable[[bytes], int],
     ) -> None:
-        """:param length: gives how many bytes of the body there are in what is written."""
+        """Take over, as a Reader does.
+
+        :param entry: what is to be logged; None where there is no access log.
+        :param length: gives how many bytes of the body there are in what is written.
+        """
         super().__init__(channel, audience, version)
         self._entry = entry
         self._length = length
         self._sent = 0
         self._send = self.write
-        self.write = self._count
+        if entry is not None:
+            self.write = self._count
 
     def _count(self, data: bytes) -> None:
         self._sent += self._length(data)
@@ -120,4 +128,4 @@ class LoggedReader(Reader):
     def connectionLost(self, reason: Any) -> None:
         """Be told nothing any more, and have that logged."""
         super().connectionLost(reason)
-        self._channel.site.log_entry(self._entry, 200, self._sent)
+        self._channel.site.log_entry(self._entry, self.status, self._sent)

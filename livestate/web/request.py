@@ -23,6 +23,11 @@ class LiveRequest(Request):
             super().setHeader(name, value)
 
 
+def wants_patches(request: HTTPRequest) -> bool:
+    """Tell whether a reader of changes takes merge patches: `?delta=merge`."""
+    return request.args is not None and request.args.get(b"delta") == [b"merge"]
+
+
 def field(request: HTTPRequest, name: bytes) -> bytes | None:
     """Give a request's field, its lines joined as one (RFC 9110 section 5.3), or None where there is none."""
     lines = request.requestHeaders.getRawHeaders(name)

@@ -32,7 +32,7 @@ class Response:
 
     def write_to(self, request: HTTPRequest) -> None:
         """Write this answer to a twisted.web request, without the body if it is a HEAD, and finish it."""
-        request.setResponseCode(self.status)
+        request.setResponseCode(self.status, _phrase(self.status))
         for name, value in self.fields:
             request.responseHeaders.setRawHeaders(name, [value])
         # HEAD: the fields of the GET's answer and no body (RFC 9110 section 9.3.2). An empty write sends the head.
@@ -42,7 +42,12 @@ class Response:
     def wire(self) -> bytes:
         """Give the whole answer as HTTP/1.1 on a connection that stays."""
         head = b"".join(b"%b: %b\r\n" % field for field in self.fields)
-        return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (self.status, RESPONSES[self.status], head, self.body)
+        return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (self.status, _phrase(self.status), head, self.body)
+
+
+def _phrase(status: int) -> bytes:
+    # Twisted's own are what the rest of twisted.web writes; it has none for 426.
+    return RESPONSES.get(status) or HTTPStatus(status).phrase.encode("ascii")
 
 
 def closing(wire: bytes) -> bytes:

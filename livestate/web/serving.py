@@ -5,11 +5,13 @@ differs.
 """
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
+from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from livestate.errors import SettingsError
@@ -24,6 +26,7 @@ from livestate.web.events import EventsResource
 from livestate.web.live import ReadyResource, Supply
 from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
+from livestate.web.response import Response
 from livestate.web.site import LiveSite
 from livestate.web.static import viewer_resources
 from livestate.web.streams import Streams
@@ -41,6 +44,7 @@ class Serving(MultiService):
         """
         super().__init__()
         streams = Streams(reactor, settings.heartbeat)
+        begin_websocket = _websocket(reactor, settings.cors_origins)
         resources: dict[bytes, IResource] = {b"/_live/ready": ReadyResource(supplies)}
         responders: dict[bytes, Responder] = {}
         self._parts: dict[str, tuple[Responder, Broadcast, LongPolls]] = {}
@@ -50,7 +54,7 @@ class Serving(MultiService):
             polls = LongPolls(reactor, document, streams)
             broadcast = streams.broadcast(document, responder.servable)
             responders[path], resources[path] = responder, DocumentResource(responder, polls)
-            resources[wanted.events_path.encode("ascii")] = EventsResource(responder, broadcast)
+            resources[wanted.events_path.encode("ascii")] = EventsResource(responder, broadcast, begin_websocket)
             self._parts[wanted.path] = responder, broadcast, polls
         resources.update(viewer_resources(wanted.path for wanted in settings.documents))
         self.site = LiveSite(resources, reactor, responders)
@@ -100,12 +104,28 @@ class Serving(MultiService):
     def counts(self) -> Counts:
         """Give what was counted until now."""
         return Counts(
-            {
-                path: DocumentCounts(
-                    dict(responder.tally), broadcast.sent, broadcast.skipped, broadcast.readers(), len(polls)
-                )
-                for path, (responder, broadcast, polls) in self._parts.items()
-            },
+            {path: _counts_of(*parts) for path, parts in self._parts.items()},
             connections=len(self.site.channels),
             remembered_requests=len(self.site.memo),
         )
+
+
+def _counts_of(responder: Responder, broadcast: Broadcast, polls: LongPolls) -> DocumentCounts:
+    readers = broadcast.readers()
+    return DocumentCounts(
+        answers=dict(responder.tally),
+        events_sent=broadcast.sent,
+        events_skipped=broadcast.skipped,
+        event_readers=readers["event_readers"],
+        websocket_readers=readers["websocket_readers"],
+        long_polls=len(polls),
+    )
+
+
+def _websocket(reactor: Any, origins: Sequence[str]) -> Callable[[Request, Broadcast], Response | None] | None:
+    """Give what begins WebSockets, or None where Autobahn is not installed."""
+    if find_spec("autobahn") is None:
+        return None
+    from livestate.web.websocket import WebSockets  # noqa: PLC0415  # Autobahn may import the reactor
+
+    return WebSockets(reactor, origins).begin

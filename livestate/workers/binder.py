@@ -105,7 +105,8 @@ class Binder:
 
     @staticmethod
     def _check(factory: Any) -> None:
-        if not isinstance(factory, Placeholder):
+        # Around it there may be TLS, which is the workers' affair.
+        if not isinstance(getattr(factory, "wrappedFactory", factory), Placeholder):
             raise SettingsError(_WHAT)
 
 

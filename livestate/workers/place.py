@@ -92,6 +92,7 @@ class WorkerProcess:
             "connections": self.counts.connections,
             "answers": sum(sum(document.answers.values()) for document in documents),
             "event_readers": sum(document.event_readers for document in documents),
+            "websocket_readers": sum(document.websocket_readers for document in documents),
             "long_polls": sum(document.long_polls for document in documents),
         }
 

@@ -139,6 +139,10 @@ class Supervisor(MultiService):
         for generation in list(self._leaving):
             generation.kill()
 
+    def serving(self) -> bool:
+        """Tell whether there is a worker that serves in each place."""
+        return all(place.worker is not None and place.worker.ready for place in self._places)
+
     def counts(self) -> Counts:
         """Give what all workers have counted, those that are gone included."""
         return total([self._past, *(worker.counts for worker in self._workers())])
@@ -189,7 +193,7 @@ class Supervisor(MultiService):
 
     def _begin(self) -> Generation:
         """Start a generation that is made as things are now."""
-        listeners: list[Any] = list(self._listeners)
+        listeners: list[Any] = self._listeners.all()
         setup = Setup(self._settings, type(self._reactor).__module__, [listener.as_port() for listener in listeners])
         generation = Generation(self._reactor, list(self._shipments), self._lost, self._ready, self._zygote_ended)
         generation.start(setup, [listener.binder for listener in listeners])

@@ -181,9 +181,26 @@ class Livestate:
         if https is not None:
             self.options.append(f"--https=ssl:{ports[1]}:interface=127.0.0.1{https}")
         self.options += options
+        self._case, self._env = case, env
+        self.start()
+
+    def start(self) -> None:
+        """Start, also anew, and wait until it answers."""
         arguments = [*twistd_arguments(), "-n", "--pidfile=", "livestate", *self.options]
-        self._child = Child(case, arguments, self.folder, env)
+        self._child = Child(self._case, arguments, self.folder, self._env)
         self._child.wait_for(self._answers, "livestate")
+
+    def kill(self) -> None:
+        """End it without a farewell."""
+        self._child.kill()
+
+    def freeze(self) -> None:
+        """Have it answer no more, while its connections stay and the kernel still accepts new ones."""
+        self._child.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """End `freeze`."""
+        self._child.signal(signal.SIGCONT)
 
     @property
     def pid(self) -> int:

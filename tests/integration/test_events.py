@@ -13,6 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.merge import apply
+from tests.integration.fronts import Front
 from tests.integration.http import get
 from tests.integration.processes import TERMINATED, until
 from tests.integration.servers import Livestate, RedisServer
@@ -36,7 +37,7 @@ class EventReader:
     def __init__(
         self,
         case: SynchronousTestCase,
-        service: Livestate,
+        service: Livestate | Front,
         target: str = "/events",
         https: bool = False,
         receive: int = 0,
@@ -78,7 +79,7 @@ class EventReader:
         if "chunked" not in self.head:
             return body
         out = b""
-        while match := re.match(rb"([0-9a-f]+)\r\n", body):
+        while match := re.match(rb"([0-9a-fA-F]+)\r\n", body):
             size, start = int(match[1], 16), match.end()
             if len(body) < start + size + 2 or not size:
                 break
@@ -103,6 +104,10 @@ class EventReader:
         """Read until the document has a version, and give all states."""
         self.until(lambda: bool(self.states()) and self.states()[-1]["version"] >= version)
         return self.states()
+
+    def until_end(self, end: bytes) -> None:
+        """Read until what was received ends so."""
+        self.until(lambda: self.received.endswith(end))
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Read until something is true."""

@@ -299,7 +299,7 @@ class EdgeTests(DirectCase):
         def client(port: int) -> bytes:
             with connect(port) as sock:
                 sock.sendall(b"big")
-                wait_for(lambda: self.servers and self.servers[0].transport.dataBuffer)
+                wait_for(lambda: self.servers and self.servers[0].transport and self.servers[0].transport.dataBuffer)
                 sock.sendall(b" more")
                 wait_for(lambda: self.servers[0].received == b"big more")
                 self.assertEqual(read_exactly(sock, len(BIG) + 5)[-5:], b" more")

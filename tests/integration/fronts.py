@@ -1,0 +1,202 @@
+"""Caches and proxies before livestate: the Debian packages, with the configurations in etc/, and load on them."""
+
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.certificates import Authority
+from tests.integration.http import Client
+from tests.integration.processes import Child, folder_for, free_port
+from tests.integration.venvs import ROOT
+
+#: What browsers and other clients send, and what these four codings must make of it.
+ACCEPTED = {
+    "gzip, deflate, br, zstd": "br",
+    "gzip, deflate, br": "br",
+    "BR;q=0.8, *;q=0.1": "br",
+    "br;q=0, zstd;q=0.001, gzip;q=0.000": "zstd",
+    "zstd": "zstd",
+    "gzip": "gzip",
+    "x-gzip ; q=1.0": "gzip",
+    "br;q=0.0, gzip;q=0.5": "gzip",
+    "brotli, deflate": "identity",
+    "identity": "identity",
+    "": "identity",
+}
+
+_LOAD = """
+local codings = { %s }
+local requests, n = {}, 0
+init = function()
+    for i = 1, 500 do
+        local coding = codings[i %% #codings + 1]
+        -- As many as there are readers, if a cache takes them for different.
+        local weights = { coding, "gzip;q=0." .. i, "br;q=0." .. i .. ", gzip", "zstd, gzip;q=0." .. i }
+        requests[i] = wrk.format("GET", "/?_=" .. i, {
+            ["Host"] = "host" .. i, ["Accept-Encoding"] = weights[i %% 4 + 1], ["Cookie"] = "reader=" .. i,
+            ["Cache-Control"] = "no-cache",
+        })
+    end
+end
+request = function()
+    n = n %% 500 + 1
+    return requests[n]
+end
+"""
+
+
+@dataclass(frozen=True)
+class Front:
+    """Where a front is reached, named as in `Livestate`; where it has no address of a kind, that is empty."""
+
+    name: str
+    http: str = ""
+    https: str = ""
+    cafile: Path = Path()
+
+    def client(self, https: bool = False) -> Client:
+        """Give a connection that is kept."""
+        return Client(self.https, self.cafile) if https else Client(self.http)
+
+
+class Fronts:
+    """Starts fronts, each before what listens on a port."""
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        self._case = case
+        self.folder = folder_for(case)
+        # nginx's workers are another user than root.
+        self.folder.chmod(0o755)
+        authority = Authority(self.folder)
+        self.cafile = authority.certificate
+        self._key, self._certificate = authority.issue("front")
+        self._combined = self.folder / "combined.pem"
+        self._combined.write_bytes(self._key.read_bytes() + self._certificate.read_bytes())
+
+    def varnish(self, livestate: int) -> Front:
+        """Start Varnish."""
+        port = free_port()
+        config = self._adapt("varnish.vcl", {'.port = "8080"': f'.port = "{livestate}"'})
+        arguments: list[str | Path] = ["-F", "-n", self.folder / "varnish", "-f", config, "-a", f"127.0.0.1:{port}"]
+        self._start(port, "varnishd", *arguments, "-T", "none", "-j", "none", "-s", "malloc,64m")
+        return Front("varnish", http=f"http://127.0.0.1:{port}")
+
+    def nginx(self, livestate: int) -> Front:
+        """Start nginx."""
+        http, https = free_port(), free_port()
+        kinds = "client_body", "proxy", "fastcgi", "uwsgi", "scgi"
+        folders = "".join(f"{kind}_temp_path {self.folder}/{kind};\n" for kind in kinds)
+        config = self._adapt(
+            "nginx.conf",
+            {
+                "server 127.0.0.1:8080;": f"server 127.0.0.1:{livestate};",
+                "listen 80;": f"listen 127.0.0.1:{http};",
+                "listen 443 ": f"listen 127.0.0.1:{https} ",
+                "http {\n": "http {\n" + folders,
+                "/etc/livestate/fullchain.pem": str(self._certificate),
+                "/etc/livestate/key.pem": str(self._key),
+                "/run/nginx.pid": f"{self.folder}/nginx.pid",
+                "/var/log/nginx/": f"{self.folder}/nginx-",
+                "/var/lib/nginx/livestate": f"{self.folder}/nginx-cache",
+                # What this process may have, in CI too.
+                "worker_rlimit_nofile 65536;": "",
+                "worker_connections 32768;": "worker_connections 4096;",
+            },
+        )
+        self._start(http, "nginx", "-e", self.folder / "nginx-error.log", "-c", config, "-g", "daemon off;")
+        return Front("nginx", f"http://127.0.0.1:{http}", f"https://127.0.0.1:{https}", self.cafile)
+
+    def haproxy(self, livestate: int, varnish: Front) -> Front:
+        """Start HAProxy, before Varnish for documents."""
+        http, https = free_port(), free_port()
+        config = self._adapt(
+            "haproxy.cfg",
+            {
+                "127.0.0.1:8080": f"127.0.0.1:{livestate}",
+                "127.0.0.1:6081": varnish.http.removeprefix("http://"),
+                "bind :80\n": f"bind 127.0.0.1:{http}\n",
+                "bind :443 ": f"bind 127.0.0.1:{https} ",
+                "/etc/livestate/combined.pem": str(self._combined),
+                "maxconn 50000": "maxconn 4000",
+                **({} if os.geteuid() == 0 else {"    user haproxy\n    group haproxy\n": ""}),
+            },
+        )
+        self._start(http, "haproxy", "-db", "-f", config)
+        return Front("haproxy", f"http://127.0.0.1:{http}", f"https://127.0.0.1:{https}", self.cafile)
+
+    def hitch(self, varnish: Front) -> Front:
+        """Start hitch before Varnish."""
+        port = free_port()
+        config = self._adapt(
+            "hitch.conf",
+            {
+                '"[*]:443"': f'"[127.0.0.1]:{port}"',
+                '"[127.0.0.1]:6081"': '"[127.0.0.1]:{}"'.format(varnish.http.rpartition(":")[2]),
+                "/etc/livestate/combined.pem": str(self._combined),
+            },
+        )
+        # As Debian's unit does.
+        user = ["--user", "_hitch", "--group", "_hitch"] if os.geteuid() == 0 else []
+        self._start(port, "hitch", *user, "--config", config)
+        return Front("hitch", https=f"https://127.0.0.1:{port}", cafile=self.cafile)
+
+    def load(self, url: str, seconds: float, connections: int = 40) -> "Load":
+        """Ask as fast as can be, in all ways in which clients do."""
+        return Load(self._case, self.folder, url, seconds, connections)
+
+    def _adapt(self, name: str, exchanges: dict[str, str]) -> Path:
+        """Write a configuration of etc/ with other ports and folders; fails where it has not what is exchanged."""
+        text = (ROOT / "etc" / name).read_text(encoding="utf-8")
+        for old, new in exchanges.items():
+            assert old in text, f"{name} has no {old!r}"
+            text = text.replace(old, new)
+        config = self.folder / name
+        config.write_text(text, encoding="utf-8")
+        return config
+
+    def _start(self, port: int, name: str, *arguments: str | Path) -> None:
+        child = Child(self._case, [_program(name), *arguments], self.folder)
+        # Before it is killed, since it has children of its own.
+        self._case.addCleanup(child.stop)
+        child.wait_for(lambda: _listens(port), name)
+
+
+class Load:
+    """One wrk that runs."""
+
+    def __init__(self, case: SynchronousTestCase, folder: Path, url: str, seconds: float, connections: int) -> None:
+        script = folder / "load.lua"
+        script.write_text(_LOAD % ", ".join(f'"{accepted}"' for accepted in ACCEPTED))
+        arguments: list[str | Path] = [_program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, url]
+        self._child = Child(case, arguments, folder)
+        self._limit = seconds + 20
+
+    def result(self) -> dict[str, int]:
+        """Wait for its end; give the number of all requests, and of those with an error of some kind."""
+        assert self._child.process.wait(self._limit) == 0, self._child.output
+        output = self._child.output
+        found = {"requests": int(re.search(r"(\d+) requests in", output)[1])}  # type: ignore[index]
+        other = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+        errors: Iterable[tuple[str, str]] = re.findall(r"(connect|read|write|timeout) (\d+)", output)
+        return found | {"refused": int(other[1]) if other else 0} | {kind: int(count) for kind, count in errors}
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _program(name: str) -> str:
+    """Give the path of a program, which may be for administrators; a missing one is a failure."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert found, f"{name} is not installed: apt-get install varnish nginx haproxy hitch wrk"
+    return found
