@@ -64,13 +64,15 @@ class Subject:
 
     def status(self) -> Any:
         """Give what /status says."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/status", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/status", timeout=30) as answer:
             return json.load(answer)
 
     def larger_share(self) -> float:
         """Give the share of the connections that the busier worker has, as it stood within the last second."""
-        connections = [worker["connections"] for worker in self.status().get("workers", [])]
-        return max(connections) / sum(connections) if connections else 1.0
+        if self.workers == 1:
+            return 1.0
+        connections = [worker["connections"] for worker in self.status()["workers"]]
+        return float(max(connections) / sum(connections))
 
     def run(self, tls: bool, seconds: int) -> Round:
         """Load it."""

@@ -8,7 +8,7 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +107,13 @@ class Listeners(MultiService):
         self._make = make
         self._listeners: dict[tuple[str, str], Listener] = {}
 
-    def __iter__(self) -> Iterator[Listener]:
-        return iter(self._listeners.values())
+    def all(self) -> list[Listener]:
+        """Give them, in the order of the settings."""
+        return list(self._listeners.values())
 
     def certificates(self) -> list[Certificate]:
         """Give the certificates that are served."""
-        return [listener.certificate for listener in self if listener.certificate is not None]
+        return [listener.certificate for listener in self.all() if listener.certificate is not None]
 
     def prepare(self, settings: Settings) -> dict[tuple[str, str], Listener]:
         """Give what the settings want, made where it is not there already. If this runs, the new ones listen.

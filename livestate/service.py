@@ -55,9 +55,6 @@ class Front(Protocol):
         :raises LivestateError: that cannot be; nothing has changed.
         """
 
-    def serves(self) -> bool:
-        """Tell whether readers are served by now."""
-
     def renew(self) -> None:
         """Run the code that is on disk."""
 
@@ -69,6 +66,9 @@ class Front(Protocol):
 
     def hurry(self) -> None:
         """Come to that end at once."""
+
+    def serving(self) -> bool:
+        """Tell whether all that serve are there."""
 
     def counts(self) -> Counts:
         """Give what was counted until now."""
@@ -83,12 +83,7 @@ class LivestateService(MultiService):
     log = Logger()
 
     def __init__(
-        self,
-        reactor: Any,
-        settings: Settings,
-        log_files: LogFiles,
-        reread: Callable[[], Settings],
-        manager: Manager = Manager(),  # noqa: B008  # it is frozen
+        self, reactor: Any, settings: Settings, log_files: LogFiles, reread: Callable[[], Settings], manager: Manager
     ) -> None:
         """Wire all parts as `settings` say; nothing runs before the service is started.
 
@@ -103,24 +98,26 @@ class LivestateService(MultiService):
         self._log_files = log_files
         self._supplies = Supplies(reactor, settings)
         front = (
-            Alone(reactor, settings, self._supplies, log_files)
+            Alone(reactor, settings, self._supplies.pollers(), log_files)
             if settings.workers == 1
-            else Supervisor(reactor, settings, self._supplies)
+            else Supervisor(reactor, settings, self._supplies.pollers())
         )
         self._front: Front = front
-        actions: dict[int, Callable[[], None]] = {
+        actions: dict[int, Callable[[], object]] = {
             signal.SIGTERM: self.end, signal.SIGINT: self.interrupt,
-            signal.SIGHUP: self.hang_up, signal.SIGUSR2: self.renew,
+            signal.SIGHUP: lambda: self._notifier.reload(self.reload), signal.SIGUSR2: self.renew,
         }  # fmt: skip
         for part in (log_files, self._supplies, front, Signals(reactor, actions)):
             part.setServiceParent(self)
         if settings.admin is not None:
-            resources = admin_resources(self._supplies, self._front.counts, reactor.seconds, self._front.workers)
+            resources = admin_resources(
+                self._supplies.pollers, self._front.counts, reactor.seconds, self._front.workers
+            )
             admin = LiveSite(resources, reactor)
             admin.name = "admin"
             Sweep(reactor, lambda: admin.channels).setServiceParent(self)
             Listener(reactor, "--admin", settings.admin, admin).setServiceParent(self)
-        self._notifier = Notifier(reactor, manager, self._ready, self._summary)
+        self._notifier = Notifier(reactor, manager, self._is_ready, self._summary)
         self._notifier.setServiceParent(self)
         self._ending = False
         self._hurried = False
@@ -135,10 +132,10 @@ class LivestateService(MultiService):
     def stopService(self) -> Deferred[None]:
         """Let the readers go first, and keep the documents up to date until then."""
         self._ending = True
-        # Not after the readers: the manager is to know why it takes a while.
-        self._notifier.disownServiceParent()
         if self._look.running:
             self._look.stop()
+        # The manager is told now, not when the readers have left.
+        self._notifier.disownServiceParent()
         stop = super().stopService
         done = self._front.drain().addCallback(lambda _: maybeDeferred(stop)).addCallback(lambda _: None)
         if self._hurried:
@@ -160,10 +157,6 @@ class LivestateService(MultiService):
         """End, waiting for nobody."""
         self._hurried = True
         self.end()
-
-    def hang_up(self) -> None:
-        """Do what SIGHUP is for, with the service manager knowing of it."""
-        self._notifier.reload(self.reload)
 
     def reload(self) -> None:
         """Open the log files anew, read options and certificates again, and serve what has changed."""
@@ -197,11 +190,13 @@ class LivestateService(MultiService):
         if not self._ending:
             self._front.renew()
 
-    def _ready(self) -> bool:
-        return self._front.serves() and all(poller.document.snapshot is not None for poller in self._supplies)
+    def _is_ready(self) -> bool:
+        return self._front.serving() and all(
+            poller.document.snapshot is not None for poller in self._supplies.pollers()
+        )
 
     def _summary(self) -> str:
-        return summary(list(self._supplies), self._front.counts().connections)
+        return summary(self._supplies.pollers(), self._front.counts().connections)
 
     def _look_at_certificates(self) -> None:
         settled = [certificate for certificate in self._front.certificates() if certificate.settled()]

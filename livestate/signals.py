@@ -10,7 +10,7 @@ from twisted.application.service import Service
 class Signals(Service):
     """Calls functions, in the reactor, when signals come."""
 
-    def __init__(self, reactor: Any, actions: Mapping[int, Callable[[], None]]) -> None:
+    def __init__(self, reactor: Any, actions: Mapping[int, Callable[[], object]]) -> None:
         """:param actions: by the number of the signal."""
         self._reactor = reactor
         self._actions = actions

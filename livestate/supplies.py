@@ -1,7 +1,6 @@
 """All documents, with what keeps each up to date and what saves it, as the settings want them."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ class Supply(MultiService):
 
 
 class Supplies(MultiService):
-    """All of them; iterating gives the Pollers in the order of the settings."""
+    """All of them."""
 
     def __init__(self, reactor: Any, settings: Settings) -> None:
         """:raises LivestateError: see Supply."""
@@ -56,15 +55,16 @@ class Supplies(MultiService):
         self._supplies: dict[Key, Supply] = {}
         self.change(self.prepare(settings))
 
-    def __iter__(self) -> Iterator[Poller]:
-        return (supply.poller for supply in self._supplies.values())
+    def pollers(self) -> list[Poller]:
+        """Give what keeps them up to date, in the order of the settings."""
+        return [supply.poller for supply in self._supplies.values()]
 
     def prepare(self, settings: Settings) -> dict[Key, Supply]:
         """Give what the settings want, made where it is not there already; nothing of it is started.
 
         :raises LivestateError: see Supply.
         """
-        before = {poller.document.path: poller.document for poller in self}
+        before = {poller.document.path: poller.document for poller in self.pollers()}
         keys: list[Key] = [(wanted, settings.max_size, settings.state_dir) for wanted in settings.documents]
         return {key: self._supplies.get(key) or Supply(self._reactor, key, before.get(key[0].path)) for key in keys}
 

@@ -42,8 +42,9 @@ Sources; in a user or a password, special characters are percent-encoded:
   file:PATH    http://...    https://...    demo:
 
 Without -n it goes into the background and leaves twistd.pid and twistd.log in
-this folder. SIGTERM ends it; SIGHUP reopens its logs. `twistd --help` has more
-options, to be given before the word livestate. README.md has the details.
+this folder. SIGTERM ends it; SIGHUP reopens its logs, and reads its options and
+certificates again. `twistd --help` has more options, to be given before the
+word livestate. README.md has the details.
 """
 
 

@@ -1,6 +1,6 @@
 """Coming to an end with all readers, in a time that stands still until it is told to go on."""
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -45,9 +45,11 @@ class DrainTests(SynchronousTestCase):
 
     def setUp(self):
         self.clock = Clock()
-        self.site: Any = Site()
+        self.site = Site()
         self.readers: list[Connection] = []
-        self.drain = Drain(self.clock, self.site, lambda: [r.leave for r in self.readers if r in self.site.channels])
+        self.drain = Drain(
+            self.clock, cast(Any, self.site), lambda: [r.leave for r in self.readers if r in self.site.channels]
+        )
 
     def read(self, count: int) -> None:
         """Have some readers of events."""

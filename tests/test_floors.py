@@ -19,8 +19,8 @@ FLOORS = {
     ),
     "seams": ("interfaces",),
     "engine": (
-        *("document", "history", "poller", "saved", "ticker", "lag", "logs", "listen", "tls", "certificate", "signals"),
-        *("supplies", "notify", "limits", "sources", "sources."),
+        *("document", "history", "poller", "saved", "ticker", "lag", "logs", "listen", "tls", "sources", "sources."),
+        *("notify", "limits", "certificate", "signals", "supplies"),
     ),
     "net": ("net", "net."),
     "web": ("web", "web."),

@@ -62,7 +62,7 @@ class Case(SynchronousTestCase):
         public: Any = {**resources, b"/_live/ready": ReadyResource(self.pollers)}
         fast = LiveSite(public, self.reactor, responders)
         self.site = fast if self.short_cut else LiveSite(public, self.reactor)
-        self.admin = LiveSite(admin_resources(self.pollers, self.counts, self.reactor.seconds), self.reactor)
+        self.admin = LiveSite(admin_resources(lambda: self.pollers, self.counts, self.reactor.seconds), self.reactor)
 
     def counts(self):
         return Counts({"/": DocumentCounts(answers={"br": 2, "304": 1})}, connections=3)

@@ -48,13 +48,14 @@ class StatusResource(JSONResource):
 
 
 def admin_resources(
-    pollers: Iterable[Poller],
+    pollers: Callable[[], Iterable[Poller]],
     counts: Callable[[], Counts],
     now: Callable[[], float],
     workers: Callable[[], Sequence[Mapping[str, Any]] | None] = lambda: None,
 ) -> dict[bytes, IResource]:
     """Give the admin site's resources by path.
 
+    :param pollers: gives what keeps the documents up to date.
     :param counts: gives what was counted of all that is served.
     :param workers: tells of each serving process, where they are several.
 
@@ -69,7 +70,7 @@ def admin_resources(
         return 200, {"status": "ok"}
 
     def ready() -> tuple[int, Any]:
-        stale = [poller.document.path for poller in pollers if not poller.fresh()]
+        stale = [poller.document.path for poller in pollers() if not poller.fresh()]
         return (503, {"status": "stale", "stale": stale}) if stale else (200, {"status": "ok"})
 
     def status() -> tuple[int, Any]:
@@ -85,7 +86,7 @@ def admin_resources(
             shown["workers"] = told
         nothing = DocumentCounts()
         shown["documents"] = [
-            _status_of(poller, counted.documents.get(poller.document.path, nothing)) for poller in pollers
+            _status_of(poller, counted.documents.get(poller.document.path, nothing)) for poller in pollers()
         ]
         return 200, shown
 

@@ -75,10 +75,6 @@ class Alone(MultiService):
     def certificates_changed(self) -> None:
         """Nothing is to be done: listeners ask their certificate each time."""
 
-    def serves(self) -> bool:
-        """Tell that readers are served: it listens from its start on."""
-        return True
-
     def renew(self) -> None:
         """Say that new code takes more than one process."""
         self.log.warn("new code is loaded by a restart, or with --workers")
@@ -113,6 +109,10 @@ class Alone(MultiService):
         """Come to that end at once."""
         for serving in list(self._leaving):
             serving.hurry()
+
+    def serving(self) -> bool:
+        """Tell that this process is there."""
+        return True
 
     def counts(self) -> Counts:
         """Give what was counted until now."""

@@ -17,6 +17,7 @@ who take nothing, and are cut off. There is no timer for each.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -195,12 +196,12 @@ class Broadcast:
             partial(reader.end, audience.framing.end) for audience in self.audiences() for reader in audience.readers
         ]
 
-    def readers(self) -> dict[str, int]:
-        """Give how many readers there are, by `Framing.counted_as`."""
-        readers = {"event_readers": 0, "websocket_readers": 0}
+    def readers(self) -> Counter[str]:
+        """Give how many readers there are, by what their Framing is counted as."""
+        counted: Counter[str] = Counter()
         for audience in self.audiences():
-            readers[audience.framing.counted_as] += len(audience.readers)
-        return readers
+            counted[audience.framing.counted_as] += len(audience.readers)
+        return counted
 
     def audiences(self) -> Iterable[Audience]:
         """Give all that there are."""

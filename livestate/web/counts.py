@@ -22,7 +22,7 @@ class DocumentCounts(msgspec.Struct):
     events_sent: int = 0
     #: Events that were not sent, to readers who were behind.
     events_skipped: int = 0
-    #: Now: readers of events, over WebSocket also, and requests that are held.
+    #: Now: readers of events, over either protocol, and requests that are held.
     event_readers: int = 0
     websocket_readers: int = 0
     long_polls: int = 0

@@ -29,7 +29,7 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 class LiveCollector(Collector):
     """Gives the metric families."""
 
-    def __init__(self, pollers: Iterable[Poller], counts: Callable[[], Counts]) -> None:
+    def __init__(self, pollers: Callable[[], Iterable[Poller]], counts: Callable[[], Counts]) -> None:
         self._pollers = pollers
         self._counts = counts
 
@@ -38,7 +38,7 @@ class LiveCollector(Collector):
         build = GaugeMetricFamily("livestate_build_info", "What runs here; always 1.", labels=list(_BUILD))
         build.add_metric(list(_BUILD.values()), 1)
         yield build
-        yield from _of_sources(self._pollers)
+        yield from _of_sources(self._pollers())
         counts = self._counts()
         yield from _of_documents(counts)
         yield from _of_processes(counts)
@@ -180,7 +180,7 @@ def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram)
 class MetricsResource(ResponseResource):
     """Answers with all metrics, in Prometheus' text format, which every scraper takes."""
 
-    def __init__(self, pollers: Iterable[Poller], counts: Callable[[], Counts]) -> None:
+    def __init__(self, pollers: Callable[[], Iterable[Poller]], counts: Callable[[], Counts]) -> None:
         super().__init__()
         self._registry = CollectorRegistry()
         self._registry.register(LiveCollector(pollers, counts))

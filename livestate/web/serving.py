@@ -45,9 +45,9 @@ class Serving(MultiService):
         """
         super().__init__()
         streams = Streams(reactor, settings.heartbeat)
+        begin_websocket = _websocket(reactor, settings.cors_origins)
         resources: dict[bytes, IResource] = {b"/_live/ready": ReadyResource(supplies)}
         responders: dict[bytes, Responder] = {}
-        begin_websocket = _websocket(reactor, settings.cors_origins)
         self._parts: dict[str, tuple[Responder, Broadcast, LongPolls]] = {}
         for wanted, supply in zip(settings.documents, supplies, strict=True):
             document, path = supply.document, wanted.path.encode("ascii")
@@ -106,20 +106,7 @@ class Serving(MultiService):
     def counts(self) -> Counts:
         """Give what was counted until now."""
         return Counts(
-            {
-                path: DocumentCounts(
-                    answers=dict(responder.tally),
-                    ways=dict(responder.ways),
-                    bytes_sent=responder.bytes_sent,
-                    events_sent=broadcast.sent,
-                    events_skipped=broadcast.skipped,
-                    event_bytes_sent=broadcast.sent_bytes,
-                    delivery=broadcast.delivery,
-                    long_polls=len(polls),
-                    **broadcast.readers(),
-                )
-                for path, (responder, broadcast, polls) in self._parts.items()
-            },
+            {path: _counts_of(*parts) for path, parts in self._parts.items()},
             connections_accepted=self.site.accepted,
             tls_handshakes=self.site.handshakes,
             tls_resumptions=self.site.resumptions,
@@ -128,6 +115,22 @@ class Serving(MultiService):
             remembered_requests=len(self.site.memo),
             remembered_bytes=self.site.memo.size,
         )
+
+
+def _counts_of(responder: Responder, broadcast: Broadcast, polls: LongPolls) -> DocumentCounts:
+    readers = broadcast.readers()
+    return DocumentCounts(
+        answers=dict(responder.tally),
+        ways=dict(responder.ways),
+        bytes_sent=responder.bytes_sent,
+        events_sent=broadcast.sent,
+        events_skipped=broadcast.skipped,
+        event_bytes_sent=broadcast.sent_bytes,
+        delivery=broadcast.delivery,
+        event_readers=readers["event_readers"],
+        websocket_readers=readers["websocket_readers"],
+        long_polls=len(polls),
+    )
 
 
 def _websocket(reactor: Any, origins: Sequence[str]) -> Callable[[Request, Broadcast], Response | None] | None:

@@ -14,7 +14,6 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from livestate.errors import SettingsError
@@ -95,8 +94,8 @@ class Binder:
         return self._take(self._reactor.listenUNIX(address, factory, *args, **kwargs))
 
     def adoptStreamPort(self, descriptor: int, family: int, factory: Any) -> IListeningPort:
-        """Take a socket that is there already; TLS on it is the workers' affair."""
-        self._check(factory.wrappedFactory if isinstance(factory, TLSMemoryBIOFactory) else factory)
+        """Take a socket that is there already."""
+        self._check(factory)
         return self._take(self._reactor.adoptStreamPort(descriptor, family, factory))
 
     def _take(self, port: Any) -> IListeningPort:
@@ -106,7 +105,8 @@ class Binder:
 
     @staticmethod
     def _check(factory: Any) -> None:
-        if not isinstance(factory, Placeholder):
+        # Around it there may be TLS, which is the workers' affair.
+        if not isinstance(getattr(factory, "wrappedFactory", factory), Placeholder):
             raise SettingsError(_WHAT)
 
 

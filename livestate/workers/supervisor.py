@@ -100,10 +100,6 @@ class Supervisor(MultiService):
         """Serve those that were loaded anew: in a new generation, whose workers share the keys of session tickets."""
         self._replace()
 
-    def serves(self) -> bool:
-        """Tell whether all places have a worker that serves."""
-        return all(place.worker is not None and place.worker.ready for place in self._places)
-
     def renew(self) -> None:
         """Have workers with the code that is on disk."""
         self.log.info("workers with the code that is on disk are started")
@@ -142,6 +138,10 @@ class Supervisor(MultiService):
         """Have them come to it at once."""
         for generation in list(self._leaving):
             generation.kill()
+
+    def serving(self) -> bool:
+        """Tell whether there is a worker that serves in each place."""
+        return all(place.worker is not None and place.worker.ready for place in self._places)
 
     def counts(self) -> Counts:
         """Give what all workers have counted, those that are gone included."""
@@ -193,7 +193,7 @@ class Supervisor(MultiService):
 
     def _begin(self) -> Generation:
         """Start a generation that is made as things are now."""
-        listeners: list[Any] = list(self._listeners)
+        listeners: list[Any] = self._listeners.all()
         setup = Setup(self._settings, type(self._reactor).__module__, [listener.as_port() for listener in listeners])
         generation = Generation(self._reactor, list(self._shipments), self._lost, self._ready, self._zygote_ended)
         generation.start(setup, [listener.binder for listener in listeners])

@@ -1,7 +1,8 @@
 """30,000 readers on connections that stay, and 2,000 requests a second over them, HTTP and HTTPS by halves.
 
 Four client processes (the bench's, which needs Go) have 7,500 connections each and ask over each of them every 15 s. A
-connection that ends, or an answer that does not come, is an error, and there must be none.
+connection that ends, or an answer that does not come, is an error, and there must be none. 200 more, which come when all
+are connected, ask each second: theirs are the latencies, since those of the others hold the rush of their coming.
 
     python -m tests.soak.readers [SECONDS [WORKERS]]
 """
@@ -40,11 +41,13 @@ class Readers(SynchronousTestCase):
         clients = [self.begin(binary, url, seconds) for url in (service.http, service.https) * 2]
         until(lambda: self.connections(service) >= 4 * READERS, "all are connected", 120)
         print(f"{self.connections(service)} connections after {time.monotonic() - began:.0f} s", flush=True)
+        rest = int(began + seconds - time.monotonic())
+        clients += [self.begin(binary, url, rest, 100, 1) for url in (service.http, service.https)]
         while time.monotonic() < began + seconds - 10:
             time.sleep(min(30.0, max(0.1, began + seconds - 10 - time.monotonic())))
             self.tell(service, before)
         results: list[tuple[str, Any]] = []
-        for process, url in zip(clients, (service.http, service.https) * 2, strict=True):
+        for process, url in zip(clients, (service.http, service.https) * 3, strict=True):
             output, _ = process.communicate(timeout=120)
             results.append((url.partition(":")[0], json.loads(output)))
         used = cpu.seconds(cpu.tree([service.pid])) - used
@@ -52,18 +55,20 @@ class Readers(SynchronousTestCase):
         for kind, result in results:
             p50, p99, most = (result[name] / 1000 for name in ("p50_us", "p99_us", "max_us"))
             print(
-                f"{kind:<5} {result['requests']} requests, {result['errors']} errors {result['first_error']}, ms: "
+                f"{kind:<5} {result['readers']} readers, {result['requests']} requests, {result['errors']} errors {result['first_error']}, ms: "
                 f"p50 {p50:.2f}, p99 {p99:.2f}, max {most:.1f}"
             )
         print(f"{total / (time.monotonic() - began):.0f} requests a second, {1e6 * used / total:.0f} µs of CPU each")
         self.assertEqual(sum(result["errors"] for _, result in results), 0)
         service.stop()
 
-    def begin(self, binary: Path, url: str, seconds: int) -> subprocess.Popen[bytes]:
+    def begin(
+        self, binary: Path, url: str, seconds: int, readers: int = READERS, every: int = EVERY
+    ) -> subprocess.Popen[bytes]:
         """Start a client process."""
         tls = ["-tls"] if url.startswith("https") else []
         argv = [str(binary), "poll", "-address", url.partition("//")[2], "-path", "/", *tls]
-        argv += ["-readers", str(READERS), "-every", f"{EVERY}s", "-seconds", str(seconds), "-mode", "poll"]
+        argv += ["-readers", str(readers), "-every", f"{every}s", "-seconds", str(seconds), "-mode", "poll"]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE)
         self.addCleanup(process.kill)
         return process
