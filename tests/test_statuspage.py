@@ -24,6 +24,7 @@ def status(text="", **more):
         "changes": 1,
         "answers": {"br": 3},
         "event_readers": 0,
+        "websocket_readers": 0,
         "long_polls": 0,
         **more,
     }
@@ -84,3 +85,10 @@ class StatusPageTests(SynchronousTestCase):
         page = status_page({**status(), "workers": workers}).decode()
         self.assertIn("<td>12345</td><td></td>", page)
         self.assertIn("<td>2,000</td><td>0</td>", page)
+
+    def test_empty_place(self):
+        """Of a place without a worker, and of one that is leaving, what is known is shown."""
+        workers = [{"worker": 1, "restarts": 3, "pid": None}, {"worker": 2, "draining": True, "connections": 5}]
+        page = status_page({**status(), "workers": workers}).decode()
+        self.assertIn('<tr><th scope="row">restarts</th><td>3</td><td></td></tr>', page)
+        self.assertIn('<tr><th scope="row">connections</th><td></td><td>5</td></tr>', page)

@@ -50,6 +50,12 @@ class FeedTests(SynchronousTestCase):
         self.feeds.append(Feed(pipe, [self.shipment]))
         return pipe, said, supplied
 
+    def test_begun(self):
+        """A worker knows when the fetch of its version began, so that it can tell how long delivery took."""
+        result_of(self.document.offer(TEXT, 12.5))
+        _, _, supplied = self.worker()
+        self.assertEqual(supplied.document.begun, 12.5)
+
     def test_nothing_yet(self):
         """While there is no document nothing is told; then a worker has it in every form, and as fresh as it is."""
         _, said, supplied = self.worker()

@@ -35,6 +35,7 @@ to_worker = st.one_of(
         st.integers(1, 2**53),
         _times,
         st.booleans(),
+        _times,
         st.lists(
             st.tuples(st.sampled_from(["identity", "br", "gzip"]), st.binary(max_size=20), st.binary(max_size=300))
         ),

@@ -7,6 +7,7 @@ import ssl
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -138,6 +139,35 @@ class ServingTests(WorkersCase):
         """Give how many answers were counted, when the workers have told of all."""
         time.sleep(2.2)
         return sum(self.service.status()["answers"].values())
+
+    def test_metrics(self):
+        """/metrics has the sums over all workers, of how long delivery took as well, and so has /status for browsers."""
+        each = self.one_each()
+        readers = [socket.create_connection((urlsplit(self.service.http).hostname, urlsplit(self.service.http).port), 10)
+                   for _ in range(6)]  # fmt: skip
+        for reader in readers:
+            self.addCleanup(reader.close)
+            reader.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in each.values():
+            for _ in range(3):
+                client.get("/", If_None_Match="*")
+
+        def metrics() -> dict[str, float]:
+            lines = get(self.service.admin, "/metrics").body.decode().splitlines()
+            return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+        until(lambda: metrics()['livestate_event_readers{path="/"}'] == 6, "the readers of both workers are counted")
+        answers = 'livestate_responses_total{code="304",coding="",path="/"}'
+        until(lambda: metrics().get(answers) == 6, "the answers of both workers are counted")
+        self.write(b"[1]")
+        until(lambda: metrics()['livestate_events_sent_total{path="/"}'] == 12, "the change is sent to all")
+        now = metrics()
+        self.assertGreaterEqual(now['livestate_delivery_delay_seconds_count{path="/"}'], 1)
+        self.assertGreater(now["livestate_connections_accepted_total"], 7)
+        self.assertGreater(now["livestate_event_loop_lag_seconds_count"], 0)
+        self.assertEqual(now['livestate_document_changes_total{path="/"}'], 2)
+        page = get(self.service.admin, "/status", accept="text/html").body
+        self.assertIn(b"<caption>Workers</caption>", page)
 
     def test_access_log(self):
         """Both workers write whole lines to one access log, and SIGHUP has both open it anew."""
