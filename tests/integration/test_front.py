@@ -107,8 +107,9 @@ class Behind:
             self.assertGreater(result.pop("requests"), 2000)
             self.assertEqual(set(result.values()), {0}, result)
         for coding in ("br", "zstd", "gzip", "identity"):
-            self.assertTrue(0.3 * seconds < asked[coding] <= MOST * seconds, f"{asked} in {seconds} s")
-        self.assertLessEqual(sum(asked.values()), 4 * MOST * seconds, asked)
+            self.assertTrue(0 < asked[coding] <= MOST * seconds, f"{asked} in {seconds} s")
+        # Whatever did not change from one question to the next is answered 304, and is not counted by its coding.
+        self.assertTrue(4 * 0.3 * seconds < sum(asked.values()) <= 4 * MOST * seconds, f"{asked} in {seconds} s")
 
     def test_away(self: Any) -> None:
         """While livestate is away, readers get the last document, readers of events come back; and it recovers."""
@@ -324,10 +325,9 @@ class UpgradeTests(SynchronousTestCase):
                 reader = EventReader(self, front, https=https, Upgrade="websocket", Connection="Upgrade", **key)
                 reader.until_end(b"\r\n\r\n")
                 self.assertTrue(reader.head.startswith("HTTP/1.1 101 "), f"{front.name}: {reader.head}")
-                for size in (1, 5, 100000):
+                # What is given back of the longest fits into the buffers on the way.
+                for size in (1, 5, 50000):
                     reader.received = b""
                     sent = bytes(size - 1) + b"."
-                    sender = threading.Thread(target=reader.socket.sendall, args=(sent,))
-                    sender.start()
+                    reader.socket.sendall(sent)
                     reader.until_end(sent)
-                    sender.join(LIMIT)
