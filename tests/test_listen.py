@@ -20,8 +20,9 @@ from twisted.logger import LogLevel
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from livestate.endpoint import BACKLOG
 from livestate.errors import SettingsError
-from livestate.listen import BACKLOG, Listener
+from livestate.listen import Listener
 from livestate.settings import parse_strports
 from tests.support import Authority, FakeReactor, log_lines, many, pem, until, written
 

@@ -143,8 +143,8 @@ class ServingTests(WorkersCase):
     def test_metrics(self):
         """/metrics has the sums over all workers, of how long delivery took as well, and so has /status for browsers."""
         each = self.one_each()
-        readers = [socket.create_connection((urlsplit(self.service.http).hostname, urlsplit(self.service.http).port), 10)
-                   for _ in range(6)]  # fmt: skip
+        url = urlsplit(self.service.http)
+        readers = [socket.create_connection((url.hostname, url.port or 0), timeout=10) for _ in range(6)]
         for reader in readers:
             self.addCleanup(reader.close)
             reader.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
