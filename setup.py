@@ -42,6 +42,7 @@ setup(
     install_requires=[
         "brotli>=1.1",
         "msgspec>=0.19",
+        "prometheus-client>=0.20",
         "pyopenssl>=24.3",
         "service-identity>=24.1",
         "tomli>=2.0; python_version < '3.11'",

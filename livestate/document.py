@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from livestate.errors import DocumentRefused
+from livestate.histogram import Histogram
 from livestate.snapshot import (
     ENCODERS,
     LARGE,
@@ -42,9 +43,15 @@ class Document:
         #: How many snapshots differed from the one before, and how many offers were refused.
         self.changes = 0
         self.refusals = 0
+        #: Seconds since 1970 when the fetch began that brought the newest snapshot; 0: none of this process did.
+        self.begun = 0.0
+        #: From the beginning of a fetch until the change that it brought was published.
+        self.publication = Histogram()
         self._reactor = reactor
         self._refused: tuple[bytes, str] | None = None
         self._subscribers: dict[object, Callable[[Snapshot], None]] = {}
+        #: Called when the store has confirmed the document and nothing has changed.
+        self.on_confirmed: Callable[[], None] = lambda: None
 
     def age(self) -> float:
         """Give the seconds since the store last confirmed this document; meaningless while there is none."""
@@ -60,31 +67,44 @@ class Document:
         self._subscribers[key] = callback
         return lambda: self._subscribers.pop(key, None) and None
 
-    def restore(self, snapshot: Snapshot, confirmed: float) -> None:
-        """Show what an earlier run saved, until the store gives something newer."""
+    def fresh(self, interval: float) -> bool:
+        """Tell whether it was confirmed within the last three intervals, or two seconds if longer.
+
+        :param interval: seconds between two questions to its source.
+        """
+        return self.snapshot is not None and self.age() <= max(2.0, 3 * interval)
+
+    def restore(self, snapshot: Snapshot, confirmed: float, begun: float = 0.0) -> None:
+        """Show what an earlier run saved, or another process has, until there is something newer.
+
+        :param begun: seconds since 1970 when the fetch that brought it began; 0: that is long past.
+        """
         self.confirmed = confirmed
+        self.begun = begun
         self._publish(snapshot)
 
-    async def offer(self, data: bytes) -> None:
+    async def offer(self, data: bytes, begun: float = 0.0) -> None:
         """Take what the store has just given; done when every form of it is published.
 
+        :param begun: seconds since 1970 when it began to be fetched; 0: nobody knows.
         :raises DocumentRefused: it is not to be served; the last good one stays.
         """
         fetched = self._reactor.seconds()
         if self.snapshot is not None and data == self.snapshot.body:
             self.confirmed = fetched
             self._refused = None
+            self.on_confirmed()
             return
         await self._check(data)
         self.confirmed = fetched
         self.changes += 1
         previous = self.snapshot.version if self.snapshot is not None else 0
         if len(data) < LARGE:
-            self._publish(with_all_codings(new_snapshot(data, fetched, previous)))
+            self._publish_change(with_all_codings(new_snapshot(data, fetched, previous)), begun)
             return
         # In a thread too: the entity tag's hash of 5 MB takes 5 ms.
         snapshot: Snapshot = await self._in_thread(new_snapshot, data, fetched, previous)
-        self._publish(snapshot)
+        self._publish_change(snapshot, begun)
         *_, last = ENCODERS
         for coding in ENCODERS:
             coded: Snapshot = await self._in_thread(with_coding, snapshot, coding)
@@ -113,6 +133,12 @@ class Document:
 
     def _in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args)
+
+    def _publish_change(self, snapshot: Snapshot, begun: float) -> None:
+        self.begun = begun
+        self._publish(snapshot)
+        if begun:
+            self.publication.observe(self._reactor.seconds() - begun)
 
     def _publish(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot

@@ -1,14 +1,27 @@
-"""Log files that can be taken away and are made anew: what SIGHUP is for."""
+"""Log files that can be taken away and are made anew: what SIGHUP is for.
+
+Several processes may append to one file: what is written in one piece is not torn apart (O_APPEND), and each piece is
+some whole lines.
+"""
 
 import contextlib
-import signal
-from collections.abc import Callable
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, TextIO, cast
+from typing import IO, Any, cast
 
 from twisted.application.service import Service
-from twisted.logger import FileLogObserver, ILogObserver, formatEventAsClassicLogText
+from twisted.logger import (
+    FileLogObserver,
+    ILogObserver,
+    LogEvent,
+    eventAsJSON,
+    eventAsText,
+    formatEventAsClassicLogText,
+)
+
+#: Signs of a buffered file's lines that are kept back at most.
+MOST_KEPT = 64 * 1024
 
 
 class LogFile:
@@ -22,17 +35,27 @@ class LogFile:
         """
         self._path = path
         self._buffered = buffered
-        self._file: TextIO = self._open()
+        self._lines: list[str] = []
+        self._kept = 0
+        self._file = self._open()
 
     def write(self, line: str) -> None:
         """Append. On a full disk a line is lost, and the writer goes on."""
-        with contextlib.suppress(OSError):
-            self._file.write(line)
+        if not self._buffered:
+            self._put(line)
+            return
+        self._lines.append(line)
+        self._kept += len(line)
+        if self._kept >= MOST_KEPT:
+            self.flush()
 
     def flush(self) -> None:
         """Have all lines in the file."""
-        with contextlib.suppress(OSError):
-            self._file.flush()
+        if self._lines:
+            text = "".join(self._lines)
+            self._lines.clear()
+            self._kept = 0
+            self._put(text)
 
     def reopen(self) -> None:
         """Open the file anew: the old one was renamed by logrotate or the like. If it cannot be, keep the old one."""
@@ -40,25 +63,28 @@ class LogFile:
             file = self._open()
         except OSError:
             return
-        old, self._file = self._file, file
-        # What a full disk did not take is written once more here, and given up.
-        with contextlib.suppress(OSError):
-            old.close()
+        self.flush()
+        self._file.close()
+        self._file = file
 
-    def _open(self) -> TextIO:
-        buffering = 64 * 1024 if self._buffered else 1
-        return open(self._path, "a", buffering=buffering, encoding="utf-8", errors="backslashreplace")
+    def close(self) -> None:
+        """Have all lines in the file, and write no more."""
+        self.flush()
+        self._file.close()
+
+    def _put(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._file.write(text.encode("utf-8", "backslashreplace"))
+
+    def _open(self) -> FileIO:
+        return open(self._path, "ab", buffering=0)
 
 
 class LogFiles(Service):
-    """All log files of the process, opened anew together at SIGHUP."""
+    """All log files of the process, which are opened anew together."""
 
-    def __init__(self, reactor: Any) -> None:
-        """:param reactor: runs the reopening, outside the signal handler."""
-        self._reactor = reactor
+    def __init__(self) -> None:
         self._files: list[LogFile] = []
-        #: What SIGHUP calls, in the reactor.
-        self.on_hangup: Callable[[], object] = self.reopen
 
     def open(self, path: Path, buffered: bool = False) -> LogFile:
         """Open one more; a buffered one is in need of `flush`.
@@ -69,16 +95,18 @@ class LogFiles(Service):
         self._files.append(file)
         return file
 
-    def observer(self, path: Path) -> ILogObserver:
-        """Give a log observer that writes Twisted's classic text to `path`."""
-        return FileLogObserver(
-            cast(IO[Any], self.open(path)), lambda event: formatEventAsClassicLogText(event, _iso_time)
-        )
+    def close(self, file: LogFile) -> None:
+        """Write no more to one of them."""
+        self._files.remove(file)
+        file.close()
 
-    def startService(self) -> None:
-        """Take SIGHUP, which would else end the process."""
-        super().startService()
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.on_hangup))
+    def observer(self, path: Path, log_format: str = "text") -> ILogObserver:
+        """Give a log observer that writes to `path`.
+
+        :param log_format: as in `observer_for`.
+        :raises OSError: it cannot be opened.
+        """
+        return observer_for(cast(IO[Any], self.open(path)), log_format)
 
     def stopService(self) -> None:
         """Have all lines in the files."""
@@ -94,6 +122,24 @@ class LogFiles(Service):
         """Open all files anew."""
         for file in self._files:
             file.reopen()
+
+
+def observer_for(file: IO[Any], log_format: str) -> ILogObserver:
+    """Give a log observer that writes to `file`.
+
+    :param log_format: `text` for Twisted's classic lines, `json` for an object on each line.
+    """
+    return FileLogObserver(file, _as_json if log_format == "json" else _as_text)
+
+
+def _as_text(event: LogEvent) -> str | None:
+    return formatEventAsClassicLogText(event, _iso_time)
+
+
+def _as_json(event: LogEvent) -> str:
+    """Give an event as Twisted's JSON has it, with its text, tracebacks included, as `log_text` beside its parts."""
+    text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+    return eventAsJSON({**event, "log_text": text}) + "\n"
 
 
 _chosen: list[ILogObserver] = []

@@ -15,6 +15,10 @@ CODINGS = ("br", "zstd", "gzip", "identity")
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _WEIGHTED = re.compile(rb"[ \t]*(" + _TOKEN + rb")[ \t]*(?:;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*)?")
+_RANGE = re.compile(
+    rb"[ \t]*(" + _TOKEN + rb"/" + _TOKEN + rb")[ \t]*"
+    rb"(?:;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*)?"
+)
 _ETAG = re.compile(rb'[ \t]*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*')
 
 
@@ -92,6 +96,26 @@ def may_connect(origin: bytes | None, host: bytes, allowed: Container[bytes]) ->
         return True
     own = origin.partition(b"://")[2]
     return own != b"" and own.lower() == host.lower()
+
+
+def media_weight(media_type: bytes, accept: bytes | None) -> float:
+    """Give how much a client wants a media type, from 0, not at all, to 1 (RFC 9110 section 12.5.1).
+
+    :param media_type: such as `text/html`, in lower case.
+    :param accept: the Accept field, or None where there is none: anything is welcome then. Of a range with parameters
+        other than its weight it is not known whether it is met: it is ignored.
+    """
+    if accept is None:
+        return 1.0
+    weights: dict[bytes, float] = {}
+    for member in accept.split(b","):
+        match = _RANGE.fullmatch(member)
+        if match:
+            weights.setdefault(match[1].lower(), float(match[2] or 1))
+    for matching in (media_type, media_type.partition(b"/")[0] + b"/*", b"*/*"):
+        if matching in weights:
+            return weights[matching]
+    return 0.0
 
 
 # Quoted strings, the rest of the field where one does not end, separators, and what is between them. No two of these

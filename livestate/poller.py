@@ -108,7 +108,7 @@ class Poller(Service):
 
     def fresh(self) -> bool:
         """Tell whether the document was confirmed within the last three intervals, or two seconds if longer."""
-        return self.document.snapshot is not None and self.document.age() <= max(2.0, 3 * self.interval)
+        return self.document.fresh(self.interval)
 
     def _end(self, failure: Failure) -> None:
         """End the process in an orderly way."""
@@ -161,7 +161,7 @@ class Poller(Service):
         self.tally.fetches += 1
         try:
             data = await within(self.timeout, self.source.fetch(), self._reactor)
-            await self.document.offer(data)
+            await self.document.offer(data, self._begun)
         except (Exception, AsyncioCancelledError) as error:  # asyncio's CancelledError is no Exception
             # Called off at the end, drivers say so in exceptions of their own.
             if self.running:

@@ -6,6 +6,7 @@ A wrong value is a `SettingsError` that names the option as it is typed.
 """
 
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ DEFAULT_SOURCE = "redis://127.0.0.1:6379/0?key=livestate"
 
 #: Bytes a document may have where no other limit is set.
 MAX_SIZE = 16 * 1024 * 1024
+
+#: Serving processes at most: no machine has more cores.
+MOST_WORKERS = 1024
+
+#: How lines of the log are written: Twisted's classic text, or an object each.
+LOG_FORMATS = ("text", "json")
 
 #: Paths under this one are livestate's own.
 RESERVED = "/_live"
@@ -61,6 +68,10 @@ class Settings:
     access_log: Path | None
     #: Seconds of silence after which a reader of events is sent a sign of life.
     heartbeat: float
+    #: One of LOG_FORMATS.
+    log_format: str
+    #: Processes that serve.
+    workers: int = 1
 
 
 def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None = None) -> Settings:
@@ -99,6 +110,8 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
         state_dir=get("state-dir", None),
         access_log=get("access-log", None),
         heartbeat=get("heartbeat", 15.0),
+        log_format=get("log-format", "text"),
+        workers=get("workers", 1),
     )
     if not settings.http and not settings.https:
         raise SettingsError("--http and --https are both off: there would be nothing to serve on")
@@ -270,8 +283,30 @@ def _heartbeat(name: str, value: Any) -> float:
     return _number(name, value, 1, 3600, "seconds")
 
 
+def _log_format(name: str, value: Any) -> str:
+    text = _text(name, value)
+    if text not in LOG_FORMATS:
+        raise SettingsError(f"{name} {_shown(text)}: there are {' and '.join(LOG_FORMATS)}")
+    return text
+
+
 def _max_size(name: str, value: Any) -> int:
     return int(_number(name, value, 1, 2**30, "bytes"))
+
+
+def _workers(name: str, value: Any) -> int:
+    if _last(value) == "auto":
+        return _usable_cores()
+    number = _number(name, value, 1, MOST_WORKERS, "auto, or a number")
+    if number != int(number):
+        raise SettingsError(f"{name} {_shown(_last(value))}: expected a whole number")
+    return int(number)
+
+
+def _usable_cores() -> int:
+    """Give how many cores this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(usable(0)) if usable is not None else os.cpu_count() or 1
 
 
 def _file(name: str, value: Any) -> Path:
@@ -304,4 +339,6 @@ _CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
     "state-dir": _file,
     "access-log": _file,
     "heartbeat": _heartbeat,
+    "workers": _workers,
+    "log-format": _log_format,
 }

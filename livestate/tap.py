@@ -6,45 +6,21 @@ livestate installs its own.
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
-from itertools import chain
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from twisted.application.service import IService, MultiService
-from twisted.logger import Logger
+from twisted.application.service import IService
 from twisted.python import usage
-from twisted.web.http import Request
-from twisted.web.resource import IResource
 
 from livestate import __version__
-from livestate.document import Document
 from livestate.errors import LivestateError, SettingsError
 from livestate.garbage import settle
 from livestate.limits import raise_open_files
-from livestate.listen import Listener
-from livestate.logs import LogFiles, choose_observer
-from livestate.notify import Manager, Notifier, summary
-from livestate.poller import Poller
-from livestate.saved import SavedDocument
+from livestate.logs import LogFiles, choose_observer, observer_for
+from livestate.notify import Manager
+from livestate.service import LivestateService
 from livestate.settings import MAX_SIZE, Settings, load_settings
-from livestate.sources import make_source
-from livestate.ticker import Ticker
-from livestate.web.admin import admin_resources
-from livestate.web.broadcast import Broadcast
-from livestate.web.document import DocumentResource
-from livestate.web.events import EventsResource
-from livestate.web.live import ReadyResource
-from livestate.web.longpoll import LongPolls
-from livestate.web.responder import Responder
-from livestate.web.response import Response
-from livestate.web.site import LiveSite
-from livestate.web.static import viewer_resources
-from livestate.web.streams import Streams
-from livestate.web.sweep import Sweep
-
-log = Logger()
 
 #: What `--help` ends with; Twisted would wrap it.
 EXAMPLES = """
@@ -66,8 +42,9 @@ Sources; in a user or a password, special characters are percent-encoded:
   file:PATH    http://...    https://...    demo:
 
 Without -n it goes into the background and leaves twistd.pid and twistd.log in
-this folder. SIGTERM ends it; SIGHUP reopens its logs. `twistd --help` has more
-options, to be given before the word livestate. README.md has the details.
+this folder. SIGTERM ends it; SIGHUP reopens its logs, and reads its options and
+certificates again. `twistd --help` has more options, to be given before the
+word livestate. README.md has the details.
 """
 
 
@@ -78,8 +55,8 @@ class Options(usage.Options):
     longdesc = ""
 
     optParameters = [  # noqa: RUF012  # usage.Options has it so
-        ["admin", None, None, "Where health and status are served, a strports string; empty: nowhere. "
-                              "[default: tcp:9180:interface=127.0.0.1]"],
+        ["admin", None, None, "Where health, status and metrics are served, a strports string; empty: "
+                              "nowhere. [default: tcp:9180:interface=127.0.0.1]"],
         ["interval", None, None, "Seconds between two questions to a source. [default: 1.0]"],
         ["max-stale", None, None, "Seconds without a good answer from the source after which 503 is answered instead "
                                   "of the old document. [default: never]"],
@@ -88,6 +65,8 @@ class Options(usage.Options):
                                   "while the source is down. [default: they are not saved]"],
         ["heartbeat", None, None, "Seconds of silence after which a reader of events is sent a sign of life. "
                                   "[default: 15]"],
+        ["workers", None, None, "Serving processes: a number, or auto for one a usable core. [default: 1]"],
+        ["log-format", None, None, "How lines of the log are written: text, or json, an object each. [default: text]"],
         ["access-log", None, None, "File to which each request is logged, in the combined format. [default: none]"],
         ["config", None, None, "TOML file with any of these options; those given here win."],
     ]  # fmt: skip
@@ -150,15 +129,32 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Check everything that can be checked without the reactor; choose the reactor, if the user did not."""
+        self._check_folders_of_twistd()
+        self.settings = self._load()
+        self._folder = Path.cwd()
+        _choose_reactor()
+        self.log_files = LogFiles()
+        self._choose_log()
+
+    def reread(self) -> Settings:
+        """Give the settings anew, of the same command line and of what the file says now.
+
+        :raises LivestateError: they make no sense.
+        """
+        # twistd has changed its folder; names are meant as the user typed them.
+        folder = Path.cwd()
+        os.chdir(self._folder)
+        try:
+            return self._load()
+        except OSError as error:
+            raise SettingsError(f"{self._folder}: {error.strerror}") from None
+        finally:
+            os.chdir(folder)
+
+    def _load(self) -> Settings:
         names = [str(name) for name, *_ in self.optParameters]
         single = {name: [self[name]] for name in names if name != "config" and self[name] is not None}
-        self._check_folders_of_twistd()
-        self.settings = load_settings({**single, **self._repeated}, self["config"])
-        _choose_reactor()
-        from twisted.internet import reactor  # noqa: PLC0415  # chosen just now
-
-        self.log_files = LogFiles(reactor)
-        self._log_to_reopenable_file()
+        return load_settings({**single, **self._repeated}, self["config"])
 
     def _check_folders_of_twistd(self) -> None:
         """Refuse a folder or a pidfile that twistd was told to use and would answer with a traceback."""
@@ -173,19 +169,29 @@ class Options(usage.Options):
                 f"--pidfile {pidfile}: no file can be made there; name another, or none with --pidfile="
             )
 
-    def _log_to_reopenable_file(self) -> None:
-        """Where twistd would open its log file itself, give it one that SIGHUP opens anew."""
+    def _choose_log(self) -> None:
+        """Where twistd would open its log file itself, give it one that SIGHUP opens anew; in JSON, if wanted."""
         parent: Mapping[str, Any] | None = getattr(self, "parent", None)
-        if parent is None or parent.get("syslog") or parent.get("logger") is not None:
+        log_format = self.settings.log_format
+        if parent is None:
+            return
+        if parent.get("syslog") or parent.get("logger") is not None:
+            if log_format != "text":
+                raise SettingsError(
+                    "--log-format: twistd was given --syslog or --logger, and these have formats of their own"
+                )
             return
         name = parent.get("logfile") or ("" if parent.get("nodaemon") else "twistd.log")
         if name in ("", "-"):
-            return
-        path = Path(name).absolute()
-        try:
-            observer = self.log_files.observer(path)
-        except OSError as error:
-            raise SettingsError(f"--logfile {name}: {error.strerror}") from None
+            # To the terminal: twistd's own does for text, and refuses to without -n.
+            if log_format == "text" or not parent.get("nodaemon"):
+                return
+            observer = observer_for(sys.stdout, log_format)
+        else:
+            try:
+                observer = self.log_files.observer(Path(name).absolute(), log_format)
+            except OSError as error:
+                raise SettingsError(f"--logfile {name}: {error.strerror}") from None
         # twistd takes the dotted name of what gives the observer, as its --logger does.
         choose_observer(observer)
         parent["logger"] = "livestate.logs.chosen_observer"  # type: ignore[index]  # twistd's options are a dict
@@ -201,102 +207,11 @@ def makeService(options: Options) -> IService:
     manager = Manager.taken_from(os.environ, os.getpid())
     raise_open_files()
     try:
-        service = make_service(reactor, options.settings, options.log_files, manager)
+        service = LivestateService(reactor, options.settings, options.log_files, options.reread, manager)
     except LivestateError as error:
         raise SystemExit(f"livestate: {error}") from None
     reactor.callWhenRunning(settle)
     return service
-
-
-def make_service(
-    reactor: Any,
-    settings: Settings,
-    log_files: LogFiles,
-    manager: Manager = Manager(),  # noqa: B008  # it is frozen
-) -> MultiService:
-    """Wire all parts as `settings` say; nothing runs before the service is started.
-
-    :param manager: who is told how it goes.
-    :raises LivestateError: a source, certificate, port or folder cannot be used.
-    """
-    service = MultiService()
-    log_files.setServiceParent(service)
-    pollers = []
-    resources: dict[bytes, IResource] = {}
-    responders: dict[bytes, Responder] = {}
-    streams = Streams(reactor, settings.heartbeat)
-    broadcasts, polls = {}, {}
-    begin_websocket = _websocket(reactor, settings.cors_origins)
-    for wanted in settings.documents:
-        document = Document(reactor, wanted.path, settings.max_size)
-        responder = Responder(document, settings.cors_origins, wanted.max_stale, reactor.seconds)
-        path = wanted.path.encode("ascii")
-        polls[wanted.path] = LongPolls(reactor, document, streams)
-        responders[path], resources[path] = responder, DocumentResource(responder, polls[wanted.path])
-        broadcasts[wanted.path] = streams.broadcast(document, responder.servable)
-        resources[wanted.events_path.encode("ascii")] = EventsResource(
-            responder, broadcasts[wanted.path], begin_websocket
-        )
-        if settings.state_dir is not None:
-            SavedDocument(reactor, document, _folder(settings.state_dir)).setServiceParent(service)
-        source = make_source(reactor, wanted.source, settings.max_size)
-        poller = Poller(document, source, wanted.interval, reactor)
-        poller.setServiceParent(service)
-        log.info(
-            "{path}: {source}, asked every {interval:g} s",
-            path=wanted.path, source=str(source), interval=wanted.interval,
-        )  # fmt: skip
-        pollers.append(poller)
-    streams.setServiceParent(service)
-    resources[b"/_live/ready"] = ReadyResource(pollers)
-    resources.update(viewer_resources(wanted.path for wanted in settings.documents))
-    each_second = [log_files.flush, *(responder.renew for responder in responders.values())]
-    Ticker(reactor, each_second).setServiceParent(service)
-
-    public = LiveSite(resources, reactor, responders)
-    if settings.access_log is not None:
-        try:
-            public.access_log = log_files.open(settings.access_log, buffered=True)
-        except OSError as error:
-            raise SettingsError(f"--access-log {settings.access_log}: {error.strerror}") from None
-    admin = LiveSite(admin_resources(pollers, public, reactor.seconds, broadcasts, polls), reactor)
-    admin.name = "admin"
-    Sweep(reactor, lambda: chain(public.channels, admin.channels)).setServiceParent(service)
-    listeners = [("--http", text, public) for text in settings.http]
-    listeners += [("--https", text, public) for text in settings.https]
-    if settings.admin is not None:
-        listeners.append(("--admin", settings.admin, admin))
-    for option, text, site in listeners:
-        Listener(reactor, option, text, site).setServiceParent(service)
-    notifier = Notifier(
-        reactor,
-        manager,
-        lambda: all(poller.document.snapshot is not None for poller in pollers),
-        lambda: summary(pollers, len(public.channels)),
-    )
-    log_files.on_hangup = lambda: notifier.reload(log_files.reopen)
-    notifier.setServiceParent(service)
-    return service
-
-
-def _websocket(reactor: Any, origins: Sequence[str]) -> Callable[[Request, Broadcast], Response | None] | None:
-    """Give what begins WebSockets, or None where Autobahn is not installed."""
-    if find_spec("autobahn") is None:
-        return None
-    from livestate.web.websocket import WebSockets  # noqa: PLC0415  # Autobahn may import the reactor
-
-    return WebSockets(reactor, origins).begin
-
-
-def _folder(path: Path) -> Path:
-    """Make the folder for saved documents, if need be, and see that it can be written to."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(f"--state-dir {path}: {error.strerror}") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise SettingsError(f"--state-dir {path}: it cannot be written to")
-    return path
 
 
 def _choose_reactor() -> None:

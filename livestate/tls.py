@@ -62,6 +62,23 @@ class ServerOptions(CertificateOptions):
             enableSessionTickets=True,
         )
         self.getContext().set_tls13_ciphersuites(CIPHERSUITES)
+        self._key, self._chain = key, chain
+
+    @classmethod
+    def of_pem(cls, pem: bytes) -> "ServerOptions":
+        """Make the same settings anew, in another process, of what `pem` gave there.
+
+        The session tickets' keys are made with the context, and are copied when a process forks: only processes that
+        were forked after this take each other's tickets.
+        """
+        key = crypto.load_privatekey(crypto.FILETYPE_PEM, pem)
+        chain = x509.load_pem_x509_certificates(pem)
+        return cls(key, [crypto.X509.from_cryptography(certificate) for certificate in chain])
+
+    def pem(self) -> bytes:
+        """Give the private key and the certificates as PEM."""
+        certificates = [crypto.dump_certificate(crypto.FILETYPE_PEM, certificate) for certificate in self._chain]
+        return b"".join([crypto.dump_privatekey(crypto.FILETYPE_PEM, self._key), *certificates])
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
         """Give a new connection's TLS state."""

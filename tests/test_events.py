@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from livestate.document import Document
 from livestate.eventstream import LAST_CHUNK
 from livestate.merge import apply
+from livestate.snapshot import new_snapshot
 from livestate.web import reader as reader_module
 from livestate.web.channel import LiveChannel
 from livestate.web.document import DocumentResource
@@ -307,12 +308,12 @@ class EventsTests(Case):
         """A reader who goes is forgotten at once, whatever state it is in, and a thousand leave nothing behind."""
         for n in range(1000):
             reader = self.reader("/events?delta=merge" if n % 2 else "/events")
-            self.assertEqual(self.broadcast.status()["event_readers"], 1)
+            self.assertEqual(self.broadcast.readers()["event_readers"], 1)
             if n % 3:
                 reader.transport.room = 5
                 self.publish(state(n + 7))
             reader.lose()
-            self.assertEqual(self.broadcast.status()["event_readers"], 0)
+            self.assertEqual(self.broadcast.readers().total(), 0)
             reader.transport.give_room(10**6)
         self.assertEqual(self.site.channels, set())
 
@@ -369,10 +370,8 @@ class EventsTests(Case):
         behind.transport.room = 10
         for n in (2, 3, 4):
             self.publish(state(n))
-        self.assertEqual(
-            self.broadcast.status(),
-            {"event_readers": 2, "websocket_readers": 0, "events_sent": 6, "events_skipped": 2},
-        )
+        counted = self.broadcast.readers(), self.broadcast.sent, self.broadcast.skipped
+        self.assertEqual(counted, ({"event_readers": 2}, 6, 2))
 
 
 class ConflationTests(Case):
@@ -452,6 +451,36 @@ class ConflationTests(Case):
             self.reactor.run_for(1, step=0.25)
         self.assertTrue(dead.transport.aborted)
         self.assertFalse(slow.transport.aborted or quick.transport.aborted)
+
+    def test_delivery(self) -> None:
+        """The time from a fetch's beginning until all readers, of every kind, were written to is counted once."""
+        for target in ("/events", "/events", "/events?delta=merge"):
+            self.reader(target)
+        self.assertEqual(sum(self.broadcast.delivery.counts), 0)
+        Deferred.fromCoroutine(self.document.offer(state(2), self.reactor.seconds() - 0.3))
+        self.reactor.advance(0.001)
+        self.assertEqual(sum(self.broadcast.delivery.counts), 1)
+        self.assertApproximates(self.broadcast.delivery.sum, 0.3, 0.01)
+        self.assertApproximates(self.document.publication.sum, 0.3, 0.01)
+
+    def test_nothing_delivered(self) -> None:
+        """A change that nobody was told, and a document of an earlier run, have no time of delivery."""
+        self.publish(state(2))
+        Deferred.fromCoroutine(self.document.offer(state(3), self.reactor.seconds()))
+        self.reactor.advance(0.001)
+        self.reader()
+        self.document.restore(new_snapshot(state(4), self.reactor.seconds() + 1), self.reactor.seconds())
+        self.reactor.advance(0.001)
+        self.assertEqual(sum(self.broadcast.delivery.counts), 0)
+
+    def test_bytes(self) -> None:
+        """The bytes of all events are counted."""
+        readers = [self.reader() for _ in range(3)]
+        before = self.broadcast.sent_bytes, sum(len(reader.transport.value()) for reader in readers)
+        for n in (2, 3):
+            self.publish(state(n))
+        after = self.broadcast.sent_bytes, sum(len(reader.transport.value()) for reader in readers)
+        self.assertEqual(after[0] - before[0], after[1] - before[1])
 
     def test_spread(self) -> None:
         """A broadcast takes turns with the rest of the reactor, and a version that comes meanwhile goes to all."""

@@ -15,17 +15,42 @@ PACKAGE = Path(livestate.__file__).parent
 FLOORS = {
     "pure": (
         *("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream", "garbage"),
-        *("pointer", "jsontext", "outline"),
+        *("pointer", "jsontext", "outline", "histogram"),
     ),
     "seams": ("interfaces",),
     "engine": (
-        *("document", "history", "poller", "saved", "ticker", "logs", "listen", "tls", "sources", "sources."),
-        *("notify", "limits"),
+        *(
+            "document",
+            "history",
+            "poller",
+            "saved",
+            "ticker",
+            "lag",
+            "logs",
+            "listen",
+            "endpoint",
+            "tls",
+            "sources",
+            "sources.",
+        ),
+        *("notify", "limits", "certificate", "signals", "supplies"),
     ),
     "net": ("net", "net."),
     "web": ("web", "web."),
     "process": ("workers", "workers."),
-    "roots": ("tap", "client", "client.", "cli", "check", "publish", "watch", "printer", "screen", "terminal"),
+    "roots": (
+        "tap",
+        "service",
+        "client",
+        "client.",
+        "cli",
+        "check",
+        "publish",
+        "watch",
+        "printer",
+        "screen",
+        "terminal",
+    ),
 }
 
 #: The floors that each floor may import from.
@@ -170,7 +195,12 @@ class FloorsTests(SynchronousTestCase):
 
     def test_no_reactor(self):
         """What twistd imports to parse the options installs no reactor: livestate's own is chosen after that."""
-        for module in ("livestate.tap", "livestate.cli", "twisted.plugins.livestate_plugin"):
+        for module in (
+            "livestate.tap",
+            "livestate.cli",
+            "livestate.workers.zygote",
+            "twisted.plugins.livestate_plugin",
+        ):
             ended = self.run_python(f"import {module}, sys; sys.exit('twisted.internet.reactor' in sys.modules)")
             self.assertEqual((ended.returncode, ended.stderr), (0, ""), module)
 

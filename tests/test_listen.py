@@ -20,8 +20,9 @@ from twisted.logger import LogLevel
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from livestate.endpoint import BACKLOG
 from livestate.errors import SettingsError
-from livestate.listen import BACKLOG, Listener
+from livestate.listen import Listener
 from livestate.settings import parse_strports
 from tests.support import Authority, FakeReactor, log_lines, many, pem, until, written
 
@@ -165,7 +166,7 @@ class CertificateTests(FolderCase):
 
     def context_of(self, description):
         self.listen("--https", description)
-        return self.reactor.sslServers[-1][2].getContext()
+        return self.reactor.sslServers[-1][2].options.getContext()
 
     def test_development(self):
         """Named none, and no server.pem here, one is made, and its fingerprint is logged, once for all listeners."""

@@ -1,16 +1,14 @@
 """Log files that can be taken away."""
 
+import json
 import os
-import signal
 from datetime import datetime
 from pathlib import Path
 
-from twisted.internet.task import Clock
-from twisted.logger import LogLevel
+from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.logs import LogFile, LogFiles
-from tests.support import FakeReactor
 
 
 class LogFileTests(SynchronousTestCase):
@@ -77,33 +75,29 @@ class LogFilesTests(SynchronousTestCase):
     """All files of the process."""
 
     def setUp(self):
-        before = signal.getsignal(signal.SIGHUP)
-        self.addCleanup(signal.signal, signal.SIGHUP, before)
-        self.reactor = FakeReactor()
-        self.called: list[object] = []
-        self.patch(self.reactor, "callFromThread", self.called.append)
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
 
-    def test_sighup(self):
-        """SIGHUP opens all files anew, in the reactor's time and not in the signal handler's."""
-        files = LogFiles(self.reactor)
+    def test_reopen(self):
+        """All files are opened anew together, but for those that were closed."""
+        files = LogFiles()
         logs = [files.open(self.folder / name) for name in ("access", "other")]
-        files.startService()
-        for name in ("access", "other"):
-            (self.folder / name).rename(self.folder / f"{name}.1")
-        os.kill(os.getpid(), signal.SIGHUP)
-        self.assertEqual(len(self.called), 1)
-        self.assertEqual(len(list(self.folder.iterdir())), 2)
-        self.called[0]()  # type: ignore[operator]  # a bound method
+        closed = files.open(self.folder / "closed", buffered=True)
+        closed.write("last\n")
+        files.close(closed)
+        for path in list(self.folder.iterdir()):
+            path.rename(f"{path}.1")
+        files.reopen()
         for log in logs:
             log.write("new\n")
         for name in ("access", "other"):
             self.assertEqual((self.folder / name).read_text(), "new\n")
+        self.assertFalse((self.folder / "closed").exists())
+        self.assertEqual((self.folder / "closed.1").read_text(), "last\n")
 
     def test_observer(self):
         """An observer writes Twisted's classic text, with the local time and its zone, and follows a SIGHUP."""
-        files = LogFiles(Clock())
+        files = LogFiles()
         path = self.folder / "twistd.log"
         observe = files.observer(path)
         event = {
@@ -123,3 +117,32 @@ class LogFilesTests(SynchronousTestCase):
         files.reopen()
         observe({**event, "log_time": None})
         self.assertEqual(len(path.read_text().splitlines()), 1)
+
+
+class FormatTests(SynchronousTestCase):
+    """What a line of the log looks like."""
+
+    def lines(self, log_format):
+        """Log one event with parts and one failure, and give the lines."""
+        path = Path(self.mktemp())
+        publisher = LogPublisher(LogFiles().observer(path, log_format))
+        log = Logger("here", observer=publisher)
+        log.warn("{path}: no answer within {seconds:g} s", path="/a\n", seconds=0.8, unknown=object())
+        try:
+            raise ValueError("a\nb")
+        except ValueError:
+            log.failure("it failed")
+        return path.read_text().splitlines()
+
+    def test_json(self):
+        """Each event is one object on a line of its own, with its text, its parts, and a failure's traceback."""
+        first, second = map(json.loads, self.lines("json"))
+        self.assertEqual(first["log_text"], "/a\n: no answer within 0.8 s")
+        self.assertEqual((first["path"], first["seconds"], first["log_namespace"]), ("/a\n", 0.8, "here"))
+        self.assertEqual(first["log_level"]["name"], "warn")
+        self.assertIn("ValueError: a\nb", second["log_text"])
+        self.assertIn("Traceback", second["log_text"])
+
+    def test_text(self):
+        """Text is Twisted's classic line, with the time in ISO 8601."""
+        self.assertRegex(self.lines("text")[0], r"^\d{4}-\d\d-\d\dT[\d:.]+[+-]\d\d:\d\d \[here#warn\] /a")

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.negotiate import CODINGS, accepted_codings, allowed_origin, matches
+from livestate.negotiate import CODINGS, accepted_codings, allowed_origin, matches, media_weight
 from tests.support import many
 
 TOKEN_BYTES = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -115,6 +115,32 @@ def all_orders():
             assert len(orders) == 65
             return orders
         orders = more
+
+
+class WeightTests(SynchronousTestCase):
+    """How much a media type is wanted."""
+
+    def test_table(self):
+        """The most specific range that fits decides, and what is malformed counts for nothing."""
+        for accept, weight in (
+            (None, 1.0),
+            (b"", 0.0),
+            (b"text/html", 1.0),
+            (b"TEXT/HTML;Q=0.25", 0.25),
+            (b"*/*;q=0.1, text/*;q=0.2, text/html;q=0.3", 0.3),
+            (b"*/*;q=0.1,text/*;q=0.2", 0.2),
+            (b"image/*, */*;q=0.1", 0.1),
+            (b"text/html;q=0, */*", 0.0),
+            (b"text/html;level=1, */*;q=0.4", 0.4),
+            (b"text/html;q=2, texthtml, ,;", 0.0),
+        ):
+            self.assertEqual(media_weight(b"text/html", accept), weight, accept)
+
+    @many
+    @given(st.binary() | st.lists(st.sampled_from([b"text", b"/", b"*", b"html", b";q=", b"0.5", b","])).map(b"".join))
+    def test_any_bytes(self, accept):
+        """Any field at all gives a weight."""
+        self.assertTrue(0 <= media_weight(b"text/html", accept) <= 1)
 
 
 class MatchesTests(SynchronousTestCase):

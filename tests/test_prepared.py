@@ -69,6 +69,27 @@ class PreparedTests(SynchronousTestCase):
         self.assertNotEqual(self.ask(self.poll), before)
         self.assertEqual(dateless(self.ask(self.poll)).replace(b"Age: 1", b"Age: 0"), dateless(before))
 
+    def test_ways_and_bytes(self) -> None:
+        """Each answer is counted by the way that it took, and all bytes that were sent are."""
+        responder = self.pair.responder
+        responder.renew()
+        before, sent = dict(responder.ways), responder.bytes_sent
+        gzip = request(b"Accept-Encoding: gzip")
+        asked = [
+            request(),
+            gzip,
+            *[self.poll] * 5,
+            request(),
+            gzip.replace(b"GET", b"HEAD"),
+            gzip.replace(b"GET", b"POST"),
+        ]
+        answers = [self.ask(data) for data in asked]
+        responder.renew()
+        given = {way: number - before.get(way, 0) for way, number in responder.ways.items()}
+        # Of the polls two are parsed, and three the same bytes again; but for the validator, so is the request after them.
+        self.assertEqual(given, {"general": 1, "parsed": 4, "remembered": 1, "repeated": 3})
+        self.assertEqual(responder.bytes_sent - sent, sum(map(len, answers[:-1])))
+
     def test_counted(self) -> None:
         """Each answer is counted as what it is, once."""
         for _ in range(5):

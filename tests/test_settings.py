@@ -1,6 +1,7 @@
 """Options from the command line and from TOML."""
 
 import json
+import os
 from datetime import date, datetime, time, timezone
 from pathlib import Path
 
@@ -99,6 +100,7 @@ class SettingsTests(SynchronousTestCase):
             state_dir=None,
             access_log=None,
             heartbeat=15.0,
+            log_format="text",
         )
         self.assertEqual(load_settings({}), expected)
 
@@ -186,6 +188,11 @@ class SettingsTests(SynchronousTestCase):
             (DocumentSettings("/a", "demo:", 2.0, None), DocumentSettings("/b", "file:b.json", 0.5, 60.0)),
         )
 
+    def test_workers(self):
+        """Workers are a number, or as many as there are cores that this process may use."""
+        self.assertEqual(load_settings({"workers": ["3"]}).workers, 3)
+        self.assertEqual(load_settings({"workers": ["auto"]}).workers, len(os.sched_getaffinity(0)))
+
     def test_source_forms(self):
         """A source is a URL, served at /, or a path, = and a URL, whose own = signs stay."""
         for text, path, source in (
@@ -229,6 +236,10 @@ class SettingsTests(SynchronousTestCase):
             ("max-stale", "0.5", "seconds from 1"),
             ("heartbeat", "0.5", "seconds from 1"),
             ("heartbeat", "0", "seconds from 1"),
+            ("workers", "0", "auto, or a number from 1 to 1024"),
+            ("workers", "many", "auto, or a number from 1"),
+            ("workers", "2.5", "a whole number"),
+            ("log-format", "xml", "there are text and json"),
             ("max-size", "2e9", "bytes from 1"),
             ("cors-origin", "example.org", "such as https://example.org"),
             ("cors-origin", "https://example.org/", "without a path"),

@@ -14,12 +14,11 @@ from livestate.document import Document
 from livestate.interfaces import ISource
 from livestate.poller import Poller
 from livestate.web.admin import admin_resources
+from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.document import DocumentResource
 from livestate.web.live import ReadyResource
-from livestate.web.longpoll import LongPolls
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite, path_of
-from livestate.web.streams import Streams
 from tests.support import FakeReactor, answer_of, exchange, exchange_on, many, request
 
 DATA = b'{"votes": ' + b"1" * 300 + b"}"
@@ -51,14 +50,10 @@ class Case(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.sources = {"/": Source(DATA), "/a b.json": Source(b"[2]")}
         self.pollers, resources, responders = [], {}, {}
-        streams = Streams(self.reactor, 15.0)
-        broadcasts, polls = {}, {}
         for path, source in self.sources.items():
             document = Document(self.reactor, path, 2**20)
             responder = Responder(document, ("*",), None, self.reactor.seconds)
             responders[path.encode()] = responder
-            broadcasts[path] = streams.broadcast(document, responder.servable)
-            polls[path] = LongPolls(self.reactor, document, streams)
             resources[path.encode()] = DocumentResource(responder)
             poller = Poller(document, source, 1.0, self.reactor)
             poller.startService()
@@ -67,9 +62,10 @@ class Case(SynchronousTestCase):
         public: Any = {**resources, b"/_live/ready": ReadyResource(self.pollers)}
         fast = LiveSite(public, self.reactor, responders)
         self.site = fast if self.short_cut else LiveSite(public, self.reactor)
-        self.admin = LiveSite(
-            admin_resources(self.pollers, fast, self.reactor.seconds, broadcasts, polls), self.reactor
-        )
+        self.admin = LiveSite(admin_resources(lambda: self.pollers, self.counts, self.reactor.seconds), self.reactor)
+
+    def counts(self):
+        return Counts({"/": DocumentCounts(answers={"br": 2, "304": 1})}, connections=3)
 
     def get(self, *args, site=None, **fields):
         return answer_of(exchange(site or self.site, request(*args, **fields)))
@@ -261,6 +257,63 @@ class AdminTests(Case):
         self.assertEqual(good["representations"]["gzip"]["etag"], self.get(accept_encoding="gzip").fields["ETag"])
         self.assertEqual((silent["fresh"], silent["trouble"]), (False, "no answer within 0.8 s"))
         self.assertGreater(silent["age_seconds"], 4)
+
+    def test_status_is_negotiated(self):
+        """Browsers get a page, other clients JSON; the page is no cache's and runs nothing."""
+        for accept, kind in (
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html; charset=utf-8"),
+            ("text/*", "text/html; charset=utf-8"),
+            ("*/*", "application/json"),
+            ("application/json", "application/json"),
+            ("text/html;q=0.5, application/json", "application/json"),
+            ("nonsense", "application/json"),
+        ):
+            answer = self.get("/status", site=self.admin, accept=accept)
+            self.assertEqual((answer.fields["Content-Type"], answer.fields["Vary"]), (kind, "Accept"), accept)
+        self.assertEqual(self.get("/status", site=self.admin).fields["Content-Type"], "application/json")
+        page = self.get("/status", site=self.admin, accept="text/html")
+        self.assertEqual(page.fields["Cache-Control"], "no-store")
+        self.assertTrue(page.fields["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-"))
+        self.assertNotIn(b"<script", page.body)
+
+    def test_metrics_without_a_document(self):
+        """Of a document that has never been there, no age is told, and it is not fresh."""
+        self.pollers[0].document.snapshot = None
+        lines = self.get("/metrics", site=self.admin).body.decode().splitlines()
+        self.assertIn('livestate_document_fresh{path="/"} 0.0', lines)
+        self.assertIn('livestate_document_fresh{path="/a b.json"} 1.0', lines)
+        self.assertEqual(len([line for line in lines if line.startswith("livestate_document_age_seconds{")]), 1)
+
+    def test_metrics(self):
+        """What is counted is told by status, content coding and path; a source in trouble is not up."""
+        self.sources["/a b.json"].data = None
+        self.reactor.run_for(5)
+        answer = self.get("/metrics", site=self.admin)
+        self.assertEqual(answer.fields["Content-Type"], "text/plain; version=0.0.4; charset=utf-8")
+        lines = answer.body.decode().splitlines()
+        for line in (
+            'livestate_responses_total{code="200",coding="br",path="/"} 2.0',
+            'livestate_responses_total{code="304",coding="",path="/"} 1.0',
+            "livestate_connections 3.0",
+            'livestate_source_up{path="/"} 1.0',
+            'livestate_source_up{path="/a b.json"} 0.0',
+            'livestate_fetches_total{path="/"} 6.0',
+            'livestate_publication_delay_seconds_count{path="/"} 1.0',
+            f'livestate_document_size_bytes{{coding="identity",path="/"}} {len(DATA)}.0',
+        ):
+            self.assertIn(line, lines)
+
+    def test_metrics_have_one_format(self):
+        """Whatever a scraper says that it accepts, it is given the text format."""
+        for accept in (
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
+            "application/openmetrics-text;version=x",
+            "text/plain;version=",
+            "\xff",
+        ):
+            answer = self.get("/metrics", site=self.admin, accept=accept)
+            self.assertEqual(answer.fields["Content-Type"], "text/plain; version=0.0.4; charset=utf-8")
+            self.assertTrue(answer.body.startswith(b"# HELP livestate_build_info "))
 
     def test_status_without_a_document(self):
         """A document that has never been there is shown too."""

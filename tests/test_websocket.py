@@ -219,10 +219,10 @@ class MessagesTests(WebSocketCase):
         self.client()
         gone = self.client("/events?delta=merge")
         self.reader()
-        self.assertEqual(self.broadcast.status()["websocket_readers"], 2)
-        self.assertEqual(self.broadcast.status()["event_readers"], 1)
+        self.assertEqual(self.broadcast.readers()["websocket_readers"], 2)
+        self.assertEqual(self.broadcast.readers()["event_readers"], 1)
         gone.lose()
-        self.assertEqual(self.broadcast.status()["websocket_readers"], 1)
+        self.assertEqual(self.broadcast.readers()["websocket_readers"], 1)
 
     def test_sweep(self) -> None:
         """One is quiet for as long as it likes."""
@@ -279,7 +279,7 @@ class HandshakeTests(WebSocketCase):
                 client.transport.clear()
                 client.send(request("/events", "HEAD"))
                 self.assertEqual(answer_of(client.transport.value()).status, 200)
-                self.assertEqual(self.broadcast.status()["websocket_readers"], 0)
+                self.assertEqual(self.broadcast.readers()["websocket_readers"], 0)
 
     def test_two_keys(self) -> None:
         """A field that is there twice is no handshake either."""
@@ -402,7 +402,7 @@ class ClientTests(WebSocketCase):
             self.assertEqual([opcode for opcode, _ in client.frames()], [TEXT, CLOSE])
             self.assertTrue(client.transport.disconnecting)
             client.lose()
-        self.assertEqual(self.broadcast.status()["websocket_readers"], 0)
+        self.assertEqual(self.broadcast.readers()["websocket_readers"], 0)
 
     def test_close_behind(self) -> None:
         """One who is behind and closes is sent no later version when it reads on."""
@@ -472,6 +472,6 @@ class ClientTests(WebSocketCase):
         if CLOSE not in opcodes:
             self.assertEqual(client.numbers(), other.numbers())
         client.lose()
-        self.assertEqual(self.broadcast.status()["websocket_readers"], 1)
+        self.assertEqual(self.broadcast.readers()["websocket_readers"], 1)
         self.streams.stopService()
         self.streams.startService()

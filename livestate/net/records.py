@@ -34,7 +34,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-__all__ = ["RECORD_SIZE", "attach", "read_record", "write_record"]
+__all__ = ["RECORD_SIZE", "attach", "read_record", "session_reused", "write_record"]
 
 RECORD_SIZE = 2**14
 """The most plaintext bytes in one record (RFC 8446 section 5.1)."""
@@ -67,6 +67,21 @@ def _public_read(connection: SSL.Connection) -> bytes:
 
 def _public_write(connection: SSL.Connection, data: Bytes) -> int:
     return connection.send(data)
+
+
+def session_reused(connection: Any) -> bool:
+    """
+    Tell whether a connection's handshake took up an earlier session.
+
+    pyOpenSSL has no public name for it; where the private one is missing, no
+    handshake seems to have.
+    """
+    try:
+        from OpenSSL._util import lib  # noqa: PLC0415  # may be missing one day
+
+        return bool(lib.SSL_session_reused(connection._ssl))
+    except (ImportError, AttributeError):
+        return False
 
 
 def _make_private() -> tuple[Callable[..., Any], ...]:

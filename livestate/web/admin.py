@@ -1,6 +1,7 @@
-"""The admin site: health, readiness and status, for those who run livestate."""
+"""The admin site: health, readiness, status and metrics, for those who run livestate."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -8,12 +9,14 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from livestate import __version__
+from livestate.negotiate import media_weight
 from livestate.poller import Poller
-from livestate.web.broadcast import Broadcast
-from livestate.web.longpoll import LongPolls
+from livestate.web.counts import Counts, DocumentCounts
+from livestate.web.metrics import MetricsResource
+from livestate.web.request import field
 from livestate.web.resource import ResponseResource
 from livestate.web.response import Response, unstored
-from livestate.web.site import LiveSite
+from livestate.web.statuspage import POLICY, status_page
 
 
 class JSONResource(ResponseResource):
@@ -30,22 +33,36 @@ class JSONResource(ResponseResource):
         return unstored(status, body, b"application/json")
 
 
+class StatusResource(JSONResource):
+    """The same as a page for who would rather have HTML: a browser."""
+
+    def respond(self, request: Request) -> Response:
+        """Write what there is now."""
+        accept, vary = field(request, b"Accept"), (b"Vary", b"Accept")
+        if media_weight(b"text/html", accept) > media_weight(b"application/json", accept):
+            status, content = self._content()
+            page, policy = status_page(content), (b"Content-Security-Policy", POLICY)
+            return unstored(status, page, b"text/html; charset=utf-8", policy, vary)
+        answer = super().respond(request)
+        return replace(answer, fields=(*answer.fields, vary))
+
+
 def admin_resources(
-    pollers: Sequence[Poller],
-    public: LiveSite,
+    pollers: Callable[[], Iterable[Poller]],
+    counts: Callable[[], Counts],
     now: Callable[[], float],
-    broadcasts: Mapping[str, Broadcast],
-    polls: Mapping[str, LongPolls],
+    workers: Callable[[], Sequence[Mapping[str, Any]] | None] = lambda: None,
 ) -> dict[bytes, IResource]:
     """Give the admin site's resources by path.
 
-    :param public: the site that serves the documents.
-    :param broadcasts: what tells readers of changes, by the document's path.
-    :param polls: the requests that are held, by the document's path.
+    :param pollers: gives what keeps the documents up to date.
+    :param counts: gives what was counted of all that is served.
+    :param workers: tells of each serving process, where they are several.
 
     - `/health`: 200 as long as the process answers at all.
     - `/ready`: 200 while every document is fresh, else 503; the documents that are not are named.
-    - `/status`: what each document and source is doing.
+    - `/status`: what each document and source is doing, as JSON or, to browsers, as a page.
+    - `/metrics`: what is counted, for Prometheus.
     """
     started = now()
 
@@ -53,24 +70,41 @@ def admin_resources(
         return 200, {"status": "ok"}
 
     def ready() -> tuple[int, Any]:
-        stale = [poller.document.path for poller in pollers if not poller.fresh()]
+        stale = [poller.document.path for poller in pollers() if not poller.fresh()]
         return (503, {"status": "stale", "stale": stale}) if stale else (200, {"status": "ok"})
 
     def status() -> tuple[int, Any]:
-        return 200, {
+        counted = counts()
+        shown: dict[str, Any] = {
             "version": __version__,
             "uptime_seconds": round(now() - started, 3),
-            "connections": len(public.channels),
-            "remembered_requests": len(public.memo),
-            "documents": [_status_of(poller, public, broadcasts, polls) for poller in pollers],
+            "connections": counted.connections,
+            "remembered_requests": counted.remembered_requests,
         }
+        told = workers()
+        if told is not None:
+            shown["workers"] = told
+        nothing = DocumentCounts()
+        shown["documents"] = [
+            _status_of(poller, counted.documents.get(poller.document.path, nothing)) for poller in pollers()
+        ]
+        return 200, shown
 
-    return {b"/health": JSONResource(health), b"/ready": JSONResource(ready), b"/status": JSONResource(status)}
+    return {
+        b"/health": JSONResource(health),
+        b"/ready": JSONResource(ready),
+        b"/status": StatusResource(status),
+        b"/metrics": MetricsResource(pollers, counts),
+    }
 
 
-def _status_of(
-    poller: Poller, public: LiveSite, broadcasts: Mapping[str, Broadcast], polls: Mapping[str, LongPolls]
-) -> dict[str, Any]:
+#: Of what is counted for each document.
+_SHOWN = (
+    *("answers", "bytes_sent", "event_readers", "websocket_readers", "events_sent", "events_skipped", "long_polls"),
+)
+
+
+def _status_of(poller: Poller, counts: DocumentCounts) -> dict[str, Any]:
     document, tally, snapshot = poller.document, poller.tally, poller.document.snapshot
     shown: dict[str, Any] = {
         "path": document.path,
@@ -83,9 +117,7 @@ def _status_of(
         "refusals": document.refusals,
         "changes": document.changes,
         "trouble": tally.trouble,
-        "answers": public.responders[document.path.encode("ascii")].tally,
-        **broadcasts[document.path].status(),
-        "long_polls": len(polls[document.path]),
+        **{name: getattr(counts, name) for name in _SHOWN},
     }
     if snapshot is not None:
         shown["version"] = snapshot.version

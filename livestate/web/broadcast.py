@@ -17,13 +17,16 @@ who take nothing, and are cut off. There is no timer for each.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.logger import Logger
 
 from livestate.document import Document
+from livestate.histogram import Histogram
 from livestate.history import History, Message
 from livestate.snapshot import Snapshot
 from livestate.web.reader import Reader
@@ -60,7 +63,7 @@ class Audience:
         self.readers: set[Reader] = set()
         self._broadcast = broadcast
         self._rest: Iterator[Reader] = iter(())
-        self._delivering = False
+        self.delivering = False
         # What readers of each version are to be sent.
         self._wires: dict[int, bytes] = {}
 
@@ -82,23 +85,27 @@ class Audience:
         messages = broadcast.messages_since(reader.version, self.deltas)
         if messages:
             reader.version = messages[-1].version
+            wire = broadcast.encoded(self.framing, messages)
             broadcast.sent += 1
-            reader.write(broadcast.encoded(self.framing, messages))
+            broadcast.sent_bytes += len(wire)
+            reader.write(wire)
 
     def publish(self) -> None:
         """Send all readers what makes them current."""
         self._wires = {}
         rest = list(self._rest)
         self._rest = iter(dict.fromkeys(chain(rest, self.readers)) if rest else list(self.readers))
-        if not self._delivering:
-            self._delivering = True
+        if not self.delivering:
+            self.delivering = True
             self._broadcast.spread(self._deliver())
 
     def _deliver(self) -> Iterator[None]:
         broadcast = self._broadcast
+        written = False
         try:
             while batch := list(islice(self._rest, BATCH)):
                 version, now = broadcast.history.version, broadcast.seconds()
+                sent = sent_bytes = 0
                 for reader in batch:
                     if reader.version == version:
                         continue
@@ -110,15 +117,20 @@ class Audience:
                         continue
                     reader.version = version
                     reader.last = now
-                    broadcast.sent += 1
+                    sent += 1
+                    sent_bytes += len(wire)
                     try:
                         reader.write(wire)
                     except Exception:
                         self.log.failure("an event could not be written")
                         reader.abort()
+                broadcast.sent += sent
+                broadcast.sent_bytes += sent_bytes
+                written = written or sent > 0
                 yield
         finally:
-            self._delivering = False
+            self.delivering = False
+        broadcast.delivered(written)
 
     def _wire(self, version: int) -> bytes:
         messages = self._broadcast.messages_since(version, self.deltas)
@@ -136,7 +148,7 @@ class Audience:
                 if not reader.writable:
                     if reader in self.readers and reader.stuck(now):
                         reader.abort()
-                elif reader.version != broadcast.history.version and not self._delivering:
+                elif reader.version != broadcast.history.version and not self.delivering:
                     # There was a document that was too old to be given out.
                     self.bring_up(reader)
                 elif reader.last <= limit + reader.lead:
@@ -157,6 +169,12 @@ class Broadcast:
         #: How many events were sent, and how many were not, to readers who were behind.
         self.sent = 0
         self.skipped = 0
+        self.sent_bytes = 0
+        #: From the beginning of the fetch that brought a change until all who could be written to were. Of changes that
+        #: overtook one another, the last is counted.
+        self.delivery = Histogram()
+        self._document = document
+        self._written = False
         self._servable = servable
         self._audiences: dict[tuple[Framing, bool], Audience] = {}
         self._encoded: dict[tuple[Framing, Sequence[Message]], bytes] = {}
@@ -172,16 +190,33 @@ class Broadcast:
             audience = self._audiences[key] = Audience(self, framing, deltas)
         return audience
 
-    def status(self) -> dict[str, Any]:
-        """Give what `/status` shows."""
-        readers = {"event_readers": 0, "websocket_readers": 0}
+    def leavers(self) -> list[Callable[[], None]]:
+        """Give what ends each reader's stream in an orderly way."""
+        return [
+            partial(reader.end, audience.framing.end) for audience in self.audiences() for reader in audience.readers
+        ]
+
+    def readers(self) -> Counter[str]:
+        """Give how many readers there are, by what their Framing is counted as."""
+        counted: Counter[str] = Counter()
         for audience in self.audiences():
-            readers[audience.framing.counted_as] += len(audience.readers)
-        return {**readers, "events_sent": self.sent, "events_skipped": self.skipped}
+            counted[audience.framing.counted_as] += len(audience.readers)
+        return counted
 
     def audiences(self) -> Iterable[Audience]:
         """Give all that there are."""
         return list(self._audiences.values())
+
+    def delivered(self, written: bool) -> None:
+        """Take note that an audience was told; the last one to be told of a change ends its delivery.
+
+        :param written: whether any reader was written to.
+        """
+        self._written = self._written or written
+        if not any(audience.delivering for audience in self.audiences()):
+            if self._written and self._document.begun:
+                self.delivery.observe(self.seconds() - self._document.begun)
+            self._written = False
 
     def messages_since(self, version: int, deltas: bool) -> Sequence[Message]:
         """Give what a reader of `version` is to be told; nothing while the document is too old to be given out."""

@@ -20,9 +20,12 @@ while a request is arriving, and is not set back by more bytes of it: dripping t
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
+from zope.interface import implementer
 
+from livestate.net.records import session_reused
 from livestate.net.stock import immediate_writer
 from livestate.web.accesslog import host_of
 from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
@@ -56,6 +59,7 @@ class Stream(Protocol):
         """End."""
 
 
+@implementer(IHandshakeListener)
 class LiveChannel(HTTPChannel):
     """Serves one connection."""
 
@@ -83,10 +87,13 @@ class LiveChannel(HTTPChannel):
         self.factory = site
         self._find = site.memo.get
         self._ready = site.prepared.get
+        if site.draining:
+            self.drain()
 
     def connectionMade(self) -> None:
         """Begin."""
         self.site.channels.add(self)
+        self.site.accepted += 1
         #: Writes at once where that is possible.
         self.write_now: Callable[[bytes], None] = immediate_writer(self.transport)
         super().connectionMade()
@@ -99,6 +106,11 @@ class LiveChannel(HTTPChannel):
         # Nothing is left in a circle: a reader's memory is free again at once.
         self.requests.clear()
         self.stream = None
+
+    def handshakeCompleted(self) -> None:
+        """Count a TLS handshake."""
+        self.site.handshakes += 1
+        self.site.resumptions += session_reused(self.transport.getHandle())
 
     def dataReceived(self, data: bytes) -> None:
         """Take what arrived: mostly one plain request, whole."""
@@ -171,6 +183,8 @@ class LiveChannel(HTTPChannel):
         if understood is None:
             return False
         variant, validator, last = understood
+        variant.parsed += 1
+        last = last or self.site.draining
         self._give(variant, validator, piece, last)
         if last:
             self._fast = self.persistent = False
@@ -193,6 +207,31 @@ class LiveChannel(HTTPChannel):
         """
         self.requests[0] = stream
         self.stream = stream
+
+    def drain(self) -> None:
+        """Have the next answer be the last: no short cut is taken that does not say so."""
+        nothing: dict[bytes, Any] = {}
+        self._find = self._ready = nothing.get
+        if self.requests:
+            self.persistent = False
+
+    def checkPersistence(self, request: HTTPRequest, version: bytes) -> bool:
+        """Tell whether the connection stays after the answer to `request`."""
+        if self.site.draining:
+            if version == b"HTTP/1.1":
+                request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+            return False
+        stays: bool = super().checkPersistence(request, version)
+        return stays
+
+    def idle(self) -> bool:
+        """Tell whether this connection stands between two requests."""
+        return self._fast
+
+    def leave(self) -> None:
+        """Close an idle connection."""
+        self._fast = False
+        self.loseConnection()
 
     def overdue(self, quiet: int, unfinished: int) -> bool:
         """Tell whether this connection has been quiet, or a request on it unfinished, for so many sweeps.

@@ -35,7 +35,7 @@ class DocumentResource(ResponseResource):
         """Answer by method."""
         method = request.method
         if method in (b"GET", b"HEAD"):
-            return self._variant(request).answer(field(request, b"If-None-Match"))
+            return self._variant(request).answer(field(request, b"If-None-Match"), method == b"HEAD")
         if method == b"OPTIONS":
             return self.responder.preflight(field(request, b"Origin"))
         return problem(405, "A document can be read: GET, HEAD and OPTIONS.", (b"Allow", ALLOW))

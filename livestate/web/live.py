@@ -1,12 +1,24 @@
 """What is said in public of how livestate does: `/_live/ready`, one word."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from twisted.web.http import Request
 
-from livestate.poller import Poller
+from livestate.document import Document
 from livestate.web.resource import ResponseResource
 from livestate.web.response import Response, unstored
+
+
+class Supply(Protocol):
+    """What keeps a document up to date: a Poller, or what stands for one in another process."""
+
+    @property
+    def document(self) -> Document:
+        """The document."""
+
+    def fresh(self) -> bool:
+        """Tell whether the store has confirmed the document of late."""
 
 
 class ReadyResource(ResponseResource):
@@ -16,12 +28,12 @@ class ReadyResource(ResponseResource):
     or not. Where the store is away all servers are stale, and taking them all out would leave readers nothing.
     """
 
-    def __init__(self, pollers: Sequence[Poller]) -> None:
+    def __init__(self, supplies: Sequence[Supply]) -> None:
         super().__init__()
-        self._pollers = pollers
+        self._supplies = supplies
 
     def respond(self, request: Request) -> Response:
         """Look at every document."""
-        body = b"ok\n" if all(poller.fresh() for poller in self._pollers) else b"stale\n"
-        status = 200 if all(poller.document.snapshot is not None for poller in self._pollers) else 503
+        body = b"ok\n" if all(supply.fresh() for supply in self._supplies) else b"stale\n"
+        status = 200 if all(supply.document.snapshot is not None for supply in self._supplies) else 503
         return unstored(status, body, b"text/plain; charset=utf-8")

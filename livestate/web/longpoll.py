@@ -16,6 +16,7 @@ with it Google's and Akamai's caches would store no answer at all.
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,10 @@ class LongPolls:
         # Up to a tenth earlier: those who began together do not all come back together.
         delay = seconds * random.uniform(0.9, 1.0)  # noqa: S311  # no secret
         waiting.expire_by(self._clock.callLater(delay, self._answer, waiting))
+
+    def leavers(self) -> list[Callable[[], None]]:
+        """Give what answers each."""
+        return [partial(self._answer, waiting) for waiting in self._waiting]
 
     def end(self) -> None:
         """Answer all."""

@@ -105,6 +105,11 @@ class Memo:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the requests in it."""
+        return self._bytes
+
     def remember(self, data: bytes, variant: Variant) -> None:
         """Add one; where it does not fit any more, begin anew with it."""
         if len(self._entries) >= MOST_ENTRIES or self._bytes + len(data) > MOST_BYTES:

@@ -51,8 +51,10 @@ class PreparedAnswers:
     def renew(self) -> None:
         """Hand the counts over and forget all: an answer has changed, or the second has."""
         for prepared in self._entries.values():
+            variant = prepared.variant
+            variant.repeated += prepared.given
             if prepared.not_modified:
-                prepared.variant.given_not_modified += prepared.given
+                variant.given_not_modified += prepared.given
             else:
-                prepared.variant.given += prepared.given
+                variant.given += prepared.given
         self._entries.clear()

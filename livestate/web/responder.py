@@ -40,8 +40,12 @@ class Variant:
         "_not_modified",
         "_origin",
         "_responder",
+        "bodiless",
+        "general",
         "given",
         "given_not_modified",
+        "parsed",
+        "repeated",
         "wire",
         "wires_not_modified",
     )
@@ -58,9 +62,16 @@ class Variant:
         #: How often each kind was given since the last `renew`.
         self.given = 0
         self.given_not_modified = 0
+        #: How many of them were given to requests that twisted.web parsed, that the grammar of plain requests did, and
+        #: that came again byte for byte; and to how many of the former the document itself was not sent (HEAD).
+        self.general = 0
+        self.parsed = 0
+        self.repeated = 0
+        self.bodiless = 0
 
-    def answer(self, if_none_match: bytes | None = None) -> Response:
+    def answer(self, if_none_match: bytes | None = None, head: bool = False) -> Response:
         """Answer a GET (or a HEAD, whose body is then left out), and count it."""
+        self.general += 1
         if if_none_match is not None:
             for etag, response in self.not_modified().items():
                 if matches(if_none_match, etag):
@@ -68,6 +79,7 @@ class Variant:
                     return response
         response = self.full()
         self.given += 1
+        self.bodiless += head
         return response
 
     def current(self, if_none_match: bytes) -> bool:
@@ -98,17 +110,28 @@ class Variant:
 
     def renew(self) -> None:
         """Forget the prepared answers, and hand over the counts."""
+        given, not_modified = self.given, self.given_not_modified
+        if given or not_modified:
+            self._responder.count_ways(given + not_modified, self.general, self.parsed, self.repeated)
+            self.general = self.parsed = self.repeated = 0
         tally = self._responder.tally
-        if self._full is not None and self.given:
-            tally[self._full.label] += self.given
-            self.given = 0
-        if self.given_not_modified:
-            tally["304"] += self.given_not_modified
+        if self._full is not None and given:
+            tally[self._full.label] += given
+            length = len(self.wire or self._full.wire())
+            self._responder.bytes_sent += given * length - self.bodiless * len(self._full.body)
+            self.given = self.bodiless = 0
+        if not_modified:
+            tally["304"] += not_modified
+            self._responder.bytes_sent += not_modified * self._length_of_not_modified()
             self.given_not_modified = 0
         self._full = None
         self._not_modified = None
         self.wire = None
         self.wires_not_modified = {}
+
+    def _length_of_not_modified(self) -> int:
+        wires = list(self.wires_not_modified.values()) or [r.wire() for r in self.not_modified().values()]
+        return len(wires[0]) if wires else 0
 
 
 class Responder:
@@ -130,6 +153,11 @@ class Responder:
         #: How many answers of each kind were given until the last `renew`: "304", the other statuses, and for a 200
         #: the content coding.
         self.tally: Counter[str] = Counter()
+        #: The same by how the request was understood: it came again byte for byte ("repeated"), or but for its
+        #: validator ("remembered"), the grammar of plain requests parsed it ("parsed"), or twisted.web did ("general").
+        self.ways: Counter[str] = Counter()
+        #: Bytes of those answers.
+        self.bytes_sent = 0
         #: Called before the prepared answers are dropped: whoever keeps one lets go of it.
         self.before_renewal: Callable[[], None] = lambda: None
         self._variants: dict[tuple[tuple[str, ...], bytes | None], Variant] = {}
@@ -154,6 +182,11 @@ class Responder:
         self.before_renewal()
         for variant in self._variants.values():
             variant.renew()
+
+    def count_ways(self, answers: int, general: int, parsed: int, repeated: int) -> None:
+        """Take the counts of some answers; those that none of the three ways gave were remembered."""
+        remembered = answers - general - parsed - repeated
+        self.ways.update(general=general, parsed=parsed, repeated=repeated, remembered=remembered)
 
     def preflight(self, origin: bytes | None) -> Response:
         """Answer an OPTIONS request, be it a CORS preflight (the Fetch standard) or a plain one."""

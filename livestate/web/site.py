@@ -56,8 +56,14 @@ class LiveSite(Site):
         self.prepared = PreparedAnswers()
         for responder in self.responders.values():
             responder.before_renewal = self.prepared.renew
+        #: Whether each connection's next answer is its last.
+        self.draining = False
         #: The open connections.
         self.channels: set[LiveChannel] = set()
+        #: How many connections there were, and how many TLS handshakes; of these, how many took up an earlier session.
+        self.accepted = 0
+        self.handshakes = 0
+        self.resumptions = 0
 
     def logPrefix(self) -> str:
         """Name it in Twisted's lines of what starts and stops."""
@@ -66,6 +72,12 @@ class LiveSite(Site):
     def buildProtocol(self, addr: Any) -> LiveChannel:  # type: ignore[override]  # not in twisted.web's wrapper
         """Give a new connection its channel."""
         return LiveChannel(self) if self.access_log is None else LoggedChannel(self)
+
+    def drain(self) -> None:
+        """Have each connection's next answer be its last."""
+        self.draining = True
+        for channel in self.channels:
+            channel.drain()
 
     def getResourceFor(self, request: HTTPRequest) -> IResource:
         """Find what answers `request`.

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.certificates import Authority
 from tests.integration.http import Answer, Client, get
-from tests.integration.processes import Child, folder_for, free_port, twistd_arguments, until
+from tests.integration.processes import LIMIT, Child, folder_for, free_port, twistd_arguments, until
 
 
 @cache
@@ -235,8 +235,17 @@ class Livestate:
 
     def status(self, path: str = "/") -> dict[str, Any]:
         """Give what /status says of one document."""
+        return next(document for document in self.documents() if document["path"] == path)
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Give what /status says of each document."""
         documents: list[dict[str, Any]] = get(self.admin, "/status").json()["documents"]
-        return next(document for document in documents if document["path"] == path)
+        return documents
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Give what /status says of each worker."""
+        workers: list[dict[str, Any]] = get(self.admin, "/status").json()["workers"]
+        return workers
 
     def until_served(self, path: str = "/") -> Answer:
         """Wait until there is a document, and give it."""
@@ -261,6 +270,10 @@ class Livestate:
     def stop(self) -> int:
         """End it, and give its exit code."""
         return self._child.stop()
+
+    def wait(self) -> int:
+        """Wait until it ends, and give its exit code."""
+        return self._child.process.wait(LIMIT)
 
     def _answers(self) -> bool:
         try:

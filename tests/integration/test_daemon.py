@@ -1,6 +1,7 @@
 """livestate in the background, as an init script or a person starts it."""
 
 import contextlib
+import json
 import os
 import signal
 import threading
@@ -11,7 +12,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.http import Client, get
-from tests.integration.processes import ended, folder_for, free_port, run, twistd_arguments, until
+from tests.integration.processes import children, ended, folder_for, free_port, run, twistd_arguments, until
+from tests.integration.servers import Livestate
 
 
 class DaemonTests(SynchronousTestCase):
@@ -22,9 +24,9 @@ class DaemonTests(SynchronousTestCase):
         self.pidfile, self.logfile = self.folder / "livestate.pid", self.folder / "livestate.log"
         self.http, self.admin = free_port(), free_port()
 
-    def start(self, *before: str, **names: Path) -> None:
+    def start(self, *before: str, options: tuple[str, ...] = (), **names: Path) -> None:
         """Start, and wait until it answers."""
-        ran = run(*self.command(*before, **names), cwd=self.folder)
+        ran = run(*self.command(*before, **names), *options, cwd=self.folder)
         self.assertEqual((ran.returncode, ran.stdout, ran.stderr), (0, "", ""))
         until(self.answers, "livestate in the background")
         self.addCleanup(self.kill, names.get("pidfile", self.pidfile))
@@ -73,6 +75,16 @@ class DaemonTests(SynchronousTestCase):
         self.assertIn("Server Shut Down", log)
         self.assertNotIn("Traceback", log)
         self.assertEqual((self.folder / "access.log").read_text().count('"GET / HTTP/1.1" 200'), 1)
+
+    def test_workers(self):
+        """With workers it goes into the background as well, and SIGTERM ends all processes."""
+        self.start(f"--pidfile={self.pidfile}", f"--logfile={self.logfile}", options=("--workers=2",))
+        supervisor = int(self.pidfile.read_text())
+        below = until(lambda: len(children(supervisor)) == 3 and children(supervisor), "both workers") or []
+        self.ask()
+        self.end(self.pidfile)
+        self.assertTrue(all(ended(pid) for pid in below))
+        self.assertNotIn("Traceback", self.logfile.read_text())
 
     def test_default_names(self):
         """Named nothing, it writes twistd.pid and twistd.log in the folder it was started in."""
@@ -145,3 +157,21 @@ class DaemonTests(SynchronousTestCase):
         self.assertFalse((self.folder / "second.pid").exists())
         self.ask()
         self.end(self.pidfile)
+
+
+class LogFormatTests(SynchronousTestCase):
+    """`--log-format=json`."""
+
+    def test_json(self):
+        """In the terminal, each line from the first to the last is an object."""
+        service = Livestate(self, "--source=demo:", "--log-format=json")
+        service.stop()
+        texts = [json.loads(line)["log_text"] for line in service.log.splitlines()]
+        self.assertIn("/: demo:, asked every 1 s", texts)
+        self.assertEqual(texts[-1], "Server Shut Down.")
+
+    def test_other_loggers(self):
+        """It is refused where twistd was told of another kind of log."""
+        refused = run(*twistd_arguments(), "-n", "--syslog", "livestate", "--log-format=json", cwd=folder_for(self))
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("livestate: --log-format: twistd was given --syslog", refused.stderr)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 #: Every option of the command line; --help names them all.
 OPTIONS = (
     "http", "https", "admin", "source", "interval", "config", "cors-origin", "max-stale", "max-size", "state-dir",
-    "access-log",
+    "access-log", "heartbeat", "workers",
 )  # fmt: skip
 
 

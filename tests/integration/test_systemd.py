@@ -33,7 +33,7 @@ OBEDIENT = """
 import signal, subprocess, sys, time
 from twisted.scripts.twistd import run
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3))
-signal.signal(signal.SIGUSR2, lambda *_: subprocess.Popen(["env"]))
+signal.signal(signal.SIGALRM, lambda *_: subprocess.Popen(["env"]))
 run()
 """
 
@@ -152,7 +152,7 @@ class NotifyTests(SynchronousTestCase):
         manager = Manager(self, address)
         child = self.start(address, watchdog=9, before=self.obedient())
         manager.wait_for("READY=1")
-        child.signal(signal.SIGUSR2)
+        child.signal(signal.SIGALRM)
         until(lambda: "PATH=" in child.output, "a child shows its environment")
         for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC"):
             self.assertNotIn(name, child.output)

@@ -100,6 +100,9 @@ class HandshakeTests(TLSCase):
     def test_private_names_are_used(self) -> None:
         self.assertIsNot(records.read_record, records._public_read)
 
+    def test_session_reused_without_private_names(self) -> None:
+        self.assertFalse(records.session_reused(object()))
+
     def test_what_a_protocol_can_ask(self) -> None:
         seen: dict[str, Any] = {}
 

@@ -1,0 +1,204 @@
+"""livestate as a whole: its parts, put together, and what the signals do to them.
+
+- SIGTERM: nobody is accepted any more, readers are let go at a bearable pace while they are served on, and then it ends
+  with 0. A second one has the rest cut off at once.
+- SIGINT (Ctrl-C): the same, with nobody waited for.
+- SIGHUP: log files are opened anew, and the options and certificates are read again. What has changed is served to new
+  connections, and those that are there are let go in the same way.
+- SIGUSR2: workers with the code that is on disk now take the place of those that are there.
+"""
+
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from livestate.certificate import Certificate, reload_all
+from livestate.errors import LivestateError
+from livestate.listen import Listener
+from livestate.logs import LogFiles
+from livestate.notify import Manager, Notifier, summary
+from livestate.settings import Settings
+from livestate.signals import Signals
+from livestate.supplies import Supplies
+from livestate.web.admin import admin_resources
+from livestate.web.alone import Alone
+from livestate.web.counts import Counts
+from livestate.web.live import Supply
+from livestate.web.site import LiveSite
+from livestate.web.sweep import Sweep
+from livestate.workers.supervisor import Supervisor
+
+#: Seconds between two looks at the files of certificates; they are read when they were the same twice.
+LOOK = 5.0
+
+#: What a running livestate cannot change, by the names of the options.
+FIXED = "admin", "workers", "log-format"
+
+
+class Front(Protocol):
+    """What faces the readers: this process, or others."""
+
+    def certificates(self) -> Sequence[Certificate]:
+        """Give those that are served."""
+
+    def certificates_changed(self) -> None:
+        """Serve those that were loaded anew."""
+
+    def change(self, settings: Settings, supplies: Iterable[Supply]) -> None:
+        """Serve what `settings` say from now on.
+
+        :raises LivestateError: that cannot be; nothing has changed.
+        """
+
+    def renew(self) -> None:
+        """Run the code that is on disk."""
+
+    def reopened(self) -> None:
+        """Open log files anew."""
+
+    def drain(self) -> Deferred[None]:
+        """Accept nobody any more, and come to an end with all readers."""
+
+    def hurry(self) -> None:
+        """Come to that end at once."""
+
+    def serving(self) -> bool:
+        """Tell whether all that serve are there."""
+
+    def counts(self) -> Counts:
+        """Give what was counted until now."""
+
+    def workers(self) -> Sequence[Mapping[str, Any]] | None:
+        """Tell of each serving process, where there are several."""
+
+
+class LivestateService(MultiService):
+    """All of livestate."""
+
+    log = Logger()
+
+    def __init__(
+        self, reactor: Any, settings: Settings, log_files: LogFiles, reread: Callable[[], Settings], manager: Manager
+    ) -> None:
+        """Wire all parts as `settings` say; nothing runs before the service is started.
+
+        :param reread: reads the options again.
+        :param manager: who is told how it goes.
+        :raises LivestateError: a source, certificate, port or folder cannot be used.
+        """
+        super().__init__()
+        self._reactor = reactor
+        self._settings = settings
+        self._reread = reread
+        self._log_files = log_files
+        self._supplies = Supplies(reactor, settings)
+        front = (
+            Alone(reactor, settings, self._supplies.pollers(), log_files)
+            if settings.workers == 1
+            else Supervisor(reactor, settings, self._supplies.pollers())
+        )
+        self._front: Front = front
+        actions: dict[int, Callable[[], object]] = {
+            signal.SIGTERM: self.end, signal.SIGINT: self.interrupt,
+            signal.SIGHUP: lambda: self._notifier.reload(self.reload), signal.SIGUSR2: self.renew,
+        }  # fmt: skip
+        for part in (log_files, self._supplies, front, Signals(reactor, actions)):
+            part.setServiceParent(self)
+        if settings.admin is not None:
+            resources = admin_resources(
+                self._supplies.pollers, self._front.counts, reactor.seconds, self._front.workers
+            )
+            admin = LiveSite(resources, reactor)
+            admin.name = "admin"
+            Sweep(reactor, lambda: admin.channels).setServiceParent(self)
+            Listener(reactor, "--admin", settings.admin, admin).setServiceParent(self)
+        self._notifier = Notifier(reactor, manager, self._is_ready, self._summary)
+        self._notifier.setServiceParent(self)
+        self._ending = False
+        self._hurried = False
+        self._look = LoopingCall(self._look_at_certificates)
+        self._look.clock = reactor
+
+    def startService(self) -> None:
+        """Begin."""
+        super().startService()
+        self._look.start(LOOK, now=False)
+
+    def stopService(self) -> Deferred[None]:
+        """Let the readers go first, and keep the documents up to date until then."""
+        self._ending = True
+        if self._look.running:
+            self._look.stop()
+        # The manager is told now, not when the readers have left.
+        self._notifier.disownServiceParent()
+        stop = super().stopService
+        done = self._front.drain().addCallback(lambda _: maybeDeferred(stop)).addCallback(lambda _: None)
+        if self._hurried:
+            self._front.hurry()
+        return done
+
+    def end(self) -> None:
+        """End, having let all readers go; when asked again, at once."""
+        if self._ending:
+            self._hurried = True
+            self._front.hurry()
+            return
+        self._ending = True
+        self.log.info("ending: readers are let go")
+        # What stops the service is called in the reactor's next turn.
+        self._reactor.stop()
+
+    def interrupt(self) -> None:
+        """End, waiting for nobody."""
+        self._hurried = True
+        self.end()
+
+    def reload(self) -> None:
+        """Open the log files anew, read options and certificates again, and serve what has changed."""
+        self._log_files.reopen()
+        self._front.reopened()
+        if self._ending:
+            return
+        try:
+            settings = self._reread()
+            for name in FIXED:
+                attribute = name.replace("-", "_")
+                if getattr(settings, attribute) != getattr(self._settings, attribute):
+                    raise LivestateError(f"--{name} is changed by a restart")
+            # Before the settings: what listens on afterwards does so with what is there now.
+            reloaded = reload_all(self._front.certificates())
+            if settings == self._settings:
+                if reloaded:
+                    self._front.certificates_changed()
+                return
+            prepared = self._supplies.prepare(settings)
+            self._front.change(settings, [supply.poller for supply in prepared.values()])
+        except LivestateError as error:
+            self.log.error("the new configuration is refused, and the one before stays: {error}", error=str(error))
+            return
+        self._supplies.change(prepared)
+        self._settings = settings
+        self.log.info("the new configuration is in force")
+
+    def renew(self) -> None:
+        """Run the code that is on disk."""
+        if not self._ending:
+            self._front.renew()
+
+    def _is_ready(self) -> bool:
+        return self._front.serving() and all(
+            poller.document.snapshot is not None for poller in self._supplies.pollers()
+        )
+
+    def _summary(self) -> str:
+        return summary(self._supplies.pollers(), self._front.counts().connections)
+
+    def _look_at_certificates(self) -> None:
+        settled = [certificate for certificate in self._front.certificates() if certificate.settled()]
+        if reload_all(settled):
+            self._front.certificates_changed()

@@ -1,0 +1,99 @@
+"""Readers who ask again and again and notice everything that goes wrong: strict HTTP/1.1 clients on raw sockets."""
+
+import re
+import socket
+import ssl
+import threading
+from urllib.parse import urlsplit
+
+from twisted.trial.unittest import SynchronousTestCase
+
+#: Seconds that any one answer may take: longer than a hung worker is waited for.
+TIMEOUT = 15.0
+
+_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+
+
+class Load:
+    """Some connections under continuous load, from `start` to `stop`.
+
+    What a server may do to a connection is answer `Connection: close` and close it. A request that was sent and not
+    answered whole is in `lost`, a connection that was not made is in `refused`, and an answer that is not a 200 is in
+    `wrong`.
+
+    :param most: requests on one connection.
+    """
+
+    def __init__(
+        self, case: SynchronousTestCase, url: str, connections: int = 16, pause: float = 0.001, most: int = 50
+    ) -> None:
+        self.answers = 0
+        self.lost: list[str] = []
+        self.refused: list[str] = []
+        self.wrong: list[bytes] = []
+        self._address = urlsplit(url).hostname or "", urlsplit(url).port or 0
+        self._context: ssl.SSLContext | None = None
+        if url.startswith("https:"):
+            self._context = ssl.create_default_context()
+            self._context.check_hostname, self._context.verify_mode = False, ssl.CERT_NONE
+        self._pause = pause
+        self._most = most
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(connections)]
+        case.addCleanup(self._stop.set)
+
+    def start(self) -> "Load":
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End; the requests that are under way are answered first."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(TIMEOUT + 5)
+            assert not thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                connection: socket.socket = socket.create_connection(self._address, TIMEOUT)
+                if self._context is not None:
+                    connection = self._context.wrap_socket(connection, server_hostname="localhost")
+            except OSError as error:
+                self.refused.append(repr(error))
+                self._stop.wait(0.05)
+                continue
+            with connection:
+                for number in range(self._most):
+                    try:
+                        more = self._ask(connection)
+                    except OSError as error:
+                        self.lost.append(f"request {number + 1}: {error!r}")
+                        break
+                    if not more or self._stop.wait(self._pause):
+                        break
+
+    def _ask(self, connection: socket.socket) -> bool:
+        """Ask once; tell whether the connection stays."""
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: live.example\r\n\r\n")
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += _some(connection)
+        head, _, body = data.partition(b"\r\n\r\n")
+        found = _LENGTH.search(head + b"\r\n")
+        length = int(found[1]) if found else 0
+        while len(body) < length:
+            body += _some(connection)
+        self.answers += 1
+        if not head.startswith(b"HTTP/1.1 200 "):
+            self.wrong.append(head)
+        return b"\r\nconnection: close" not in head.lower()
+
+
+def _some(connection: socket.socket) -> bytes:
+    data = connection.recv(65536)
+    if not data:
+        raise ConnectionError("closed before the answer was whole")
+    return data

@@ -1,0 +1,316 @@
+"""Several workers and their supervisor, as real processes."""
+
+import os
+import signal
+import socket
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.http import Client, get
+from tests.integration.load import Load
+from tests.integration.processes import children, ended, folder_for, free_port, run, twistd_arguments, until
+from tests.integration.servers import Livestate
+
+
+def worker_of(service: Livestate, client: Client) -> int:
+    """Give the process that `client` is connected to."""
+    connection = client._connection.sock
+    assert connection is not None
+    _, port = connection.getsockname()
+    for worker in service.workers():
+        table = Path(f"/proc/{worker['pid']}/net/tcp").read_text()
+        inode = next(
+            line.split()[9]
+            for line in table.splitlines()[1:]
+            if int(line.split()[2].split(":")[1], 16) == port and line.split()[3] == "01"
+        )
+        for descriptor in Path(f"/proc/{worker['pid']}/fd").iterdir():
+            try:
+                if os.readlink(descriptor) == f"socket:[{inode}]":
+                    return int(worker["pid"])
+            except OSError:
+                continue
+    raise AssertionError("nobody has this connection")
+
+
+class WorkersCase(SynchronousTestCase):
+    """One livestate with two workers that serves a file."""
+
+    options: tuple[str, ...] = ()
+
+    def setUp(self):
+        self.folder = folder_for(self)
+        self.write(b"[0]")
+        self.start("--workers=2", *self.options)
+
+    def start(self, *options: str, **more: Any) -> None:
+        """Start, and wait until both workers serve."""
+        self.service = Livestate(
+            self, "--source=file:live.json", "--interval=0.2", *options, folder=self.folder, **more
+        )
+        self.service.until_served()
+        until(lambda: all(worker["pid"] for worker in self.service.workers()), "both workers are there")
+
+    def write(self, data: bytes) -> None:
+        """Replace the document."""
+        (self.folder / "new").write_bytes(data)
+        (self.folder / "new").rename(self.folder / "live.json")
+
+    def one_each(self) -> dict[int, Client]:
+        """Give a connection to each worker."""
+        found: dict[int, Client] = {}
+
+        def another() -> bool:
+            client = self.service.client()
+            client.get()
+            if found.setdefault(worker_of(self.service, client), client) is not client:
+                client.close()
+            else:
+                self.addCleanup(client.close)
+            return len(found) == 2
+
+        until(another, "connections to both workers")
+        return found
+
+
+class ServingTests(WorkersCase):
+    """What workers serve."""
+
+    options = ("--access-log=access.log",)
+
+    def test_change(self):
+        """A change of the document is seen on connections to either worker, with the same entity tag and version."""
+        clients = self.one_each()
+        self.write(b"[1]")
+        for client in clients.values():
+            until(lambda: client.get().body == b"[1]", "the change")  # noqa: B023  # called within the turn
+        tags = {client.get()["ETag"] for client in clients.values()}
+        self.assertEqual(len(tags), 1)
+
+    def test_codings_and_age(self):
+        """Each worker gives every content coding, 304, and an age that the store's confirmations keep small."""
+        self.write(b'{"text": "%b"}' % (b"word " * 100))
+        for client in self.one_each().values():
+            for coding in ("br", "gzip", "zstd"):
+                until(lambda: client.get(Accept_Encoding=coding)["Content-Encoding"] == coding, coding)  # noqa: B023
+                answer = client.get(Accept_Encoding=coding)
+                self.assertEqual(answer.document, (self.folder / "live.json").read_bytes())
+                self.assertEqual(client.get(Accept_Encoding=coding, If_None_Match=answer["ETag"]).status, 304)
+            time.sleep(1.5)
+            self.assertLessEqual(int(client.get()["Livestate-Age"]), 1)
+            self.assertEqual(client.get("/_live/ready").body, b"ok\n")
+
+    def test_stale(self):
+        """Both workers know when the document is confirmed no more."""
+        clients = self.one_each()
+        (self.folder / "live.json").unlink()
+        for client in clients.values():
+            until(lambda: client.get("/_live/ready").body == b"stale\n", "stale")  # noqa: B023
+            self.assertEqual(client.get().status, 200)
+
+    def test_large(self):
+        """A document that the pipe does not hold at once arrives whole, with its codings."""
+        document = b"[%b]" % b", ".join(b'"%d %s"' % (n, os.urandom(8).hex().encode()) for n in range(100_000))
+        self.write(document)
+        for client in self.one_each().values():
+            until(lambda: client.get(Accept_Encoding="br")["Content-Encoding"] == "br", "coded")  # noqa: B023
+            self.assertEqual(client.get(Accept_Encoding="br").document, document)
+
+    def test_sums(self):
+        """/status adds up what the workers have counted, a killed one included, and shows each of them."""
+        clients = self.one_each()
+        before = self.counted()
+        for client in clients.values():
+            for _ in range(10):
+                client.get()
+        until(lambda: self.counted() == before + 20, "the sum")
+        connections = until(lambda: [w["connections"] for w in self.service.workers() if w["connections"]], "shown")
+        self.assertEqual(connections, [1, 1])
+        os.kill(next(iter(clients)), signal.SIGKILL)
+        until(lambda: sum(worker["restarts"] for worker in self.service.workers()) == 1, "replaced")
+        self.assertEqual(self.counted(), before + 20)
+
+    def counted(self) -> int:
+        """Give how many answers were counted, when the workers have told of all."""
+        time.sleep(2.2)
+        return sum(self.service.status()["answers"].values())
+
+    def test_metrics(self):
+        """/metrics has the sums over all workers, of how long delivery took as well, and so has /status for browsers."""
+        each = self.one_each()
+        url = urlsplit(self.service.http)
+        readers = [socket.create_connection((url.hostname, url.port or 0), timeout=10) for _ in range(6)]
+        for reader in readers:
+            self.addCleanup(reader.close)
+            reader.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in each.values():
+            for _ in range(3):
+                client.get("/", If_None_Match="*")
+
+        def metrics() -> dict[str, float]:
+            lines = get(self.service.admin, "/metrics").body.decode().splitlines()
+            return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+        until(lambda: metrics()['livestate_event_readers{path="/"}'] == 6, "the readers of both workers are counted")
+        answers = 'livestate_responses_total{code="304",coding="",path="/"}'
+        until(lambda: metrics().get(answers) == 6, "the answers of both workers are counted")
+        self.write(b"[1]")
+        until(lambda: metrics()['livestate_events_sent_total{path="/"}'] == 12, "the change is sent to all")
+        now = metrics()
+        self.assertGreaterEqual(now['livestate_delivery_delay_seconds_count{path="/"}'], 1)
+        self.assertGreater(now["livestate_connections_accepted_total"], 7)
+        self.assertGreater(now["livestate_event_loop_lag_seconds_count"], 0)
+        self.assertEqual(now['livestate_document_changes_total{path="/"}'], 2)
+        page = get(self.service.admin, "/status", accept="text/html").body
+        self.assertIn(b"<caption>Workers</caption>", page)
+
+    def test_access_log(self):
+        """Both workers write whole lines to one access log, and SIGHUP has both open it anew."""
+        clients = self.one_each()
+        log = self.folder / "access.log"
+        until(lambda: log.read_text().count("\n") >= 2, "lines of before")
+        log.rename(self.folder / "access.log.1")
+        os.kill(self.service.pid, signal.SIGHUP)
+        until(log.exists, "a new file")
+        for client in clients.values():
+            for _ in range(500):
+                client.get()
+        until(lambda: log.read_text().count("\n") >= 1000, "both wrote to it")
+        for line in log.read_text().splitlines():
+            self.assertRegex(line, r'^127\.0\.0\.1 - - \[.{26}\] "GET / HTTP/1\.1" 200 \d+ "-" "-"$')
+
+
+class DeathTests(WorkersCase):
+    """What happens when a process of them ends."""
+
+    def test_killed(self):
+        """A worker that is killed under load is replaced within a second, and no connection is refused meanwhile."""
+        load = Load(self, self.service.http).start()
+        for place in (0, 1):
+            count = load.answers + 200
+            until(lambda: load.answers > count, "load")  # noqa: B023  # called within the turn
+            victim = self.service.workers()[place]["pid"]
+            began = time.monotonic()
+            os.kill(victim, signal.SIGKILL)
+            until(lambda: self.service.workers()[place]["pid"] not in (victim, None), "another")  # noqa: B023
+            self.assertLess(time.monotonic() - began, 1.0)
+        load.stop()
+        self.assertEqual((load.refused, load.wrong), ([], []))
+        self.assertIn("was killed by signal 9", self.service.log)
+        self.assertNotIn("Traceback", self.service.log)
+
+    def test_stopped(self):
+        """A worker that answers no more is killed and replaced; who waited at its socket is served."""
+        victim = self.service.workers()[1]["pid"]
+        load = Load(self, self.service.http, connections=8, most=1, pause=0.02).start()
+        os.kill(victim, signal.SIGSTOP)
+        until(lambda: self.service.workers()[1]["pid"] not in (victim, None), "another")
+        load.stop()
+        self.assertTrue(ended(victim))
+        self.assertEqual((load.refused, load.wrong), ([], []))
+        # Connections that it had accepted are lost; there were 8 at most.
+        self.assertLessEqual(len(load.lost), 8)
+        self.assertIn("does not answer", self.service.log)
+
+    def test_supervisor_killed(self):
+        """When the supervisor is killed, nobody serves old documents: all its processes end."""
+        clients = self.one_each()
+        below = children(self.service.pid)
+        self.assertEqual(len(below), 3)
+        os.kill(below[-1], signal.SIGSTOP)
+        os.kill(self.service.pid, signal.SIGKILL)
+        until(lambda: all(ended(pid) for pid in below), "all are gone", 2.0)
+        for client in clients.values():
+            self.assertRaises(OSError, client.get)
+        self.assertRaises(OSError, self.service.get)
+
+    def test_zygote_killed(self):
+        """When the process that forks the workers is killed there is another, the workers serve on, and can be replaced."""
+        zygote, *workers = children(self.service.pid)
+        load = Load(self, self.service.http).start()
+        os.kill(zygote, signal.SIGKILL)
+        until(lambda: "starting another" in self.service.log, "noticed")
+        until(lambda: children(self.service.pid) and children(self.service.pid)[0] != zygote, "another")
+        load.stop()
+        self.assertEqual((load.refused, load.wrong, load.lost), ([], [], []))
+        os.kill(workers[0], signal.SIGKILL)
+        until(lambda: self.service.workers()[0]["pid"] not in (*workers, None), "replaced")
+
+    def test_end(self):
+        """SIGTERM ends all of them."""
+        below = children(self.service.pid)
+        self.service.stop()
+        self.assertTrue(all(ended(pid) for pid in below))
+        self.assertNotIn("Traceback", self.service.log)
+
+    def test_terminal(self):
+        """Ctrl-C, which the terminal sends to all processes, ends them in an orderly way."""
+        below = children(self.service.pid)
+        for pid in (*below, self.service.pid):
+            os.kill(pid, signal.SIGINT)
+        until(lambda: all(ended(pid) for pid in (*below, self.service.pid)), "ended")
+        self.assertNotIn("Traceback", self.service.log)
+
+
+class ListeningTests(WorkersCase):
+    """What workers can listen on."""
+
+    def setUp(self):
+        self.folder = folder_for(self)
+        self.write(b"[0]")
+
+    def test_resumption(self):
+        """A TLS session that one worker began is resumed by the others."""
+        self.start("--workers=3", https="")
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = ssl.create_default_context(cafile=str(self.service.cafile))
+            context.minimum_version = context.maximum_version = version
+            session, resumed = None, []
+            for _ in range(40):
+                with socket.create_connection(("127.0.0.1", int(self.service.https.rpartition(":")[2])), 10) as raw:
+                    with context.wrap_socket(raw, server_hostname="localhost", session=session) as connection:
+                        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                        while connection.recv(65536):
+                            pass
+                        resumed.append(connection.session_reused)
+                        session = connection.session
+            self.assertEqual(resumed, [False] + [True] * 39)
+        until(lambda: all(worker["answers"] for worker in self.service.workers()), "each had some of them")
+
+    def test_unix_socket(self):
+        """Workers share a Unix socket, which is gone at the end."""
+        path = self.folder / "web.sock"
+        self.start("--workers=2", f"--http=unix:{path}")
+        for _ in range(20):
+            client = Client(f"unix:{path}")
+            self.assertEqual(client.get().status, 200)
+            client.close()
+        self.service.stop()
+        self.assertFalse(path.exists())
+
+    def test_ipv6(self):
+        """IPv6 works with workers too."""
+        port = free_port()
+        self.start("--workers=2", rf"--http=tcp:{port}:interface=\:\:1")
+        self.assertEqual(get(f"http://[::1]:{port}").body, b"[0]")
+
+    def test_not_shared(self):
+        """What cannot be handed to workers is refused in one line."""
+        ran = run(
+            *twistd_arguments(), "-n", "--pidfile=", "livestate", "--source=demo:", "--workers=2", "--admin=",
+            f"--http=haproxy:tcp:{free_port()}", cwd=self.folder,
+        )  # fmt: skip
+        self.assertEqual((ran.returncode, ran.stderr.count("\n")), (1, 1), ran.stderr)
+        self.assertIn("only tcp:, ssl:, unix:", ran.stderr)
+
+    def test_stock_reactor(self):
+        """Workers run the reactor that the supervisor runs."""
+        self.start("--workers=2")
+        kind = "EPollReactor" if os.environ.get("LIVESTATE_TEST_REACTOR") == "epoll" else "DirectReactor"
+        self.assertIn(kind, self.service.log)
+        self.assertEqual(self.service.get().status, 200)

@@ -1,0 +1,132 @@
+"""Coming to an end with all readers, in a time that stands still until it is told to go on."""
+
+from typing import Any, cast
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.web.drain import GRACE, LIMIT, PACE, SPREAD, STEP, Drain
+
+
+class Connection:
+    """Stands for a channel."""
+
+    def __init__(self, site: "Site", idle: bool) -> None:
+        self.site = site
+        self.transport = None
+        self._idle = idle
+        self.aborted = False
+        site.channels.add(self)
+
+    def idle(self) -> bool:
+        return self._idle
+
+    def leave(self) -> None:
+        self.site.channels.discard(self)
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        self.site.channels.discard(self)
+
+
+class Site:
+    """Stands for a site."""
+
+    def __init__(self) -> None:
+        self.channels: set[Connection] = set()
+        self.draining = False
+
+    def drain(self) -> None:
+        self.draining = True
+
+
+class DrainTests(SynchronousTestCase):
+    """A site that is drained."""
+
+    def setUp(self):
+        self.clock = Clock()
+        self.site = Site()
+        self.readers: list[Connection] = []
+        self.drain = Drain(
+            self.clock, cast(Any, self.site), lambda: [r.leave for r in self.readers if r in self.site.channels]
+        )
+
+    def read(self, count: int) -> None:
+        """Have some readers of events."""
+        self.readers += [Connection(self.site, idle=False) for _ in range(count)]
+
+    def run_for(self, seconds: float) -> None:
+        """Let time pass."""
+        for _ in range(round(seconds / STEP)):
+            self.clock.advance(STEP)
+
+    def test_nobody(self):
+        """With nobody there it is over at once, and nothing is left in the clock."""
+        self.assertIsNone(self.successResultOf(self.drain.start()))
+        self.assertTrue(self.site.draining)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_few(self):
+        """A few readers are let go at once."""
+        self.read(int(PACE * STEP))
+        done = self.drain.start()
+        self.run_for(STEP)
+        self.successResultOf(done)
+
+    def test_pace(self):
+        """Many are let go evenly, as slowly as there is time for, and all of them before it is over."""
+        self.read(20_000)
+        done = self.drain.start()
+        before = len(self.site.channels)
+        gone = []
+        while self.site.channels:
+            self.assertNoResult(done)
+            self.clock.advance(STEP)
+            gone.append(before - len(self.site.channels))
+            before = len(self.site.channels)
+        self.assertLess(max(gone), 20_000 * STEP / SPREAD * 1.1 + 2)
+        self.assertLessEqual(len(gone) * STEP, SPREAD + STEP)
+        self.assertFalse(any(reader.aborted for reader in self.readers))
+        self.run_for(STEP)
+        self.successResultOf(done)
+
+    def test_idle(self):
+        """A connection that is quiet is waited for a while, and then closed."""
+        Connection(self.site, idle=True)
+        done = self.drain.start()
+        self.run_for(GRACE - STEP)
+        self.assertNoResult(done)
+        self.run_for(3 * STEP)
+        self.successResultOf(done)
+
+    def test_newcomer(self):
+        """A reader who comes meanwhile is let go too."""
+        busy = Connection(self.site, idle=False)
+        done = self.drain.start()
+        self.run_for(1)
+        self.read(1)
+        self.run_for(2 * STEP)
+        self.assertEqual(self.site.channels, {busy})
+        busy.leave()
+        self.run_for(STEP)
+        self.successResultOf(done)
+
+    def test_limit(self):
+        """One whose answer is not taken is cut off when the time is over, not before."""
+        slow = Connection(self.site, idle=False)
+        done = self.drain.start()
+        self.run_for(LIMIT - 2 * STEP)
+        self.assertFalse(slow.aborted)
+        self.run_for(3 * STEP)
+        self.assertTrue(slow.aborted)
+        self.successResultOf(done)
+
+    def test_hurry(self):
+        """In a hurry all are cut off."""
+        self.read(1000)
+        done = self.drain.start()
+        self.drain.hurry()
+        self.clock.advance(0)
+        self.successResultOf(done)
+        self.drain.hurry()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
