@@ -86,7 +86,8 @@ class ReadmeTests(SynchronousTestCase):
             return
         pidfile = self.checkout / "twistd.pid"
         pid = int(pidfile.read_text()) if pidfile.exists() else 0
-        ran = run("bash", "-c", command, cwd=self.checkout, env=self.env)
+        # Longer than elsewhere: mypy reads everything, and may find nothing in its cache.
+        ran = run("bash", "-c", command, cwd=self.checkout, env=self.env, timeout=120)
         self.assertEqual(ran.returncode, 0, f"{command}\n{ran.stdout}\n{ran.stderr}")
         if command.startswith("twistd livestate ") and "--help" not in command:
             until(self.answers, command)
