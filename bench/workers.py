@@ -79,7 +79,7 @@ class Subject:
         url = f"https://127.0.0.1:{self.https}/" if tls else f"http://127.0.0.1:{self.http}/"
         used = cpu.seconds(cpu.tree([self._process.pid]))
         own = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", url]
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--timeout", "10s", url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
             time.sleep(0.7 * seconds)
             larger = self.larger_share()
