@@ -29,6 +29,9 @@ class Load:
     ) -> None:
         self.answers = 0
         self.lost: list[str] = []
+        #: Connections that were reset before their first answer: the kernel had made them, and nobody had accepted them
+        #: yet when the listening socket was closed. No server can help that, and clients ask anew.
+        self.unaccepted: list[str] = []
         self.refused: list[str] = []
         self.wrong: list[bytes] = []
         self._address = urlsplit(url).hostname or "", urlsplit(url).port or 0
@@ -70,7 +73,8 @@ class Load:
                     try:
                         more = self._ask(connection)
                     except OSError as error:
-                        self.lost.append(f"request {number + 1}: {error!r}")
+                        reset = number == 0 and isinstance(error, ConnectionResetError)
+                        (self.unaccepted if reset else self.lost).append(f"request {number + 1}: {error!r}")
                         break
                     if not more or self._stop.wait(self._pause):
                         break

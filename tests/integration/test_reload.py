@@ -89,7 +89,7 @@ class AloneCase(SynchronousTestCase):
         """End the loads, and see that all their requests were answered."""
         for load in loads:
             load.stop()
-            self.assertEqual((load.lost, load.refused, load.wrong), ([], [], []))
+            self.assertEqual((load.lost, load.unaccepted, load.refused, load.wrong), ([], [], [], []))
             self.assertGreater(load.answers, 100)
         self.assertNotIn("Traceback", self.service.log)
 

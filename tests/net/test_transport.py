@@ -282,6 +282,7 @@ class EdgeTests(DirectCase):
 
         def client(port: int) -> None:
             with connect(port) as sock:
+                wait_for(lambda: self.servers)  # else all servers there are, none, are through with it
                 sock.sendall(b"x" * size)
 
         self.run_client(client, self.listen(Server))
