@@ -43,6 +43,15 @@ def title(name: str) -> str:
     return PEERS[name].title if name in PEERS else name
 
 
+def _worst(rounds: list[dict[str, Any]]) -> dict[str, int]:
+    """The errors of each kind, as many as there were in the worst round."""
+    errors: dict[str, int] = {}
+    for taken in rounds:
+        for kind, count in taken["errors"].items():
+            errors[kind] = max(errors.get(kind, 0), count)
+    return errors
+
+
 def _loads(scenario: Scenario, peers: dict[str, Any]) -> str:
     ours = peers.get("livestate")
     rows = []
@@ -53,10 +62,7 @@ def _loads(scenario: Scenario, peers: dict[str, Any]) -> str:
             extra = number(max(0.0, stats.of(rounds, "active_kb").median)) + " KB"
         elif rounds[0].get("resumed") is not None:
             extra = f"{100 * stats.of(rounds, 'resumed').median:.0f} % resumed"
-        errors: dict[str, int] = {}
-        for taken in rounds:
-            for kind, count in taken["errors"].items():
-                errors[kind] = max(errors.get(kind, 0), count)
+        errors = _worst(rounds)
         rows.append(
             [
                 title(name),
@@ -136,10 +142,7 @@ def _events(peers: dict[str, Any]) -> str:
     rows = []
     for name, rounds in sorted(peers.items(), key=lambda item: stats.of(item[1], "cpu_us").median):
         compared = stats.ratio(ours, rounds) if name != "livestate" else None
-        errors: dict[str, int] = {}
-        for taken in rounds:
-            for kind, count in taken["errors"].items():
-                errors[kind] = max(errors.get(kind, 0), count)
+        errors = _worst(rounds)
         rows.append(
             [
                 title(name),

@@ -64,7 +64,19 @@ class LiveChannel(HTTPChannel):
     """Serves one connection."""
 
     # With more names than 30 in it, Python would give each channel's dictionary keys of its own, of 1.5 KB.
-    __slots__ = ("_fast", "_find", "_held", "_last", "_unsent", "quiet", "site", "stream", "unfinished", "write_now")
+    __slots__ = (
+        "_fast",
+        "_find",
+        "_held",
+        "_last",
+        "_ready",
+        "_unsent",
+        "quiet",
+        "site",
+        "stream",
+        "unfinished",
+        "write_now",
+    )
 
     #: twisted.web's timer, made anew with each piece of data, is not used.
     timeOut = None
