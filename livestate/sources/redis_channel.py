@@ -56,17 +56,17 @@ class _Subscriber(RedisProtocol):
         self._told = told
 
     def replyReceived(self, reply: object) -> None:
+        """Take a message; all else as ever."""
         if isinstance(reply, list) and reply[:1] == [b"message"]:
+            self._bytes = self._lines = 0
             self._told()
-        elif self.replyQueue.waiting:
-            super().replyReceived(reply)
         else:
-            self.give_up(str(reply) if isinstance(reply, RedisError) else "Redis says what nobody asked")
+            super().replyReceived(reply)
 
     def give_up(self, why: str) -> None:
         """Drop the connection, and remember why."""
         self.trouble = why
-        self.abort()
+        super().give_up(why)
 
 
 class RedisChannel:

@@ -4,6 +4,7 @@ txredisapi's own reconnecting factory is left out: it stops for good when AUTH o
 shift by one after a fetch that was given up.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 from urllib.parse import SplitResult, unquote
@@ -19,6 +20,17 @@ from livestate.errors import SettingsError, SourceError
 from livestate.sources import ATTEMPT_DELAY, port_of
 from livestate.tls import client_options, tls_trouble
 
+#: A reply's first line, or that of a part of it (RESP2): a status, an error, or a number of bytes, parts or anything.
+_FIRST_LINE = re.compile(r"[+-]|:-?[0-9]+$|[$*](-1|[0-9]{1,10})$")
+_NO_REPLY = "not a Redis reply"
+
+#: Lines of one reply. That to GET has one; a Sentinel tells of each replica in some 40. They are read by Python, and an
+#: array without an end would keep the reactor from all else.
+_MOST_LINES = 4096
+
+#: Bytes of one reply beside the value: its lines, and what was received at once with its end.
+_MARGIN = 256 * 1024
+
 
 class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is untyped
     """txredisapi's parser, made safe against what is not Redis.
@@ -30,6 +42,9 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         # Without these two, values that look like numbers or text come back as such.
         super().__init__(charset=None, convertNumbers=False)
         self._max_size = max_size
+        #: Bytes and lines of the reply that is being received.
+        self._bytes = self._lines = 0
+        self._given_up = False
 
     async def ask(self, *command: object, refusal: str = "Redis says") -> object:
         """Send one command and give the answer.
@@ -50,35 +65,64 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         if self.transport is not None:
             self.transport.abortConnection()
 
+    def give_up(self, why: str) -> None:
+        """Drop the connection, hear nothing more of it, and say why to those who wait for a reply."""
+        self._end(why)
+        self.abort()
+
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """Take bytes; those that no Redis would send end the connection."""
+        if self._given_up:
+            return
+        # What was held back is given a second time.
+        self._bytes += 0 if unpause else len(data)
+        if self._bytes > self._max_size + _MARGIN:
+            self.give_up(f"the reply has no end: more than {self._max_size:,} bytes (--max-size)")
+            return
         try:
             super().dataReceived(data, unpause)
-        except ValueError as error:  # bytes that are not ASCII where a reply's first line should be
-            self._give_up(f"not a Redis reply: {error}")
+        except ValueError:  # bytes that are not UTF-8 where a reply's first line should be
+            self.give_up(_NO_REPLY)
 
-    def lineReceived(self, line: str) -> None:
-        """Take a reply's first line; what announces too much, or is none, ends the connection."""
+    def lineReceived(self, line: str) -> bool:
+        """Take a reply's first line, or that of a part of it; what announces too much, or is none, ends the connection.
+
+        Tells whether to stop reading.
+        """
         length = line[1:]
+        self._lines += 1
         if line[:1] == "$" and length.isdigit() and int(length) > self._max_size:
             # Not read at all: a value of 1 GB would be held in memory first and refused then.
-            self._give_up(f"the value has {int(length):,} bytes, and --max-size is {self._max_size:,}")
-        elif line[:1] not in ("$", "*", "+", "-", ":"):
-            self._give_up("not a Redis reply")
+            self.give_up(f"the value has {int(length):,} bytes, and --max-size is {self._max_size:,}")
+        elif self._lines > _MOST_LINES or not _FIRST_LINE.match(line):
+            self.give_up(_NO_REPLY)
         else:
             super().lineReceived(line)
+        return self._given_up
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Take a line that has no end."""
+        self.give_up(_NO_REPLY)
+
+    def replyReceived(self, reply: object) -> None:
+        """Take a whole reply; one that nobody waits for would be taken for that to the next command."""
+        self._bytes = self._lines = 0
+        if self.replyQueue.waiting:
+            super().replyReceived(reply)
+        else:
+            self.give_up(str(reply) if isinstance(reply, RedisError) else "Redis says what nobody asked")
 
     def connectionLost(self, why: Failure) -> None:
         """Tell those who wait for replies."""
-        if why.value is not None and not why.check(ConnectionDone, ConnectionLost):
-            # Else the replies that are waited for would only say "Lost connection", of a certificate refused too.
-            while self.replyQueue.waiting:
-                self.replyReceived(RedisError(tls_trouble(why.value)))
+        lost = why.value is None or why.check(ConnectionDone, ConnectionLost)
+        # txredisapi would say "Lost connection", of a certificate refused too.
+        self._end("the connection was lost" if lost else tls_trouble(why.value))
         super().connectionLost(why)
 
-    def _give_up(self, why: str) -> None:
-        self.replyReceived(RedisError(why))
-        self.abort()
+    def _end(self, why: str) -> None:
+        self._given_up = True
+        while self.replyQueue.waiting:
+            super().replyReceived(RedisError(why))
 
 
 P = TypeVar("P", bound=RedisProtocol)
