@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from livestate.certificate import Certificate
 from livestate.errors import SettingsError
-from livestate.settings import parse_strports
+from livestate.strports import parse_strports
 from livestate.tls import DEVELOPMENT_FILE, make_development_certificate
 
 log = Logger()

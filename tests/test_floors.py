@@ -14,8 +14,8 @@ PACKAGE = Path(livestate.__file__).parent
 #: Floor of each module, by its name without "livestate."; a name that ends in a dot stands for all below it.
 FLOORS = {
     "pure": (
-        *("", "errors", "settings", "negotiate", "snapshot", "backoff", "merge", "eventstream", "garbage"),
-        *("pointer", "jsontext", "outline", "histogram"),
+        *("", "errors", "settings", "strports", "values", "negotiate", "snapshot", "backoff", "merge"),
+        *("eventstream", "garbage", "pointer", "jsontext", "outline", "histogram"),
     ),
     "seams": ("interfaces",),
     "engine": (

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from livestate.endpoint import BACKLOG
 from livestate.errors import SettingsError
 from livestate.listen import Listener
-from livestate.settings import parse_strports
+from livestate.strports import parse_strports
 from tests.support import Authority, FakeReactor, log_lines, many, pem, until, written
 
 reactor: Any = _reactor

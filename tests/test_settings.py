@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SettingsError
-from livestate.settings import _CONVERTERS, DEFAULT_SOURCE, DocumentSettings, Settings, load_settings
+from livestate.settings import DEFAULT_SOURCE, DocumentSettings, Settings, load_settings
+from livestate.values import CONVERTERS
 from tests.support import few, many
 
-NAMES = sorted(_CONVERTERS)
+NAMES = sorted(CONVERTERS)
 REPEATING = ("http", "https", "source", "cors-origin")
 
 words = st.one_of(

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from livestate.errors import SettingsError
-from livestate.settings import parse_strports
+from livestate.strports import parse_strports
 
 #: Strports strings that lead to a socket, and to nothing around it.
 _KINDS = frozenset({"tcp", "ssl", "unix", "systemd", "fd"})
