@@ -114,9 +114,9 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
 
     def connectionLost(self, why: Failure) -> None:
         """Tell those who wait for replies."""
-        lost = why.value is None or why.check(ConnectionDone, ConnectionLost)
         # txredisapi would say "Lost connection", of a certificate refused too.
-        self._end("the connection was lost" if lost else tls_trouble(why.value))
+        known = why.value is not None and not why.check(ConnectionDone, ConnectionLost)
+        self._end(tls_trouble(why.value) if known else "the connection was lost")
         super().connectionLost(why)
 
     def _end(self, why: str) -> None:
