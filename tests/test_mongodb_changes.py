@@ -3,6 +3,7 @@
 No server that has change streams can be installed for tests; `LIVESTATE_TEST_MONGODB` may name one.
 """
 
+import struct
 import threading
 from typing import Any
 
@@ -103,6 +104,13 @@ class ChangesTests(TestCase):
         self.start([[]], patience=500)
         await until(reactor, lambda: self.collection.asked)
         self.assertEqual(self.collection.asked[0][1], 250)
+
+    async def test_nonsense(self):
+        """What is no message of MongoDB's makes the driver raise anything: that does not end the listening."""
+        with log_lines() as lines:
+            self.start([struct.error("short"), [KeyError("ok")], [{"_id": 1}]])
+            await until(reactor, self.collection.idle.is_set)
+        self.assertEqual([line.partition(": ")[2][:12] for line in lines], ["not told of ", "listening fo"] * 2)
 
     async def test_errors(self):
         """A stream that fails or ends is begun anew, which counts as a change; the log has each new reason once."""

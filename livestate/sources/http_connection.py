@@ -183,8 +183,10 @@ class _Body(Protocol):
         self._max_size = max_size
         self._data = bytearray()
         self._unzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if zipped else None
+        self._refusal: SourceError | None = None
 
     def dataReceived(self, data: bytes) -> None:
+        """:raises SourceError: it is not to be had; HTTP gives the connection up then, and so this body."""
         if self.finished.called:
             return
         if self._unzip is not None:
@@ -192,16 +194,19 @@ class _Body(Protocol):
                 # No more than shows that it is too much: 64 KB can become 64 MB.
                 data = self._unzip.decompress(data, self._max_size + 1 - len(self._data))
             except zlib.error:
-                self.finished.errback(_damaged())
-                return
+                self._refusal = _damaged()
+                raise self._refusal from None
         self._data += data
         if len(self._data) > self._max_size:
-            self.finished.errback(_too_large(self._max_size))
+            self._refusal = _too_large(self._max_size)
+            raise self._refusal
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.finished.called:
             return
-        if not reason.check(ResponseDone, PotentialDataLoss):
+        if self._refusal is not None:
+            self.finished.errback(self._refusal)
+        elif not reason.check(ResponseDone, PotentialDataLoss):
             self.finished.errback(reason)
         elif self._unzip is not None and not self._unzip.eof:
             self.finished.errback(_damaged())

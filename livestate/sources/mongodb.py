@@ -35,6 +35,7 @@ from pymongo import MongoClient
 from pymongo.errors import (
     ConfigurationError,
     OperationFailure,
+    ProtocolError,
     PyMongoError,
     ServerSelectionTimeoutError,
 )
@@ -142,10 +143,9 @@ class MongoSource:
         try:
             # A negative limit asks for one batch and no cursor; two, to see whether the filter names one document.
             found = list(self._collection.find(self._filter, {"_id": False}, limit=-2, max_time_ms=self._patience))
-        except PyMongoError as error:
+        except Exception as error:
+            # Not the driver's own errors alone: what is no message of MongoDB's can make it raise anything.
             raise SourceError(self._trouble(error)) from None
-        except BSONError as error:
-            raise SourceError(f"{self._label}: not a valid BSON document: {_line(error)}") from None
         if not found:
             raise DocumentMissing(f"{self._label}: no document of {self._collection.full_name} matches the query")
         if len(found) > 1:
@@ -156,18 +156,22 @@ class MongoSource:
             return to_json(found[0])
         except ValueError as error:
             raise SourceError(f"{self._label}: not a valid BSON document: {_line(error)}") from None
+        except RecursionError:
+            raise SourceError(f"{self._label}: its arrays and objects are nested too deeply") from None
 
-    def _trouble(self, error: PyMongoError) -> str:
+    def _trouble(self, error: Exception) -> str:
         """Say in one line what is wrong."""
         if isinstance(error, OperationFailure):
             reason = self._refusal(error)
         elif isinstance(error, ServerSelectionTimeoutError):
             reason = self._absence()
+        elif isinstance(error, BSONError):
+            reason = f"not a valid BSON document: {_line(error)}"
         else:
             reason = _reason(error)
         return f"{self._label}: {reason}"
 
-    def _no_changes(self, error: PyMongoError) -> str:
+    def _no_changes(self, error: Exception) -> str:
         """Say in one line why there is no change stream."""
         trouble = self._trouble(error)
         login = (_UNAUTHORIZED, _AUTHENTICATION_FAILED, _ATLAS_ERROR)
@@ -255,6 +259,11 @@ def _client_of(netloc: str, database: str, given: dict[str, str]) -> MongoClient
         raise SettingsError(_line(error)) from None
 
 
+def _unforeseen(error: BaseException) -> str:
+    """Say in a few words that the driver does not understand the server."""
+    return f"not MongoDB's protocol ({type(error).__name__} in the driver)"
+
+
 def _line(error: object) -> str:
     """Give the first line of an error's text, without the driver's list of its settings."""
     return str(error).partition("\n")[0].partition(" (configured timeouts")[0].strip()
@@ -262,7 +271,13 @@ def _line(error: object) -> str:
 
 def _reason(error: BaseException) -> str:
     """Say in a few words why a server could not be reached, without its address and the number of the error."""
-    if isinstance(error, PyMongoError) and error.timeout:
-        return "no answer in time"
+    if isinstance(error, PyMongoError):
+        if error.timeout:
+            return "no answer in time"
+        if isinstance(error, ProtocolError):
+            # With numbers that are others each time.
+            return f"not MongoDB's protocol: {re.sub('-?[0-9]+', '…', _line(error))}"
+    elif not isinstance(error, OSError):
+        return _unforeseen(error)
     text = re.sub(r"^\S+:\d+: (\[Errno -?\d+\] )?", "", _line(error))
     return text[:1].lower() + text[1:]

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 from pymongo.collection import Collection
-from pymongo.errors import PyMongoError
 
 from livestate.backoff import Backoff
 from livestate.sources.push_report import PushReport
@@ -33,7 +32,7 @@ class MongoChanges:
     """The changes of one collection."""
 
     def __init__(
-        self, reactor: Any, collection: Collection[Any], patience: int, reason: Callable[[PyMongoError], str], name: str
+        self, reactor: Any, collection: Collection[Any], patience: int, reason: Callable[[Exception], str], name: str
     ) -> None:
         """Prepare to listen to `collection`.
 
@@ -62,7 +61,8 @@ class MongoChanges:
             try:
                 self._listen(told)
                 trouble = "the change stream has ended (the collection was dropped or renamed)"
-            except PyMongoError as error:
+            except Exception as error:
+                # Not the driver's own errors alone: what is no message of MongoDB's can make it raise anything.
                 trouble = self._reason(error)
             self._in_reactor(self._report.fails, trouble)
             self._stopped.wait(self._backoff.next_delay())

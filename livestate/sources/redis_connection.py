@@ -115,8 +115,9 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
     def connectionLost(self, why: Failure) -> None:
         """Tell those who wait for replies."""
         # txredisapi would say "Lost connection", of a certificate refused too.
-        known = why.value is not None and not why.check(ConnectionDone, ConnectionLost)
-        self._end(tls_trouble(why.value) if known else "the connection was lost")
+        error = why.value
+        lost = error is None or isinstance(error, (ConnectionDone, ConnectionLost))
+        self._end("the connection was lost" if lost else tls_trouble(error))
         super().connectionLost(why)
 
     def _end(self, why: str) -> None:
