@@ -18,6 +18,7 @@ from livestate.errors import LivestateError, SettingsError
 from livestate.garbage import settle
 from livestate.limits import raise_open_files
 from livestate.logs import LogFiles, choose_observer, observer_for
+from livestate.names import Names
 from livestate.notify import Manager
 from livestate.service import LivestateService
 from livestate.settings import MAX_SIZE, Settings, load_settings
@@ -206,6 +207,7 @@ def makeService(options: Options) -> IService:
 
     manager = Manager.taken_from(os.environ, os.getpid())
     raise_open_files()
+    reactor.installNameResolver(Names(reactor))
     try:
         service = LivestateService(reactor, options.settings, options.log_files, options.reread, manager)
     except LivestateError as error:

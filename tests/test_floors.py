@@ -33,7 +33,7 @@ FLOORS = {
             "sources",
             "sources.",
         ),
-        *("notify", "limits", "certificate", "signals", "supplies"),
+        *("names", "notify", "limits", "certificate", "signals", "supplies"),
     ),
     "net": ("net", "net."),
     "web": ("web", "web."),

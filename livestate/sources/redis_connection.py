@@ -116,8 +116,10 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         """Tell those who wait for replies."""
         # txredisapi would say "Lost connection", of a certificate refused too.
         error = why.value
-        lost = error is None or isinstance(error, (ConnectionDone, ConnectionLost))
-        self._end("the connection was lost" if lost else tls_trouble(error))
+        if error is None or isinstance(error, (ConnectionDone, ConnectionLost)):
+            self._end("the connection was lost")
+        else:
+            self._end(tls_trouble(error))
         super().connectionLost(why)
 
     def _end(self, why: str) -> None:
