@@ -13,16 +13,17 @@ well: a store that is asked each second would keep all of them, and the process 
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
+from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from zope.interface import implementer
 
 #: What is looked up: the host, the port, the family of addresses and the type of socket.
 Key = tuple[str, int, int, int]
 
+_FAMILIES = {frozenset([IPv4Address]): socket.AF_INET, frozenset([IPv6Address]): socket.AF_INET6}
 _SOCKETS = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 
 
@@ -40,7 +41,7 @@ class Names:
         resolutionReceiver: IResolutionReceiver,
         hostName: str,
         portNumber: int = 0,
-        addressTypes: Sequence[type[Any]] | None = None,
+        addressTypes: Sequence[type[IAddress]] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         """See IHostnameResolver."""
@@ -86,7 +87,7 @@ class Names:
 def _tell(receivers: list[IResolutionReceiver], found: Any) -> None:
     for receiver in receivers:
         for family, kind, _, _, address in found:
-            semantics = "TCP" if kind == socket.SOCK_STREAM else "UDP"
+            semantics: Literal["TCP", "UDP"] = "TCP" if kind == socket.SOCK_STREAM else "UDP"
             if family == socket.AF_INET:
                 receiver.addressResolved(IPv4Address(semantics, *address))
             elif family == socket.AF_INET6:

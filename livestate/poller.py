@@ -37,7 +37,7 @@ from livestate.backoff import Backoff
 from livestate.document import Document
 from livestate.errors import DocumentMissing, DocumentRefused, LivestateError
 from livestate.interfaces import ISource, IWatching
-from livestate.reasons import Reasons
+from livestate.reasons import Reasons, one_line
 from livestate.sources import within
 
 #: Seconds: the longest pause before a lost store is asked again. At an interval of a second, it and a fetch that was
@@ -182,11 +182,11 @@ class Poller(Service):
         if isinstance(error, DeferTimeout):
             trouble = f"no answer within {self.timeout:g} s"
         elif isinstance(error, LivestateError):
-            trouble = str(error)
+            trouble = one_line(str(error))
         else:
             # A fault of ours or of a driver: it must not end the polling, and it must not be hidden.
             foreseen = False
-            trouble = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            trouble = one_line(f"{type(error).__name__}: {error}")
         if trouble == self.tally.trouble:
             return
         if self.tally.trouble is None:

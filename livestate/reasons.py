@@ -8,6 +8,15 @@ and two of two servers behind one address may take turns each second for as long
 EACH = 10
 MOST = 20
 
+#: Signs of a reason: a store's own words may be of any length.
+LONGEST = 500
+
+
+def one_line(text: str) -> str:
+    """Give a reason as one line of some length: stores can say anything, a line of a log that was never logged too."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in text[:LONGEST])
+    return shown if len(text) <= LONGEST else shown + "…"
+
 
 class Reasons:
     """The reasons of one trouble."""

@@ -203,8 +203,9 @@ def makeService(options: Options) -> IService:
 
     :raises SystemExit: something that the options name cannot be used; the text is one line.
     """
-    from twisted.internet import reactor  # noqa: PLC0415  # chosen by now
+    from twisted.internet import reactor as chosen  # noqa: PLC0415  # by now
 
+    reactor: Any = chosen
     manager = Manager.taken_from(os.environ, os.getpid())
     raise_open_files()
     reactor.installNameResolver(Names(reactor))

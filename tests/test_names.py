@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
+from twisted.web.static import Data
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -97,7 +98,12 @@ class NamesTests(TestCase):
     async def test_asked_for(self):
         """getaddrinfo is asked for the family and the kind of socket that are wanted."""
         asked = []
-        self.names = Names(reactor, lambda *key: asked.append(key) or [])
+
+        def getaddrinfo(*key):
+            asked.append(key)
+            return []
+
+        self.names = Names(reactor, getaddrinfo)
         for more in ({}, {"addressTypes": [IPv4Address]}, {"addressTypes": [IPv6Address], "transportSemantics": "UDP"}):
             await self.ask(**more)[0].complete
         families = socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6
@@ -155,14 +161,13 @@ class OutageTests(TestCase):
 
     timeout = 60
 
-    async def setUp(self):
+    def setUp(self):
         self.resolver = Resolver()
         self.addCleanup(self.resolver.go_on.set)
         before = reactor.installNameResolver(Names(reactor, self.resolver))
         self.addCleanup(reactor.installNameResolver, before)
         root = Resource()
-        root.putChild(b"", root)
-        root.render_GET = lambda _: b"1"  # type: ignore[attr-defined]
+        root.putChild(b"", Data(b"1", "application/json"))
         self.port = reactor.listenTCP(0, Site(root, reactor=reactor), interface="127.0.0.1")
         number = self.port.getHost().port
         self.resolver.answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", number))]

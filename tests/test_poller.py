@@ -333,6 +333,15 @@ class PollerTests(PollerCase):
             self.assertEqual(len(lines), 1)
         self.assertIn("good again", lines[0])
 
+    def test_said_by_the_store(self):
+        """Whatever a store says, it is one line of the log, of some length, and commands no terminal."""
+        with log_lines() as lines:
+            self.start(SourceError("Redis says: no\n2026-11-24 all is well\x1b[2J" + "x" * 20_000))
+            self.reactor.run_for(3)
+        self.assertEqual((len(lines), len(lines[0].splitlines())), (1, 1))
+        self.assertIn("no 2026-11-24 all is well [2J", lines[0])
+        self.assertLess(len(lines[0]), 700)
+
     def test_fault_logged_once(self):
         """A fault of the source is logged with its traceback when it begins, not each second."""
         self.start(ZeroDivisionError("oops"))

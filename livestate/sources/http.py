@@ -8,7 +8,7 @@ the new address instead.
 
 import base64
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from hyperlink import URL
 from twisted.web.http_headers import Headers
@@ -18,6 +18,9 @@ from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import ISource
 from livestate.sources import port_of, redacted
 from livestate.sources.http_connection import HTTPConnections
+
+#: What may stand in a URL as it is, beside letters and digits (RFC 3986 section 2).
+_OF_URLS = ":/?#[]@!$&'()*+,;=-._~%"
 
 
 @implementer(ISource)
@@ -60,7 +63,7 @@ class HTTPSource:
             raise DocumentMissing(f"answered {response.code}")
         if response.code != 200:
             # Bytes, whatever they are: Twisted would take them for UTF-8.
-            moved = response.headers.getRawHeaders(b"Location", [b""])[0].decode("ascii", "backslashreplace")
+            moved = quote(response.headers.getRawHeaders(b"Location", [b""])[0], safe=_OF_URLS)
             hint = f"; redirects are not followed, it points to {redacted(moved)}" if moved else ""
             raise SourceError(f"answered {response.code}{hint}")
         self._etag = response.headers.getRawHeaders(b"ETag", [None])[0]

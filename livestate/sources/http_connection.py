@@ -145,6 +145,7 @@ class _Connections(WrappingFactory):
 
     def __init__(self, wrapped: Factory[Any], owner: HTTPConnections) -> None:
         super().__init__(wrapped)
+        wrapped.noisy = False
         self.owner = owner
 
 

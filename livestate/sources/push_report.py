@@ -2,7 +2,7 @@
 
 from twisted.logger import Logger
 
-from livestate.reasons import Reasons
+from livestate.reasons import Reasons, one_line
 
 
 class PushReport:
@@ -26,6 +26,7 @@ class PushReport:
 
     def fails(self, trouble: str) -> bool:
         """It cannot be told of changes now; give whether that, or the reason, is new."""
+        trouble = one_line(trouble)
         if trouble == self._trouble:
             return False
         self._trouble = trouble
