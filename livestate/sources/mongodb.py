@@ -16,7 +16,7 @@ in its URL is ignored and plaintext sent. It needs PyMongo in any case.
 
 A thread cannot be cancelled, so three rules keep a bad server from costing more than that one thread:
 
-- Every step with the server has an end (connectTimeoutMS and socketTimeoutMS, 2 s), whoever still waits for it.
+- Every step with the server has an end (connectTimeoutMS and socketTimeoutMS, 1 s), whoever still waits for it.
 - A fetch that was cancelled leaves its operation running; the next one first waits for it, and never runs beside it.
 - One connection for documents and one for the driver's own watch on each server are all that is ever open; with
   `notify`, one for changes as well, and one more thread: see `mongodb_changes`.
@@ -60,8 +60,9 @@ _DRIVER = frozenset({
 _MECHANISMS = frozenset({"SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509"})
 #: A server is looked for in steps of 500 ms (PyMongo's MIN_HEARTBEAT_INTERVAL), the last of which may begin just before
 #: the end: 0.25 s are 0.5 to 0.75, so that the reason is known before a caller with 0.8 s gives up. The others bound
-#: each step with the server; they exceed such a fetch, so that a slow first connection is there for the next one.
-_TIMEOUTS = {"serverSelectionTimeoutMS": "250", "connectTimeoutMS": "2000", "socketTimeoutMS": "2000"}
+#: each step with the server; they exceed such a fetch, so that a slow first connection is there for the next one, and
+#: not by much, so that one that hangs is over before a store that is back has to be noticed.
+_TIMEOUTS = {"serverSelectionTimeoutMS": "250", "connectTimeoutMS": "1000", "socketTimeoutMS": "1000"}
 #: Error codes of MongoDB's src/mongo/base/error_codes.yml; 8000 is Atlas's "bad auth".
 _UNAUTHORIZED, _AUTHENTICATION_FAILED, _ATLAS_ERROR, _TIME_LIMIT = 13, 18, 8000, 50
 
