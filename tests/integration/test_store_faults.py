@@ -10,8 +10,10 @@ and a file. In each round every store that can fail in some way does so. Then
 The same for longer, and counted: tests/soak/store_faults.py.
 """
 
+import json
 import os
 import re
+import resource
 import struct
 import time
 from collections.abc import Callable
@@ -163,15 +165,12 @@ class StoreFaultTests(SynchronousTestCase):
     def failing(self, kind: str, reason: str, before: dict[str, Any]) -> None:
         """Wait until a store has failed twice for `reason`."""
 
-        def failed() -> bool:
-            nonlocal trouble
-            status = self.service.status(f"/{kind}")
-            trouble = status["trouble"]
-            return bool(status["failures"] >= before[kind] + 2 and re.search(reason, trouble or ""))
-
-        trouble = None
         deadline = time.monotonic() + LIMIT
-        while not failed():
+        while True:
+            status = self.service.status(f"/{kind}")
+            trouble = status["trouble"] or "nothing"
+            if status["failures"] >= before[kind] + 2 and re.search(reason, trouble):
+                return
             assert time.monotonic() < deadline, f"{kind}: {trouble}, and not {reason}"
             time.sleep(0.02)
 
@@ -343,3 +342,36 @@ class StoreFaultTests(SynchronousTestCase):
         self.stores.upstream.status = 410
         self.stores.collection.insert_many([{"_id": 1, "n": 1}, {"_id": 2, "n": 2}])
         self.stores.file.mkdir()
+
+
+class DiskTests(SynchronousTestCase):
+    """The disk that holds the last good document."""
+
+    def test_full(self):
+        """On a full disk the saved document stays as it was, whole, which is one line; saving goes on when it is not."""
+        store, folder = RedisServer(self), folder_for(self)
+        store.set("1")
+        options = (f"--source={store.url}", f"--state-dir={folder}", "--interval=0.2")
+        service = Livestate(self, *options)
+        service.until_body(b"1")
+        saved = folder / "%2F.saved"
+        until(saved.exists, "the saved document")
+        before, limits = saved.read_bytes(), resource.prlimit(service.pid, resource.RLIMIT_FSIZE)
+        # As good as a full disk: a file of livestate's has no more than 64 KB.
+        resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (65536, limits[1]))
+        large = json.dumps(list(range(40_000))).encode()
+        store.set(large)
+        service.until_body(large)
+        until(lambda: "cannot save the document" in service.log, "the failure")
+        time.sleep(2.2)
+        self.assertEqual(service.log.count("cannot save the document"), 1, service.log)
+        self.assertEqual((saved.read_bytes(), [file.name for file in folder.iterdir()]), (before, [saved.name]))
+        self.assertEqual(service.get().body, large)
+        resource.prlimit(service.pid, resource.RLIMIT_FSIZE, limits)
+        until(lambda: "saved to" in service.log, "the success")
+        self.assertNotIn("Traceback", service.log)
+        store.stop()
+        service.kill()
+        service.start()
+        answer = service.get()
+        self.assertEqual((answer.status, answer.body), (200, large))
