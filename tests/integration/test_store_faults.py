@@ -134,8 +134,8 @@ class Stores:
         return body
 
 
-class StoreFaultTests(SynchronousTestCase):
-    """See the module."""
+class StoreFaultCase(SynchronousTestCase):
+    """One livestate, and a store of each kind that is to fail."""
 
     def start(self, *options: str) -> bytes:
         """Start livestate, wait until each document is there, and give it."""
@@ -211,6 +211,30 @@ class StoreFaultTests(SynchronousTestCase):
                 self.assertRegex(line, word)
         self.assertEqual([line for line in lines if not re.search(" /(redis|http|mongodb|file): ", line)], [])
 
+    def assert_told(self) -> None:
+        """See that what Redis tells of is heard again, and that it was not logged too often."""
+        told = self.service.status("/redis")["notifications"]
+
+        def publish() -> bool:
+            self.stores.redis.command("PUBLISH", "results", "x")
+            return bool(self.service.status("/redis")["notifications"] > told)
+
+        until(publish, "the subscription to be back")
+        lines = [line for line in self.service.log.splitlines() if "push_report" in line and "redis:" in line]
+        self.assertLess(len(lines), 2 * (len(CONNECTIONS) + 6))
+        self.assertIn("listening for changes", lines[-1])
+
+    def assert_nothing_left(self) -> None:
+        """See that no connection, memory or traceback is left of it all."""
+        until(lambda: self.open_files() <= self.files + 2, "the connections are closed")
+        self.assertLess(self.peak() - self.memory, 64, "MB")
+        self.assertEqual(self.service.stop(), TERMINATED)
+        self.assertNotIn("Traceback", self.service.log)
+
+
+class StoreFaultTests(StoreFaultCase):
+    """See the module."""
+
     def test_connections(self):
         """What can befall a connection: also where the store tells of changes on a second one."""
         body = self.start()
@@ -255,26 +279,6 @@ class StoreFaultTests(SynchronousTestCase):
             self.assertLess(time.monotonic() - healed, RECOVERY, kind)
         # Two lines for each time that it was noticed, at most.
         self.assertLessEqual(len(self.lines(mark)), 2 * 6 * 3)
-
-    def assert_told(self) -> None:
-        """See that what Redis tells of is heard again, and that it was not logged too often."""
-        told = self.service.status("/redis")["notifications"]
-
-        def publish() -> bool:
-            self.stores.redis.command("PUBLISH", "results", "x")
-            return bool(self.service.status("/redis")["notifications"] > told)
-
-        until(publish, "the subscription to be back")
-        lines = [line for line in self.service.log.splitlines() if "push_report" in line and "redis:" in line]
-        self.assertLess(len(lines), 2 * (len(CONNECTIONS) + 6))
-        self.assertIn("listening for changes", lines[-1])
-
-    def assert_nothing_left(self) -> None:
-        """See that no connection, memory or traceback is left of it all."""
-        until(lambda: self.open_files() <= self.files + 2, "the connections are closed")
-        self.assertLess(self.peak() - self.memory, 64, "MB")
-        self.assertEqual(self.service.stop(), TERMINATED)
-        self.assertNotIn("Traceback", self.service.log)
 
     def test_contents(self):
         """What can be wrong with what a store says or holds: one after the other, without anything good between."""
