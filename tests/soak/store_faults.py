@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor as _reactor
@@ -84,8 +85,8 @@ class Cycles(TestCase):
 class Outages(test_store_faults.StoreFaultCase):
     """All stores, for a minute and more."""
 
-    def watch(self) -> list[str]:
-        """Read each document for as long as the test runs, and give the list of what was wrong."""
+    def watch(self) -> Callable[[], None]:
+        """Read each document until what this gives is called, which fails if anything was wrong."""
         wrong: list[str] = []
         stop = threading.Event()
 
@@ -102,9 +103,14 @@ class Outages(test_store_faults.StoreFaultCase):
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
-        self.addCleanup(reader.join, 20)
         self.addCleanup(stop.set)
-        return wrong
+
+        def end() -> None:
+            stop.set()
+            reader.join(20)
+            self.assertEqual(wrong, [])
+
+        return end
 
     def recover(self, slowest: dict[str, float]) -> None:
         """Heal all, with a new document, and note how long each store's took."""
@@ -122,7 +128,7 @@ class Outages(test_store_faults.StoreFaultCase):
     def test_flapping(self):
         """All stores are gone and back each 0.3 s, for a minute: nobody sees it, and all goes on after it."""
         self.start()
-        wrong, slowest, mark = self.watch(), dict[str, float](), len(self.service.log)
+        end, slowest, mark = self.watch(), dict[str, float](), len(self.service.log)
         for _ in range(100):
             for proxy in self.stores.proxies.values():
                 proxy.refuse()
@@ -133,16 +139,16 @@ class Outages(test_store_faults.StoreFaultCase):
         self.recover(slowest)
         lines = self.lines(mark)
         print(f"\n{len(lines)} lines about 3 documents in a minute; back after {slowest}")
-        self.assertEqual(wrong, [])
+        end()
         self.assertLess(max(slowest.values()), test_store_faults.RECOVERY)
         self.assertLessEqual(len(lines), 2 * 3 * 100)
-        self.assert_told()
+        self.assert_told(2 * 100)
         self.assert_nothing_left()
 
     def test_recovery(self):
         """However long a store was gone, and in whatever way, it is noticed within 2 s of its return."""
         self.start()
-        wrong, slowest = self.watch(), dict[str, dict[str, float]]()
+        end, slowest = self.watch(), dict[str, dict[str, float]]()
         for number in range(30):
             name, fault = [("refused", None), ("silent", faults.silent), ("reset", faults.reset_after(5))][number % 3]
             for proxy in self.stores.proxies.values():
@@ -151,6 +157,6 @@ class Outages(test_store_faults.StoreFaultCase):
             self.recover(slowest.setdefault(name, {}))
         for name, kinds in slowest.items():
             print(f"\n{name}: slowest of 10: " + ", ".join(f"{kind} {took:.2f} s" for kind, took in kinds.items()))
-        self.assertEqual(wrong, [])
+        end()
         self.assertLess(max(max(kinds.values()) for kinds in slowest.values()), test_store_faults.RECOVERY)
         self.assert_nothing_left()
