@@ -91,7 +91,7 @@ class LeakTests(TestCase):
         await cycles(source, proxy, table, 3 * len(table), PATIENCE)
         await self.settled(source)
         before = self.left()
-        for times in (100, 200):
+        for times in (60, 130):
             failed = await cycles(source, proxy, table, times, PATIENCE)
             self.assertGreater(failed, times / 2)
             await self.settled(source)
