@@ -25,7 +25,8 @@ from livestate.sources.push_report import PushReport
 #: Milliseconds that the server may wait for a change before it answers that there was none.
 LONGEST_WAIT = 1000
 
-#: Seconds between two tries: as soon as the Poller's while the server is away, and seldom where it has no change streams.
+#: Seconds between two tries: as soon as the Poller's while the server is away, and seldom where it has no change
+#: streams.
 FIRST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE_OF_REFUSED = 0.5, 1.1, 60.0
 
 
