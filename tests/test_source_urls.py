@@ -35,6 +35,13 @@ class URLTests(SynchronousTestCase):
         self.assertNotIsInstance(error, DNSLookupError)
         self.assertIn("nowhere.example", str(error))
 
+    def test_no_host_name(self):
+        """A Redis at what can be no host name is one line, not a fault."""
+        for host in ("a..b", "-a-", "a" * 70, "a_b"):
+            source = make_source(MemoryReactorClock(), f"redis://{host}/0", 100)
+            asking = Deferred.fromCoroutine(source.fetch())
+            self.assertIn("invalid hostname", str(self.failureResultOf(asking, SourceError).value))
+
     def test_wrong_urls(self):
         """A URL without a host, or with what is no port, is refused in one line that shows no password."""
         for url in ("http:", "http://", "http:///x", "http://:80/", "http://[::1", "http://h:x/", "http://h:99999/",

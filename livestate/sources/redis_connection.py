@@ -171,7 +171,7 @@ class RedisServer:
             protocol = cast(P, await self._endpoint.connect(_Factory(make)))
         except ConnectError as error:
             raise SourceError(tls_trouble(error)) from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # what is no host name is a ValueError, when it is first looked up
             raise SourceError(str(error)) from None
         refusal = "Redis refuses the login or the database"
         try:
