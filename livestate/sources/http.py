@@ -7,8 +7,9 @@ the new address instead.
 """
 
 import base64
+import re
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from hyperlink import URL
 from twisted.web.http_headers import Headers
@@ -18,9 +19,6 @@ from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import ISource
 from livestate.sources import port_of, redacted
 from livestate.sources.http_connection import HTTPConnections
-
-#: What may stand in a URL as it is, beside letters and digits (RFC 3986 section 2).
-_OF_URLS = ":/?#[]@!$&'()*+,;=-._~%"
 
 
 @implementer(ISource)
@@ -62,9 +60,8 @@ class HTTPSource:
         if response.code in (404, 410):
             raise DocumentMissing(f"answered {response.code}")
         if response.code != 200:
-            # Bytes, whatever they are: Twisted would take them for UTF-8.
-            moved = quote(response.headers.getRawHeaders(b"Location", [b""])[0], safe=_OF_URLS)
-            hint = f"; redirects are not followed, it points to {redacted(moved)}" if moved else ""
+            moved = response.headers.getRawHeaders(b"Location", [b""])[0]
+            hint = f"; redirects are not followed, it points to {_shown(moved)}" if moved else ""
             raise SourceError(f"answered {response.code}{hint}")
         self._etag = response.headers.getRawHeaders(b"ETag", [None])[0]
         self._body = body
@@ -73,6 +70,15 @@ class HTTPSource:
     def close(self) -> None:
         """Let go of kept connections."""
         self._connections.close()
+
+
+def _shown(location: bytes) -> str:
+    """Give what the other server says as it can stand in a line of the log, whatever it says.
+
+    Without its query: one that asks for a login likes to repeat there what it was asked, secrets included.
+    """
+    text = re.split(rb"[?#]", location[:500])[0].decode("utf-8", "replace")
+    return redacted("".join(sign if sign.isprintable() else "\ufffd" for sign in text))
 
 
 def _encoded(url: str) -> bytes:
