@@ -193,7 +193,12 @@ class MongoSource:
     def _absence(self) -> str:
         """Say why no server could be selected, from what the driver's watch on each has met."""
         servers = self._client.topology_description.server_descriptions().values()
-        reasons = {_reason(server.error) for server in servers if server.error}
+        # One that has refused a login counts as absent for half a second.
+        reasons = {
+            self._refusal(server.error) if isinstance(server.error, OperationFailure) else _reason(server.error)
+            for server in servers
+            if server.error
+        }
         if reasons:
             return "; ".join(sorted(reasons))
         if any(server.is_server_type_known for server in servers):
