@@ -59,7 +59,8 @@ class Case(SynchronousTestCase):
             poller.startService()
             self.addCleanup(poller.stopService)
             self.pollers.append(poller)
-        public: Any = {**resources, b"/_live/ready": ReadyResource(self.pollers)}
+        self.ready = ReadyResource(self.pollers)
+        public: Any = {**resources, b"/_live/ready": self.ready}
         fast = LiveSite(public, self.reactor, responders)
         self.site = fast if self.short_cut else LiveSite(public, self.reactor)
         self.admin = LiveSite(admin_resources(lambda: self.pollers, self.counts, self.reactor.seconds), self.reactor)
@@ -203,6 +204,12 @@ class SiteTests(Case):
         self.assertEqual((answer.status, answer.body), (200, b"stale\n"))
         self.pollers[0].document.snapshot = None
         self.assertEqual(self.get("/_live/ready").status, 503)
+
+    def test_ready_no_more(self):
+        """`/_live/ready` is a 503 once the server is about to end, however fresh all is."""
+        self.ready.ending = True
+        answer = self.get("/_live/ready")
+        self.assertEqual((answer.status, answer.body), (503, b"ending\n"))
 
 
 class PathTests(SynchronousTestCase):

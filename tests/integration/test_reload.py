@@ -126,7 +126,7 @@ class AloneTests(AloneCase):
     def test_last_answers(self):
         """While it drains, answers say that they are the last, short cut or not, and a waiting connection is served."""
         self.start()
-        clients = [self.service.client() for _ in range(4)]
+        clients = [self.service.client() for _ in range(5)]
         for client in clients:
             client.get()
         reader = EventReader(self.service)
@@ -137,6 +137,8 @@ class AloneTests(AloneCase):
         for client, fields in zip(clients, ({}, {"Accept": "*/*", "Range": "x"}, {"Foo": "bar"}), strict=False):
             self.assertEqual(client.get(**fields)["Connection"], "close")
         self.assertEqual(clients[3].get("/nothing")["Connection"], "close")
+        ready = clients[4].get("/_live/ready")
+        self.assertEqual((ready.status, ready.body, ready["Connection"]), (503, b"ending\n", "close"))
         reader.wait()
 
     def test_twice(self):
@@ -160,9 +162,14 @@ class AloneTests(AloneCase):
         load = Load(self, self.service.http).start()
         reader = EventReader(self.service)
         reader.until_begun()
+        kept = self.service.client()
+        kept.get()
         version = self.service.status()["version"]
         self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"')
         self.hang_up("is in force")
+        # Also who kept a connection to what is let go is told that this server stays.
+        ready = kept.get("/_live/ready")
+        self.assertEqual((ready.status, ready.body), (200, b"ok\n"))
         # Workers of before accept until they have been told not to.
         until(lambda: all(self.service.get("/b").status == 200 for _ in range(20)), "the new one")
         self.assertEqual(self.service.get("/b").json(), ["b"])
