@@ -31,7 +31,7 @@ class Follower:
     def _run(self) -> None:
         last = ""
         while not self._stop.is_set():
-            fields = {"Last_Event_ID": last} if last else {}
+            fields: Any = {"Last_Event_ID": last} if last else {}
             before = self.state
             try:
                 reader = EventReader(self._case, self._front, "/events?delta=merge", **fields)
