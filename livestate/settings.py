@@ -13,6 +13,7 @@ from typing import Any
 
 from livestate import values
 from livestate.errors import SettingsError
+from livestate.redaction import redacted
 from livestate.strports import parse_strports
 
 if sys.version_info >= (3, 11):
@@ -129,7 +130,7 @@ def _read_toml(name: str) -> dict[str, Any]:
 def _refuse_unknown(given: Mapping[str, Any], known: set[str], where: str) -> None:
     for name in given:
         if name not in known:
-            raise SettingsError(f"{where}unknown name {name!r}; there are {', '.join(sorted(known))}")
+            raise SettingsError(f"{where}unknown name {redacted(repr(name))}; there are {', '.join(sorted(known))}")
 
 
 def _document_of_text(text: str, interval: float, max_stale: float | None) -> DocumentSettings:
@@ -137,8 +138,9 @@ def _document_of_text(text: str, interval: float, max_stale: float | None) -> Do
     path, url = "/", text
     if text.startswith("/"):
         path, equals, url = text.partition("=")
-        if not equals:
-            raise SettingsError(f"--source {text}: expected [PATH=]URL; for a file write file:{text}")
+        if not equals or "://" in path:
+            hint = "" if "://" in text else f"; for a file write file:{text}"
+            raise SettingsError(f"--source {redacted(text)}: expected [PATH=]URL{hint}")
     return DocumentSettings(
         values.document_path("--source", path), values.source_url("--source", url), interval, max_stale
     )

@@ -19,6 +19,7 @@ from livestate.garbage import settle
 from livestate.limits import raise_open_files
 from livestate.logs import LogFiles, choose_observer, observer_for
 from livestate.notify import Manager
+from livestate.redaction import redacted
 from livestate.service import LivestateService
 from livestate.settings import MAX_SIZE, Settings, load_settings
 
@@ -125,7 +126,7 @@ class Options(usage.Options):
     def parseArgs(self, *arguments: str) -> None:
         """Refuse what is not an option."""
         if arguments:
-            raise usage.UsageError(f"what is {arguments[0]!r}? All settings are options")
+            raise usage.UsageError(f"what is {redacted(repr(arguments[0]))}? All settings are options")
 
     def postOptions(self) -> None:
         """Check everything that can be checked without the reactor; choose the reactor, if the user did not."""

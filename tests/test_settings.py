@@ -143,6 +143,21 @@ class SettingsTests(SynchronousTestCase):
         for content in ("interval = " + "[" * 100_000, "interval = " + "9" * 5000, "interval = 0x" + "f" * 5000):
             self.refusal({}, self.config(content))
 
+    def test_no_secret_in_refusals(self):
+        """However a URL is typed wrong, the password in it is not repeated."""
+        for text in (
+            "/redis://:hush@h/0", "/redis://:hush@h/0?key=a", "/redis://:hu=hush@h", "/a b=redis://:hush@h", "redis://:hush@h\n",
+            "/_live/x=redis://:hush@h", "/redis://me:hush@h/0?key=a\x00",
+        ):  # fmt: skip
+            self.assertNotIn("hush", self.refusal({"source": [text]}), text)
+        for text in (
+            'source = {url = "redis://:hush@h"}', 'source = [{a = "redis://:hush@h"}]', 'source = "redis://:hush@h',
+            '[[document]]\nsource = ["redis://:hush@h", 1]', '[[document]]\n"redis://:hush@h" = 1', 'admin = ["redis://:hush@h", 1]',
+            'interval = "redis://:hush@h"', 'cors-origin = "https://me:hush@h/"', '"redis://:hush@h" = 1',
+            '[[document]]\npath = "redis://:hush@h"\nsource = "demo:"',
+        ):  # fmt: skip
+            self.assertNotIn("hush", self.refusal({}, self.config(text)), text)
+
     def test_command_line_wins(self):
         """A name given on the command line replaces all that the file says under it, document tables included."""
         config = self.config(

@@ -21,7 +21,8 @@ from zope.interface import implementer
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import ISource
-from livestate.sources import ATTEMPT_DELAY, port_of, redacted
+from livestate.redaction import redacted
+from livestate.sources import ATTEMPT_DELAY, port_of
 from livestate.tls import client_options, tls_trouble
 
 
