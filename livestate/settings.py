@@ -64,6 +64,8 @@ class Settings:
     log_format: str
     #: Processes that serve.
     workers: int = 1
+    #: Names that the admin listener may be asked by, beside this machine's own; `*`: any.
+    admin_hosts: tuple[str, ...] = ()
 
 
 def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None = None) -> Settings:
@@ -104,6 +106,7 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
         heartbeat=get("heartbeat", 15.0),
         log_format=get("log-format", "text"),
         workers=get("workers", 1),
+        admin_hosts=tuple(get("admin-host", [])),
     )
     if not settings.http and not settings.https:
         raise SettingsError("--http and --https are both off: there would be nothing to serve on")

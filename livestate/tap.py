@@ -100,6 +100,12 @@ class Options(usage.Options):
         """
         self._repeated.setdefault("source", []).append(source)
 
+    def opt_admin_host(self, name: str) -> None:
+        """A name that health, status and metrics may be asked by, beside IP addresses, localhost and this machine's
+        name; may repeat; *: any.
+        """
+        self._repeated.setdefault("admin-host", []).append(name)
+
     def opt_cors_origin(self, origin: str) -> None:
         """An origin whose pages may read the documents; may repeat. [default: *]"""
         self._repeated.setdefault("cors-origin", []).append(origin)

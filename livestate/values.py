@@ -6,6 +6,7 @@ TOML, and gives what stands in `Settings`. A wrong value is a `SettingsError` th
 
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ MOST_WORKERS = 1024
 
 #: How lines of the log are written: Twisted's classic text, or an object each.
 LOG_FORMATS = ("text", "json")
+
+#: A host's name, as DNS and Docker have it.
+_HOST = re.compile("[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 #: Paths under this one are livestate's own.
 RESERVED = "/_live"
@@ -146,11 +150,22 @@ def _origins(name: str, value: Any) -> list[str]:
     return origins
 
 
+def _hosts(name: str, value: Any) -> list[str]:
+    hosts = _texts(name, value)
+    for host in hosts:
+        if host != "*" and not _HOST.fullmatch(host):
+            raise SettingsError(
+                f"{name} {redacted(repr(host))}: a name is such as live.example.org, without a port, or *"
+            )
+    return hosts
+
+
 #: Names that stand both at the top of a TOML file and on the command line, and what understands each.
 CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
     "http": _texts,
     "https": _texts,
     "admin": _text,
+    "admin-host": _hosts,
     "source": _texts,
     "interval": interval,
     "cors-origin": _origins,

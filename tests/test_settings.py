@@ -15,7 +15,7 @@ from livestate.values import CONVERTERS
 from tests.support import few, many
 
 NAMES = sorted(CONVERTERS)
-REPEATING = ("http", "https", "source", "cors-origin")
+REPEATING = ("http", "https", "source", "cors-origin", "admin-host")
 
 words = st.one_of(
     st.text(max_size=12),
@@ -257,6 +257,9 @@ class SettingsTests(SynchronousTestCase):
             ("workers", "2.5", "a whole number"),
             ("log-format", "xml", "there are text and json"),
             ("max-size", "2e9", "bytes from 1"),
+            ("admin-host", "live.example:9180", "without a port"),
+            ("admin-host", "http://live.example", "without a port"),
+            ("admin-host", "", "without a port"),
             ("cors-origin", "example.org", "such as https://example.org"),
             ("cors-origin", "https://example.org/", "without a path"),
             ("source", "results.json", "a source is a URL"),

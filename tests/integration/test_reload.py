@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import livestate
 from tests.integration.certificates import Authority
 from tests.integration.load import Load
-from tests.integration.processes import folder_for, until
+from tests.integration.processes import folder_for, free_port, until
 from tests.integration.servers import Livestate
 
 
@@ -208,6 +208,12 @@ class AloneTests(AloneCase):
             self.hang_up("the new configuration is refused")
             line = next(line for line in reversed(self.service.log.splitlines()) if "is refused" in line)
             self.assertIn(expected, line)
+        # Nor is a development certificate made in place of one that is named and broken.
+        broken = f'https = "ssl:{free_port()}:interface=127.0.0.1:privateKey=a.json:certKey=a.json"\n'
+        (self.folder / "live.toml").write_text(broken + '[[document]]\nsource = "file:a.json"')
+        self.hang_up("the new configuration is refused")
+        self.assertIn("no PEM", self.service.log.splitlines()[-1])
+        self.assertFalse((self.folder / "server.pem").exists())
         self.assertEqual(client.get()["Connection"], "")
         self.assertNotIn("Traceback", self.service.log)
 
