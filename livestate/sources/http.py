@@ -90,8 +90,8 @@ class HTTPSource:
         if response.code in (404, 410):
             raise DocumentMissing(f"answered {response.code}")
         if response.code != 200:
-            moved = response.headers.getRawHeaders("Location", [""])[0]
-            hint = f"; redirects are not followed, it points to {redacted(moved)}" if moved else ""
+            moved = response.headers.getRawHeaders(b"Location", [b""])[0]
+            hint = f"; redirects are not followed, it points to {_shown(moved)}" if moved else ""
             raise SourceError(f"answered {response.code}{hint}")
         self._etag = response.headers.getRawHeaders(b"ETag", [None])[0]
         self._body = body
@@ -114,6 +114,12 @@ class HTTPSource:
 
         await treq.collect(response, take)
         return b"".join(chunks)
+
+
+def _shown(location: bytes) -> str:
+    """Give what the other server says as it can stand in a line of the log, whatever it says."""
+    text = location[:500].decode("utf-8", "replace")
+    return redacted("".join(sign if sign.isprintable() else "\ufffd" for sign in text))
 
 
 def _reason(error: Exception) -> str:
