@@ -176,6 +176,7 @@ def _refuse_clashes(documents: Sequence[DocumentSettings]) -> None:
 def _refuse_shared_ports(settings: Settings) -> None:
     """See that no two listeners want one port. In the background it is too late to say so once they listen."""
     taken: dict[str, list[tuple[str, str]]] = {}
+    everywhere = {"", "0.0.0.0"}  # noqa: S104  # not listened on, but recognised
     listeners = [("--http", text) for text in settings.http] + [("--https", text) for text in settings.https]
     for option, text in [*listeners, ("--admin", settings.admin or "")]:
         kind, arguments = parse_strports(text)
@@ -183,6 +184,6 @@ def _refuse_shared_ports(settings: Settings) -> None:
         if kind not in ("tcp", "ssl") or port.strip("0") == "":
             continue
         for other, where in taken.setdefault(port, []):
-            if where == interface or (":" not in where + interface and {where, interface} & {"", "0.0.0.0"}):  # noqa: S104
+            if where == interface or (":" not in where + interface and {where, interface} & everywhere):
                 raise SettingsError(f"{option}={text}: the port is in use by {other}")
         taken[port].append((f"{option}={text}", interface))
