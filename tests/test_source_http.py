@@ -200,11 +200,12 @@ class HTTPTests(TestCase):
     async def test_redirect(self):
         """A redirect is not followed, and the new address is named, without its password."""
         source = self.source()
-        self.origin.fields = {b"Location": b"https://me:hush@other.example/new.json"}
+        self.origin.fields = {b"Location": b"https://me:hush@other.example/new.json?next=%2Fr.json%3Ftoken%3Dhush"}
         for status in (301, 302, 303, 307, 308):
             self.origin.status = status
             text = await self.refusal(source)
             self.assertIn("https://me:***@other.example/new.json", text)
+            self.assertNotIn("hush", text)
         self.assertEqual(len(self.origin.asked), 5)
 
     async def test_no_redirect_leads_elsewhere(self):

@@ -6,6 +6,7 @@ the other server point livestate at anything it can reach, and would cost a roun
 the new address instead.
 """
 
+import re
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -117,8 +118,11 @@ class HTTPSource:
 
 
 def _shown(location: bytes) -> str:
-    """Give what the other server says as it can stand in a line of the log, whatever it says."""
-    text = location[:500].decode("utf-8", "replace")
+    """Give what the other server says as it can stand in a line of the log, whatever it says.
+
+    Without its query: one that asks for a login likes to repeat there what it was asked, secrets included.
+    """
+    text = re.split(rb"[?#]", location[:500])[0].decode("utf-8", "replace")
     return redacted("".join(sign if sign.isprintable() else "\ufffd" for sign in text))
 
 
