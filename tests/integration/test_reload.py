@@ -1,5 +1,6 @@
 """Ending, reloading and renewing while readers read: nothing of theirs is lost."""
 
+import http.client
 import os
 import shutil
 import signal
@@ -60,9 +61,9 @@ class AloneCase(SynchronousTestCase):
             (self.folder / f"{name}.json").write_text(f'["{name}"]')
         self.configure()
 
-    def configure(self, *lines: str) -> None:
+    def configure(self, *lines: str, options: str = "") -> None:
         """Write the file."""
-        documents = ['[[document]]\nsource = "file:a.json"', *lines]
+        documents = [options, '[[document]]\nsource = "file:a.json"', *lines]
         (self.folder / "live.toml").write_text("\n".join(documents))
 
     def start(self, *options: str, **more: Any) -> None:
@@ -154,6 +155,13 @@ class AloneTests(AloneCase):
             self.assertLess(time.monotonic() - began, 1.9)
             self.assertNotIn("Traceback", self.service.log)
 
+    def status_as(self, host: str) -> int:
+        """Ask the admin listener by a name, and give the answer's status."""
+        connection = http.client.HTTPConnection(self.service.admin.partition("//")[2], timeout=20)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/health", headers={"Host": host})
+        return connection.getresponse().status
+
     def test_documents(self):
         """SIGHUP adds and removes documents, and loses no request; a document that stays keeps its version."""
         self.start("--access-log=access.log")
@@ -161,8 +169,10 @@ class AloneTests(AloneCase):
         reader = EventReader(self.service)
         reader.until_begun()
         version = self.service.status()["version"]
-        self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"')
+        self.assertEqual(self.status_as("new.example"), 421)
+        self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"', options='admin-host = "new.example"')
         self.hang_up("is in force")
+        self.assertEqual(self.status_as("new.example"), 200)
         # Workers of before accept until they have been told not to.
         until(lambda: all(self.service.get("/b").status == 200 for _ in range(20)), "the new one")
         self.assertEqual(self.service.get("/b").json(), ["b"])
@@ -209,8 +219,7 @@ class AloneTests(AloneCase):
             line = next(line for line in reversed(self.service.log.splitlines()) if "is refused" in line)
             self.assertIn(expected, line)
         # Nor is a development certificate made in place of one that is named and broken.
-        broken = f'https = "ssl:{free_port()}:interface=127.0.0.1:privateKey=a.json:certKey=a.json"\n'
-        (self.folder / "live.toml").write_text(broken + '[[document]]\nsource = "file:a.json"')
+        self.configure(options=f'https = "ssl:{free_port()}:interface=127.0.0.1:privateKey=a.json:certKey=a.json"')
         self.hang_up("the new configuration is refused")
         self.assertIn("no PEM", self.service.log.splitlines()[-1])
         self.assertFalse((self.folder / "server.pem").exists())
