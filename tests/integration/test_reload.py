@@ -1,5 +1,6 @@
 """Ending, reloading and renewing while readers read: nothing of theirs is lost."""
 
+import http.client
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import livestate
 from tests.integration.certificates import Authority
 from tests.integration.load import Load
-from tests.integration.processes import folder_for, until
+from tests.integration.processes import folder_for, free_port, until
 from tests.integration.servers import Livestate
 
 
@@ -60,9 +61,9 @@ class AloneCase(SynchronousTestCase):
             (self.folder / f"{name}.json").write_text(f'["{name}"]')
         self.configure()
 
-    def configure(self, *lines: str) -> None:
+    def configure(self, *lines: str, options: str = "") -> None:
         """Write the file."""
-        documents = ['[[document]]\nsource = "file:a.json"', *lines]
+        documents = [options, '[[document]]\nsource = "file:a.json"', *lines]
         (self.folder / "live.toml").write_text("\n".join(documents))
 
     def start(self, *options: str, **more: Any) -> None:
@@ -156,6 +157,13 @@ class AloneTests(AloneCase):
             self.assertLess(time.monotonic() - began, 1.9)
             self.assertNotIn("Traceback", self.service.log)
 
+    def status_as(self, host: str) -> int:
+        """Ask the admin listener by a name, and give the answer's status."""
+        connection = http.client.HTTPConnection(self.service.admin.partition("//")[2], timeout=20)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/health", headers={"Host": host})
+        return connection.getresponse().status
+
     def test_documents(self):
         """SIGHUP adds and removes documents, and loses no request; a document that stays keeps its version."""
         self.start("--access-log=access.log")
@@ -165,11 +173,13 @@ class AloneTests(AloneCase):
         kept = self.service.client()
         kept.get()
         version = self.service.status()["version"]
-        self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"')
+        self.assertEqual(self.status_as("new.example"), 421)
+        self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"', options='admin-host = "new.example"')
         self.hang_up("is in force")
         # Also who kept a connection to what is let go is told that this server stays.
         ready = kept.get("/_live/ready")
         self.assertEqual((ready.status, ready.body), (200, b"ok\n"))
+        self.assertEqual(self.status_as("new.example"), 200)
         # Workers of before accept until they have been told not to.
         until(lambda: all(self.service.get("/b").status == 200 for _ in range(20)), "the new one")
         self.assertEqual(self.service.get("/b").json(), ["b"])
@@ -215,6 +225,11 @@ class AloneTests(AloneCase):
             self.hang_up("the new configuration is refused")
             line = next(line for line in reversed(self.service.log.splitlines()) if "is refused" in line)
             self.assertIn(expected, line)
+        # Nor is a development certificate made in place of one that is named and broken.
+        self.configure(options=f'https = "ssl:{free_port()}:interface=127.0.0.1:privateKey=a.json:certKey=a.json"')
+        self.hang_up("the new configuration is refused")
+        self.assertIn("no PEM", self.service.log.splitlines()[-1])
+        self.assertFalse((self.folder / "server.pem").exists())
         self.assertEqual(client.get()["Connection"], "")
         self.assertNotIn("Traceback", self.service.log)
 
