@@ -31,7 +31,7 @@ from zope.interface.verify import verifyObject
 from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import ISource
 from livestate.sources import make_source
-from livestate.sources.mongodb import MongoSource
+from livestate.sources.mongodb import _AUTHENTICATION_FAILED, MongoSource
 from livestate.sources.mongodb_json import CODEC, to_json
 from tests.mongodb_server import EXTERNAL, ExternalServer, MongoServer
 

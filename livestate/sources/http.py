@@ -17,7 +17,8 @@ from zope.interface import implementer
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import ISource
-from livestate.sources import port_of, redacted
+from livestate.redaction import redacted
+from livestate.sources import port_of
 from livestate.sources.http_connection import HTTPConnections
 
 

@@ -128,7 +128,7 @@ class Supervisor(MultiService):
         for place in self._places:
             place.vacate()
         if self._generation is not None:
-            self._dismiss(self._generation)
+            self._dismiss(self._generation, ending=True)
             self._generation = None
         self._emptied = Deferred()
         self._look_whether_empty()
@@ -231,9 +231,9 @@ class Supervisor(MultiService):
             self._dismiss(before)
         self.log.info("new workers have taken the places of those before, which let their readers go")
 
-    def _dismiss(self, generation: Generation) -> None:
+    def _dismiss(self, generation: Generation, ending: bool = False) -> None:
         self._leaving[generation] = 0
-        generation.drain()
+        generation.drain(ending)
         self._bury(generation)
 
     def _bury(self, generation: Generation) -> None:
