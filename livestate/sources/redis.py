@@ -121,6 +121,7 @@ def _deployment(
         return Standalone(RedisServer(endpoint, Login.of(parts, query.get("db", "0"))), max_size)
     tls, cafile = security == "rediss", query.get("cafile")
     if kind == "sentinel":
+        sentinels = addresses_of(parts, 26379)
         service, _, database = unquote(parts.path).strip("/").partition("/")
         if not service:
             raise SettingsError("it names no service: redis+sentinel://HOST,HOST/SERVICE?key=…")
@@ -132,16 +133,19 @@ def _deployment(
         return SentinelDeployment(
             reactor,
             Servers(reactor, tls, cafile, Login.of(parts, database or "0")),
-            Sentinels(reactor, watchers, addresses_of(parts, 26379), service),
+            Sentinels(reactor, watchers, sentinels, service),
             prefer_replica=read_from == _READ_FROM[1],
             max_size=max_size,
             source=source,
         )
-    database = parts.path.strip("/") or "0"
-    servers = Servers(reactor, tls, cafile, Login.of(parts, database))
     if kind == "cluster":
-        if servers.login.database:
+        nodes = addresses_of(parts, 6379)
+        if parts.path.strip("/") not in ("", "0"):
             raise SettingsError("a cluster has no other database than 0")
-        return ClusterDeployment(servers, addresses_of(parts, 6379), key, max_size=max_size, source=source)
+        servers = Servers(reactor, tls, cafile, Login.of(parts, "0"))
+        for node in nodes:
+            servers.at(node)  # A file of authorities that cannot be used is found now.
+        return ClusterDeployment(servers, nodes, key, max_size=max_size, source=source)
     address = Address(parts.hostname or "127.0.0.1", port_of(parts) or 6379)
+    servers = Servers(reactor, tls, cafile, Login.of(parts, parts.path.strip("/") or "0"))
     return Standalone(servers.at(address), max_size)

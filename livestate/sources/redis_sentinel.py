@@ -20,7 +20,7 @@ from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from livestate.errors import SourceError
+from livestate.errors import LivestateError, SourceError
 from livestate.sources import within
 from livestate.sources.redis_connection import P, Servers
 from livestate.sources.redis_kept import Kept
@@ -118,11 +118,19 @@ class SentinelDeployment:
     async def connect(self, make: Callable[[], P]) -> P:
         """Connect what `make` makes to the server that is being read, or will be."""
         address, primary = self._server[:2] if self._server else (await self._candidates())[0]
-        protocol = await self._servers.at(address).connect(make)
         try:
-            _check(role_of(await protocol.ask("ROLE")), primary)
+            protocol = await self._servers.at(address).connect(make)
+            try:
+                _check(role_of(await protocol.ask("ROLE")), primary)
+            except BaseException:
+                protocol.abort()
+                raise
         except BaseException:
-            protocol.abort()
+            # The next read may be far off: who comes next looks for another server.
+            if self._server is not None and self._server.address == address:
+                self._leave()
+            if not primary:
+                self._shunned[address] = self._clock.seconds() + SHUN
             raise
         self._heard = address
         return protocol
@@ -258,8 +266,9 @@ class SentinelDeployment:
     def _looked_in_vain(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return
-        failure.trap(SourceError)
-        if self._server is not None and not self._silent:
+        if not failure.check(LivestateError):
+            self.log.failure("looking after {source} failed in a way that it should not", failure, source=self._source)
+        elif self._server is not None and not self._silent:
             self._silent = True
             self.log.warn(
                 "{source}: {trouble}; reading on from {server}, which says that it is what it was",

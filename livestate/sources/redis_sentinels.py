@@ -7,7 +7,7 @@ highest configuration epoch counts: each failover has a new one, agreed on by a 
 (https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/, "Configuration epochs").
 
 An asking is not bound to those who wait for it. It goes on when one of them is called off, and whoever comes meanwhile
-shares it: so a fetch that has less time than a connection takes finds the answer the next time.
+shares it, or finds the answer: a fetch that has less time than a connection takes is only put off.
 """
 
 from collections.abc import Coroutine
@@ -99,12 +99,17 @@ class Sentinels:
         self._rounds: list[_Round[Any]] = []
         self._asking: Deferred[None] | None = None
         self._waiting: list[Deferred[Address]] = []
+        #: An answer that came when nobody waited any more, and when it did.
+        self._unheard: tuple[Address, float] | None = None
 
     async def primary(self) -> Address:
         """Ask where the primary is.
 
         :raises SourceError: no Sentinel says it.
         """
+        unheard, self._unheard = self._unheard, None
+        if unheard is not None and self._clock.seconds() - unheard[1] < LONGEST_WAIT:
+            return unheard[0]
         waiting: Deferred[Address] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
         if len(self._waiting) == 1 and (self._asking is None or self._asking.called):
@@ -118,7 +123,11 @@ class Sentinels:
         """
         if not self._right:
             raise SourceError("no Sentinel answers")
-        reply: Any = await self._right[0].ask(("SENTINEL", "REPLICAS", self._service))
+        asking = self._right[0].ask(("SENTINEL", "REPLICAS", self._service))
+        try:
+            reply = await within(LONGEST_WAIT, asking, self._clock)
+        except DeferTimeout:
+            raise SourceError("no Sentinel answers: no answer") from None
         replicas = [_fields(item) for item in reply] if isinstance(reply, list) else []
         return tuple(_address(fields.get("ip"), fields.get("port")) for fields in replicas if _well(fields))
 
@@ -133,6 +142,8 @@ class Sentinels:
 
     def _asked(self, result: Address | Failure) -> None:
         waiting, self._waiting = self._waiting, []
+        if not waiting and isinstance(result, Address):
+            self._unheard = result, self._clock.seconds()
         for one in waiting:
             one.callback(result)  # a Failure makes it an errback
 

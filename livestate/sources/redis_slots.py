@@ -63,7 +63,7 @@ def owners_of(slot: int, reply: object, asked: Address) -> Owners:
         for first, last, *nodes in ranges:
             addresses = [_address(host, port, asked) for host, port, *_ in nodes]
             (owners if first <= slot <= last else others).extend(addresses)
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         raise SourceError("not a reply to CLUSTER SLOTS") from None
     if not owners:
         raise SourceError(f"no node serves the slot of the key ({slot})")

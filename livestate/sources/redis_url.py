@@ -12,7 +12,7 @@ from livestate.errors import SettingsError
 
 _URL = re.compile(r"([^:/?#]+)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 #: A host, in brackets where it is an IPv6 address, and a port.
-_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:@\s]+))(?::([0-9]{1,5}))?", re.ASCII)
+_HOST = re.compile(r"(?:\[([\w:.%-]+)\]|([^\[\]:@\s]+))(?::([0-9]{1,5}))?", re.ASCII)
 
 
 class Address(NamedTuple):
@@ -44,10 +44,11 @@ def addresses_of(parts: SplitResult, default_port: int) -> tuple[Address, ...]:
     :raises SettingsError: one is no host with a port. What stands there is not shown: it may be part of a password.
     """
     addresses = []
+    cut_short = "@" in parts.path and "@" not in parts.netloc
     for text in parts.netloc.rpartition("@")[2].split(","):
         match = _HOST.fullmatch(text)
         port = int(match[3] or default_port) if match else 0
-        if match is None or not 0 < port < 65536:
+        if cut_short or match is None or not 0 < port < 65536:
             raise SettingsError(
                 "the servers are HOST:PORT,HOST:PORT,… with a port from 1 to 65535; in a password, each of "
                 "/ ? # @ : is percent-encoded"

@@ -3,7 +3,6 @@
 import redis
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.certificates import Authority
 from tests.integration.processes import Child, folder_for, free_port, until
 from tests.integration.servers import RedisServer, redis_program
 
@@ -14,7 +13,15 @@ SERVICE = "results"
 class Sentinel:
     """One Sentinel."""
 
-    def __init__(self, case: SynchronousTestCase, primary: RedisServer, password: str, server_password: str) -> None:
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        primary: RedisServer,
+        *,
+        password: str = "",
+        server_password: str = "",
+        tls: tuple[str, ...] = (),
+    ) -> None:
         self._case = case
         self._folder = folder_for(case)
         self._child: Child | None = None
@@ -23,12 +30,14 @@ class Sentinel:
             f"port {self.port}",
             "bind 127.0.0.1",
             f"dir {self._folder}",
-            f"sentinel monitor {SERVICE} 127.0.0.1 {primary.port} 2",
-            f"sentinel down-after-milliseconds {SERVICE} 700",
+            f"sentinel monitor {SERVICE} 127.0.0.1 {primary.tls_port if tls else primary.port} {1 if tls else 2}",
+            f"sentinel down-after-milliseconds {SERVICE} 1200",
             f"sentinel failover-timeout {SERVICE} 3000",
         ]
         lines += [f"requirepass {password}", f"sentinel sentinel-pass {password}"] if password else []
         lines += [f"sentinel auth-pass {SERVICE} {server_password}"] if server_password else []
+        self.tls_port = free_port()
+        lines += [f"tls-port {self.tls_port}", "tls-replication yes", *tls] if tls else []
         (self._folder / "sentinel.conf").write_text("\n".join([*lines, ""]))
         self._client = redis.Redis(port=self.port, password=password or None, socket_timeout=5)
         case.addCleanup(self._client.close)
@@ -36,7 +45,7 @@ class Sentinel:
 
     def start(self) -> None:
         """Start, also anew, and wait until it answers."""
-        arguments = [redis_program(), self._folder / "sentinel.conf", "--sentinel"]
+        arguments = [redis_program(), str(self._folder / "sentinel.conf"), "--sentinel"]
         self._child = Child(self._case, arguments, self._folder)
         self._child.wait_for(self._answers, "the Sentinel")
         # It looks at the servers' roles each 10 s, which is longer than a test is to take.
@@ -53,7 +62,7 @@ class Sentinel:
 
     def well(self, replicas: int, sentinels: int) -> bool:
         """Tell whether it knows so many others, all of them well."""
-        others = self._client.sentinel_master(SERVICE)["num-other-sentinels"]
+        others = self._client.sentinel_master(SERVICE)["num-other-sentinels"]  # type: ignore[index]
         listed = self._client.sentinel_slaves(SERVICE)
         linked = [one for one in listed if one.get("master-link-status") == "ok" and not one["is_sdown"]]
         return len(linked) == replicas and others == sentinels - 1
@@ -86,7 +95,9 @@ class Watched:
         primary = RedisServer(case, password=password, options=options)
         copying = (*options, "--replicaof", f"127.0.0.1 {primary.port}")
         self.servers = [primary, *(RedisServer(case, password=password, options=copying) for _ in range(2))]
-        self.sentinels = [Sentinel(case, primary, sentinel_password, password) for _ in range(3)]
+        self.sentinels = [
+            Sentinel(case, primary, password=sentinel_password, server_password=password) for _ in range(3)
+        ]
         self.until_well()
 
     @property
@@ -136,19 +147,19 @@ class Cluster:
         key: str = "livestate",
         *,
         replica: bool = False,
-        authority: Authority | None = None,
         options: tuple[str, ...] = (),
     ) -> None:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", *options)
         options += ("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0")
-        options += ("--tls-cluster", "yes") if authority else ()
-        self.servers = [RedisServer(case, options=options, authority=authority) for _ in range(4 if replica else 3)]
+        # By default it is the other port and 10,000, where the kernel takes ports for outgoing connections.
+        buses = [free_port() for _ in range(4 if replica else 3)]
+        self.servers = [RedisServer(case, options=(*options, "--cluster-port", str(bus))) for bus in buses]
         for server, (first, last) in zip(self.servers, ((0, 5460), (5461, 10922), (10923, 16383)), strict=False):
             server.command("CLUSTER", "ADDSLOTSRANGE", first, last)
         for epoch, server in enumerate(self.servers, 1):
             server.command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
-        for server in self.servers[1:]:
-            self.servers[0].command("CLUSTER", "MEET", "127.0.0.1", server.port)
+        for server, bus in zip(self.servers[1:], buses[1:], strict=True):
+            self.servers[0].command("CLUSTER", "MEET", "127.0.0.1", server.port, bus)
         self.slot = int(self.servers[0].command("CLUSTER", "KEYSLOT", key))
         if replica:
             until(lambda: all(self._knows(server, 4) for server in self.servers), "that the nodes know each other")
@@ -186,9 +197,9 @@ class Cluster:
         """Move the key."""
         source.command("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
 
-    def end_move(self, target: RedisServer) -> None:
-        """Give the slot to its new owner."""
-        for server in [target, *(server for server in self.servers if server is not target)]:
+    def end_move(self, source: RedisServer, target: RedisServer) -> None:
+        """Give the slot to its new owner, of which the other nodes hear by themselves."""
+        for server in (target, source):
             server.command("CLUSTER", "SETSLOT", self.slot, "NODE", self.id_of(target))
 
     def _knows(self, server: RedisServer, count: int, state: str = "") -> bool:
