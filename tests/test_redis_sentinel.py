@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SourceError
 from livestate.sources import within
-from livestate.sources.redis_sentinel import LONGEST_TRY, LOOK_EACH, SHUN, SentinelDeployment, role_of
+from livestate.sources.redis_role import role_of
+from livestate.sources.redis_sentinel import LONGEST_TRY, LOOK_EACH, SHUN, SentinelDeployment
 from livestate.sources.redis_sentinels import GRACE, LONGEST_WAIT, Sentinels
 from livestate.sources.redis_url import Address
 from tests.redis_world import Data, World

@@ -24,6 +24,7 @@ from livestate.errors import LivestateError, SourceError
 from livestate.sources import within
 from livestate.sources.redis_connection import P, Servers
 from livestate.sources.redis_kept import Kept
+from livestate.sources.redis_role import Role, check_role, role_of
 from livestate.sources.redis_sentinels import Sentinels
 from livestate.sources.redis_url import Address
 
@@ -38,16 +39,6 @@ LONGEST_TRY = 0.25
 SHUN = 5.0
 
 
-class Role(NamedTuple):
-    """What a server says of itself."""
-
-    primary: bool
-    #: A replica is connected to its primary and up with it.
-    linked: bool
-    #: How many bytes of the stream of replication it has.
-    offset: int
-
-
 class _Server(NamedTuple):
     address: Address
     primary: bool
@@ -58,19 +49,6 @@ class _Server(NamedTuple):
             return await self.kept.ask(*commands)
         except SourceError as error:
             raise SourceError(f"{self.address}: {error}") from None
-
-
-def role_of(reply: object) -> Role:
-    """Read a reply to ROLE.
-
-    :raises SourceError: it is none of a primary or a replica.
-    """
-    match reply:
-        case [b"master", int(offset), *_]:
-            return Role(True, True, offset)
-        case [b"slave", _, _, state, int(offset)]:
-            return Role(False, state == b"connected", offset)
-    raise SourceError("not a reply to ROLE")
 
 
 class SentinelDeployment:
@@ -121,7 +99,7 @@ class SentinelDeployment:
         try:
             protocol = await self._servers.at(address).connect(make)
             try:
-                _check(role_of(await protocol.ask("ROLE")), primary)
+                check_role(role_of(await protocol.ask("ROLE")), primary)
             except BaseException:
                 protocol.abort()
                 raise
@@ -182,7 +160,7 @@ class SentinelDeployment:
     async def _see_role(self, server: _Server) -> Role:
         role = role_of(await server.ask(("ROLE",)))
         try:
-            _check(role, server.primary)
+            check_role(role, server.primary)
         except SourceError as error:
             raise SourceError(f"{server.address}: {error}") from None
         return role
@@ -256,6 +234,7 @@ class SentinelDeployment:
         server = self._server
         if server is not None and (server.address, server.primary) not in candidates:
             self._leave()
+            self._listen_elsewhere(None)
         elif server is not None and server.primary:
             for address, _ in candidates[:-1]:
                 replica = await self._try(address, [])
@@ -289,7 +268,11 @@ class SentinelDeployment:
             self.log.info(
                 "{source}: reading from the {kind} {server}", source=self._source, kind=kind, server=str(server.address)
             )
-        if self._heard not in (None, server.address):
+        self._listen_elsewhere(server.address)
+
+    def _listen_elsewhere(self, address: Address | None) -> None:
+        """Tell the one that listens, unless it does so at this server."""
+        if self._heard not in (None, address):
             self._heard = None
             self.moved()
 
@@ -303,16 +286,3 @@ class SentinelDeployment:
 
     def _by_lot(self, address: Address) -> float:
         return random.Random(f"{self._lot} {address}").random()  # noqa: S311  # as above
-
-
-def _check(role: Role, primary: bool) -> None:
-    """See that a server has the role that it is to have.
-
-    :raises SourceError: it has not.
-    """
-    if role.primary and not primary:
-        raise SourceError("no replica any more")
-    if primary and not role.primary:
-        raise SourceError("the primary by what the Sentinels say, a replica by its own word")
-    if not role.linked:
-        raise SourceError("a replica that has lost its primary")

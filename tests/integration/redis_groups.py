@@ -48,8 +48,8 @@ class Sentinel:
         arguments = [redis_program(), str(self._folder / "sentinel.conf"), "--sentinel"]
         self._child = Child(self._case, arguments, self._folder)
         self._child.wait_for(self._answers, "the Sentinel")
-        # It looks at the servers' roles each 10 s, which is longer than a test is to take.
-        self.command("SENTINEL", "DEBUG", "INFO-PERIOD", "300")
+        # It looks at the servers' roles each 10 s, and tells the others each 2 s: longer than a test is to take.
+        self.command("SENTINEL", "DEBUG", "INFO-PERIOD", "200", "PUBLISH-PERIOD", "300")
 
     def kill(self) -> None:
         """End it without a farewell."""
