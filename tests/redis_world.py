@@ -55,12 +55,18 @@ class Node:
         self.world = world
         self.up = True
         self.hangs = False
+        #: Where this is a list, whoever connects waits, and is put into it.
+        self.late: list[Deferred[None]] | None = None
         self.connections: set[Connection] = set()
         self.connected = 0
 
     async def connect(self, make: Callable[[], Any]) -> Any:
         """Connect, as RedisServer does; what would be made is not."""
         self.connected += 1
+        if self.late is not None:
+            waiting: Deferred[None] = Deferred()
+            self.late.append(waiting)
+            await waiting
         if not self.up:
             raise SourceError("connection refused")
         connection = Connection(self)

@@ -179,6 +179,28 @@ class PrimaryTests(SentinelCase):
             self.clock.advance(LONGEST_WAIT)
             self.assertEqual(self.world.open(), 1 + 3 - hanging)
 
+    def test_late_connections(self):
+        """A Sentinel that takes long to connect has one connection in the end, however often it was asked meanwhile."""
+        self.start()
+        late = self.world.sentinels[0].late = []
+        for _ in range(4):
+            self.clock.advance(LOOK_EACH)
+            self.assertEqual(self.version(), 0)
+        for waiting in late:
+            if not waiting.called:
+                waiting.callback(None)
+        self.assertGreater(len(late), 2)
+        self.assertEqual(len(self.world.sentinels[0].connections), 1)
+
+    def test_closed_while_connecting(self):
+        """What is just being connected to when all is closed is not connected to."""
+        self.start()
+        late = self.world.sentinels[0].late = []
+        self.version()
+        self.deployment.disconnect()
+        self.assertTrue(all(waiting.called for waiting in late))
+        self.assertEqual(self.world.open(), 0)
+
     def test_shorter_than_an_answer(self):
         """A fetch that ends before the Sentinels answer leaves the asking to the next one."""
         self.start()
@@ -390,6 +412,19 @@ class ReplicaTests(SentinelCase):
         before = self.clock.seconds()
         self.assertEqual(self.version(), 0)
         self.assertLess(self.clock.seconds() - before, LONGEST_TRY + 0.02)
+
+    def test_hang_longer_than_a_fetch(self):
+        """Where replicas hang and a fetch has less time than they are given, the next ones come to the primary."""
+        self.start()
+        for node in self.world.data[1:]:
+            node.hangs = True
+        gave = []
+        for _ in range(4):
+            results: list[Any] = []
+            self.fetch(0.04).addBoth(results.append)
+            self.clock.pump([0.01] * 5)
+            gave.append(results[0] == b"0")
+        self.assertEqual(gave, [False, False, True, True])
 
     def test_none(self):
         """Without a replica the primary is read, which is logged once; and a replica again when there is one."""

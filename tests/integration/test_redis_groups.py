@@ -79,7 +79,7 @@ class SentinelTests(GroupCase):
         url = group.url.replace("://", "://:hush@") + "&sentinel_password=quiet"
         first = group.primary()
         first.set("1")
-        service = Livestate(self, f"--source={url}", "--interval=0.2")
+        service = Livestate(self, f"--source={url}", "--interval=0.5")
         service.until_body(b"1")
         self.read(service)
         time.sleep(1)
@@ -174,7 +174,7 @@ class SentinelTests(GroupCase):
         sources.append(f"--source={good}{authority.certificate}&read_from=prefer_replica")
         # A node that has met no other does not know its own address: it is the one where it was asked.
         cluster = f"rediss+cluster://reader:hush@127.0.0.1:{node.tls_port}/?cafile={authority.certificate}"
-        service = Livestate(self, *sources, f"--source=/cluster={cluster}", "--interval=0.2")
+        service = Livestate(self, *sources, f"--source=/cluster={cluster}", "--interval=0.5")
         service.until_body(b"1")
         until(lambda: node.command("CLUSTER", "INFO").startswith(b"cluster_state:ok"), "the cluster")
         node.set("2")
@@ -203,7 +203,7 @@ class ClusterTests(GroupCase):
         if third is first:
             third = cluster.servers[2]
         first.set("1")
-        service = Livestate(self, f"--source={url}", "--interval=0.2")
+        service = Livestate(self, f"--source={url}", "--interval=0.5")
         service.until_body(b"1")
         self.read(service)
         first.kill()
