@@ -55,7 +55,10 @@ class ClusterTests(SynchronousTestCase):
                 self.assertEqual(self.fetch(), b"1")
         self.assertEqual(self.open(), [1, 0, 0, 0])
         self.assertEqual(sum(node.connected for node in self.nodes), 3)
-        self.assertEqual(lines, ["redis+cluster://n/: reading from the node n:1"])
+        self.assertEqual(
+            [line.removeprefix("redis+cluster://n/: ") for line in lines],
+            ["the key is at the node n:1", "reading from the node n:1"],
+        )
 
     def test_moved(self):
         """A node that has not the key any more sends to another one, which is stayed with."""

@@ -78,7 +78,10 @@ class PrimaryTests(SentinelCase):
                 self.write()
                 self.clock.advance(1)
         self.assertEqual([node.connected for node in [*self.world.data, *self.world.sentinels]], [1, 0, 0, 1, 1, 1])
-        self.assertEqual(lines, ["redis+sentinel://s/svc: reading from the primary d:1"])
+        self.assertEqual(
+            [line.removeprefix("redis+sentinel://s/svc: ") for line in lines],
+            ["the Sentinels name d:1 as the primary", "reading from the primary d:1"],
+        )
 
     def test_failover(self):
         """While the primary is gone a fetch says which server it is; the new one is read once the Sentinels name it."""
@@ -152,9 +155,9 @@ class PrimaryTests(SentinelCase):
                 sentinel.up = True
             self.clock.advance(LOOK_EACH)
             self.version()
-        self.assertEqual(len(lines), 3, lines)
-        self.assertIn("no Sentinel answers: connection refused; reading on from d:1", lines[1])
-        self.assertIn("the Sentinels answer again", lines[2])
+        self.assertEqual(len(lines), 4, lines)
+        self.assertIn("no Sentinel answers: connection refused; reading on from d:1", lines[2])
+        self.assertIn("the Sentinels answer again", lines[3])
 
     def test_no_sentinel(self):
         """Without any Sentinel, or with those who do not know the service, a fetch says so in one line."""
@@ -398,7 +401,7 @@ class ReplicaTests(SentinelCase):
                 self.assertEqual(self.version(), version, trouble)
                 self.assertIsNot(self.read_from(), replica)
                 self.assertFalse(self.read_from().primary)
-            self.assertEqual(len(lines), 2, lines)
+            self.assertEqual(len([line for line in lines if "reading from the replica" in line]), 2, lines)
 
     def test_hangs(self):
         """A replica that hangs costs one fetch, and one that hangs when it is tried a quarter of a second."""
@@ -442,7 +445,7 @@ class ReplicaTests(SentinelCase):
                 self.clock.advance(1)
                 self.assertEqual(self.version(), self.world.data[0].version)
             self.assertIs(self.read_from(), self.world.data[1])
-        self.assertEqual(len(lines), 3, lines)
+        self.assertEqual(len(lines), 4, lines)
         self.assertIn("no replica can be read (d:", "".join(lines))
         self.assertIn("has lost its primary", "".join(lines))
 

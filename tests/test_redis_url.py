@@ -152,7 +152,7 @@ class SlotTests(SynchronousTestCase):
             self.assertEqual(redirection(text, asked), there, text)
 
     def test_owners(self):
-        """A slot's node is its range's first; its replicas are the first of the others."""
+        """A slot's node is its range's first; all nodes but that are the others, each once."""
         reply = [
             [0, 5, [b"a", 1, b"id", []], [b"b", 2, b"id", []]],
             [6, 9, [None, 3, b"id", [b"x", b"y"]], [b"?", 4, b"id"]],
@@ -161,7 +161,7 @@ class SlotTests(SynchronousTestCase):
         asked = Address("here", 9)
         found = owners_of(7, reply, asked)
         self.assertEqual(found.owner, Address("here", 3))
-        self.assertEqual(found.others, (Address("here", 4), Address("a", 1), Address("b", 2)))
+        self.assertEqual(found.others, (Address("a", 1), Address("b", 2), Address("here", 4)))
         error = self.assertRaises(SourceError, owners_of, 12, reply, asked)
         self.assertIn("no node serves the slot of the key (12)", str(error))
 

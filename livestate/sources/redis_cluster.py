@@ -11,7 +11,7 @@ were heard of are asked at once where the slot is (CLUSTER SLOTS), and the first
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred, FailureGroup, race
@@ -26,8 +26,8 @@ from livestate.sources.redis_url import Address
 #: How often one question may be sent on. A slot that is moved while it is asked for takes two.
 REDIRECTIONS = 5
 
-#: How many nodes are asked at once where a slot is.
-_ASKED = 8
+#: How many nodes are asked at once where a slot is, of those that are named and of those that were heard of.
+_ASKED = 4
 
 #: Bytes: more than any value in a reply to CLUSTER SLOTS.
 _MAX_SIZE = 65536
@@ -60,7 +60,8 @@ class ClusterDeployment:
         self._max_size = max_size
         self._source = source
         self._node: _Node | None = None
-        #: The node that was asked last, and the one that `connect` gave last.
+        #: The node that the cluster named last, the one that was asked last, and the one that `connect` gave last.
+        self._told: Address | None = None
         self._last: Address | None = None
         self._heard: Address | None = None
 
@@ -140,7 +141,7 @@ class ClusterDeployment:
         :raises SourceError: no node says it.
         """
         others = [address for address in self._heard_of if address not in self._named]
-        asked = [*random.sample(self._named, min(len(self._named), _ASKED - 2)), *others][:_ASKED]
+        asked = [*_some(self._named), *_some(others)]
         questions = [Deferred.fromCoroutine(self._slots_of(address)) for address in asked]
         try:
             _, owners = await race(questions)
@@ -150,6 +151,9 @@ class ClusterDeployment:
             troubles = sorted({str(failure.value) for failure in group.failures})
             raise SourceError(f"no node of the cluster says where the key is: {'; '.join(troubles)}") from None
         self._heard_of = (*owners.others, owners.owner)
+        if owners.owner != self._told:
+            self._told = owners.owner
+            self.log.info("{source}: the key is at the node {node}", source=self._source, node=str(owners.owner))
         return owners.owner
 
     async def _slots_of(self, address: Address) -> Owners:
@@ -171,3 +175,8 @@ class ClusterDeployment:
 
     def _make(self, address: Address) -> _Node:
         return _Node(address, Kept(self._servers.at(address), self._max_size))
+
+
+def _some(nodes: Sequence[Address]) -> list[Address]:
+    """Draw as many as are asked at once."""
+    return random.sample(nodes, min(len(nodes), _ASKED))

@@ -25,6 +25,10 @@ from livestate.tls import client_options, tls_trouble
 NO_DOCUMENT = 1024
 
 
+#: How many addresses are remembered, with what TLS needs for each: that takes milliseconds to make.
+_REMEMBERED = 64
+
+
 class Refused(SourceError):
     """Redis answered with an error.
 
@@ -177,12 +181,20 @@ class Servers:
         self._tls = tls
         self._cafile = cafile
         self.login = login
+        self._known: dict[Address, RedisServer] = {}
 
     def at(self, address: Address) -> RedisServer:
         """Give the one at an address.
 
         :raises SettingsError: the file of the authorities cannot be used.
         """
+        if address not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[address] = self._make(address)
+        return self._known[address]
+
+    def _make(self, address: Address) -> RedisServer:
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
             self._reactor, address.host, address.port, attemptDelay=ATTEMPT_DELAY
         )

@@ -82,7 +82,8 @@ class SentinelDeployment:
         self._lot = random.random()  # noqa: S311  # spreading load is no secret
         #: What is being read, if anything is.
         self._server: _Server | None = None
-        #: The server that was read last, and the one that `connect` gave last.
+        #: The primary by the Sentinels' last word, the server that was read last, and the one that `connect` gave last.
+        self._told: Address | None = None
         self._last: Address | None = None
         self._heard: Address | None = None
         #: How much of the stream of replication the server that was read last had, at least.
@@ -169,6 +170,11 @@ class SentinelDeployment:
         """Give the servers to try, in this order, and whether each is the primary."""
         self._looked = self._clock.seconds()
         primary = await self._sentinels.primary()
+        if primary != self._told:
+            self._told = primary
+            self.log.info(
+                "{source}: the Sentinels name {primary} as the primary", source=self._source, primary=str(primary)
+            )
         replicas = await self._sentinels.replicas() if self._prefer_replica else ()
         now = self._clock.seconds()
         self._shunned = {address: until for address, until in self._shunned.items() if until > now}

@@ -22,7 +22,7 @@ class Redirection(NamedTuple):
 
 
 class Owners(NamedTuple):
-    """Who serves a slot, and which other nodes there are: its replicas first, one of which may be the next owner."""
+    """Who serves a slot, and which other nodes there are."""
 
     owner: Address
     others: tuple[Address, ...]
@@ -56,19 +56,20 @@ def owners_of(slot: int, reply: object, asked: Address) -> Owners:
     :param asked: the node that replied; where it does not know its own host, it is this one.
     :raises SourceError: no node serves the slot, or it is no such reply.
     """
-    owners: list[Address] = []
+    owner: Address | None = None
     others: list[Address] = []
     try:
         ranges: Any = reply
         for first, last, *nodes in ranges:
             addresses = [_address(host, port, asked) for host, port, *_ in nodes]
-            (owners if first <= slot <= last else others).extend(addresses)
+            if first <= slot <= last:
+                owner, *addresses = addresses
+            others += addresses
     except (AttributeError, TypeError, ValueError):
         raise SourceError("not a reply to CLUSTER SLOTS") from None
-    if not owners:
+    if owner is None:
         raise SourceError(f"no node serves the slot of the key ({slot})")
-    owner, *replicas = owners
-    return Owners(owner, tuple(dict.fromkeys([*replicas, *others])))
+    return Owners(owner, tuple(dict.fromkeys(others)))
 
 
 def _address(host: bytes | None, port: int, asked: Address) -> Address:
