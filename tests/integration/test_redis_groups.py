@@ -1,18 +1,19 @@
 """More than one Redis: real Sentinels and a real cluster, whose servers are killed while readers ask."""
 
 import os
+import re
 import threading
 import time
 from dataclasses import dataclass, field
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from livestate.sources.redis_slots import slot_of
 from tests.integration.certificates import Authority
 from tests.integration.http import Client
 from tests.integration.processes import folder_for, free_port, program, run, until
 from tests.integration.redis_groups import SERVICE, Cluster, Sentinel, Watched
-from tests.integration.servers import Livestate, RedisServer
+from tests.integration.servers import Livestate, RedisServer, redis_program
 
 
 @dataclass
@@ -38,6 +39,11 @@ class Reader:
 
 class GroupCase(SynchronousTestCase):
     """Readers beside what happens to the servers."""
+
+    def setUp(self):
+        version = re.search(r"v=(\d+)", run(redis_program(), "--version").stdout)
+        if version is None or int(version[1]) < 7:
+            raise SkipTest("needs a redis-server of version 7 or later on the path")
 
     def read(self, service: Livestate) -> None:
         """Begin to ask, with three readers."""
