@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -192,20 +193,39 @@ class SocketActivationTests(SynchronousTestCase):
 
     def test_http_and_https(self):
         """It serves HTTP on one socket and HTTPS on another, by name and by number; the first connection waits."""
+        self.see_both_served()
+
+    def test_workers(self):
+        """Workers serve both too, and take up each other's TLS sessions."""
+        secure, authority = self.see_both_served("--workers=2")
+        context = ssl.create_default_context(cafile=str(authority.certificate))
+        session, resumed = None, []
+        for _ in range(12):
+            with socket.create_connection(("127.0.0.1", secure), 10) as raw:
+                with context.wrap_socket(raw, server_hostname="localhost", session=session) as connection:
+                    connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                    while connection.recv(65536):
+                        pass
+                    resumed.append(connection.session_reused)
+                    session = connection.session
+        self.assertEqual(resumed, [False] + [True] * 11)
+
+    def see_both_served(self, *options: str) -> tuple[int, Authority]:
+        """Start with two sockets, read from both, and give the port of HTTPS and who has signed its certificate."""
         plain, secure = free_port(), free_port()
         authority = Authority(folder_for(self))
         key, certificate = authority.issue()
         child = self.activate(
             "--http=systemd:domain=INET:name=http",
-            f"--https=systemd:domain=INET:index=1:privateKey={key}:certKey={certificate}",
+            f"--https=systemd:domain=INET:index=1:privateKey={key}:certKey={certificate}", *options,
             names="http:https", addresses=[f"127.0.0.1:{plain}", f"127.0.0.1:{secure}"],
         )  # fmt: skip
         for client in Client(f"http://127.0.0.1:{plain}"), Client(f"https://127.0.0.1:{secure}", authority.certificate):
             until(lambda: client.get().status == 200, "served")  # noqa: B023
             self.assertIn("parties", client.get().json())
             client.close()
-        self.assertEqual(child.stop(), TERMINATED)
-        self.assertNotIn("Traceback", child.output)
+        self.addCleanup(lambda: self.assertEqual((child.stop(), "Traceback" in child.output), (TERMINATED, False)))
+        return secure, authority
 
     def test_all_addresses(self):
         """A socket for all addresses, as livestate.socket has it, serves IPv4 and IPv6."""

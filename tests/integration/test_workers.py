@@ -1,6 +1,7 @@
 """Several workers and their supervisor, as real processes."""
 
 import os
+import select
 import signal
 import socket
 import ssl
@@ -17,17 +18,17 @@ from tests.integration.processes import children, ended, folder_for, free_port, 
 from tests.integration.servers import Livestate
 
 
-def worker_of(service: Livestate, client: Client) -> int:
-    """Give the process that `client` is connected to."""
-    connection = client._connection.sock
+def worker_of(service: Livestate, connection: socket.socket | None) -> int:
+    """Give the process that `connection` leads to."""
     assert connection is not None
-    _, port = connection.getsockname()
+    # Not by the client's port alone: it may have one more connection from there, to somewhere else.
+    ends = [connection.getpeername()[1], connection.getsockname()[1]]
     for worker in service.workers():
         table = Path(f"/proc/{worker['pid']}/net/tcp").read_text()
         inode = next(
             line.split()[9]
             for line in table.splitlines()[1:]
-            if int(line.split()[2].split(":")[1], 16) == port and line.split()[3] == "01"
+            if [int(end.partition(":")[2], 16) for end in line.split()[1:3]] == ends and line.split()[3] == "01"
         )
         for descriptor in Path(f"/proc/{worker['pid']}/fd").iterdir():
             try:
@@ -68,7 +69,7 @@ class WorkersCase(SynchronousTestCase):
         def another() -> bool:
             client = self.service.client()
             client.get()
-            if found.setdefault(worker_of(self.service, client), client) is not client:
+            if found.setdefault(worker_of(self.service, client._connection.sock), client) is not client:
                 client.close()
             else:
                 self.addCleanup(client.close)
@@ -91,6 +92,51 @@ class ServingTests(WorkersCase):
             until(lambda: client.get().body == b"[1]", "the change")  # noqa: B023  # called within the turn
         tags = {client.get()["ETag"] for client in clients.values()}
         self.assertEqual(len(tags), 1)
+
+    def test_together(self):
+        """All workers show a new version within 50 ms of each other: the first event of each, median of the changes."""
+        readers: dict[int, socket.socket] = {}
+        url = urlsplit(self.service.http)
+
+        def another() -> bool:
+            reader = socket.create_connection((url.hostname, url.port or 0), timeout=20)
+            self.addCleanup(reader.close)
+            reader.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+            self.received(reader, b"data:")
+            readers.setdefault(worker_of(self.service, reader), reader)
+            return len(readers) == 2
+
+        until(another, "a reader of each worker")
+        # A machine that gives one of the workers no time for a while says nothing about livestate: others may be tried.
+        for attempt in range(4):
+            spreads = sorted(self.spread(list(readers.values()), 10 * attempt + number) for number in range(1, 10))
+            print(f"\nbetween the workers: {1000 * spreads[4]:.2f} ms (median of 9), at most {1000 * spreads[-1]:.2f}")
+            if spreads[4] < 0.05:
+                break
+        self.assertLess(spreads[4], 0.05, spreads)
+
+    def spread(self, readers: list[socket.socket], number: int) -> float:
+        """Change the document to `number`, and give the seconds from the first reader that has it to the last."""
+        self.write(b"[%d]" % number)
+        times: list[float] = []
+        waiting = set(readers)
+        while waiting:
+            ready, _, _ = select.select(list(waiting), [], [], 20)
+            now = time.monotonic()
+            assert ready, f"change {number} did not come"
+            for reader in ready:
+                self.received(reader, b"data: [%d]" % number)
+                times.append(now)
+                waiting.remove(reader)
+        return max(times) - min(times)
+
+    def received(self, reader: socket.socket, wanted: bytes) -> None:
+        """Read until `wanted` has come."""
+        data = b""
+        while wanted not in data:
+            some = reader.recv(65536)
+            assert some, data
+            data += some
 
     def test_codings_and_age(self):
         """Each worker gives every content coding, 304, and an age that the store's confirmations keep small."""
