@@ -185,7 +185,7 @@ def slope(points: list[tuple[float, float]]) -> float:
     """Give the slope of the line of least squares."""
     middle, height = (sum(values) / len(points) for values in zip(*points, strict=True))
     spread = sum((at - middle) ** 2 for at, _ in points)
-    return sum((at - middle) * (size - height) for at, size in points) / spread
+    return float(sum((at - middle) * (size - height) for at, size in points) / spread)
 
 
 if __name__ == "__main__":
