@@ -259,7 +259,9 @@ class AloneTests(AloneCase):
             shutil.copy(certificate, self.folder / "certificate.pem")
             shutil.copy(key, self.folder / "key.pem")
             if number:
-                os.kill(self.service.pid, signal.SIGHUP)
+                # It is served whatever becomes of the options.
+                self.configure('[[document]]\nsource = "nonsense://b"\npath = "/b"')
+                self.hang_up("the new configuration is refused")
             until(lambda: self.name_served() == name, name, 30)  # noqa: B023  # called within the turn
         self.assert_nothing_lost(load)
 
