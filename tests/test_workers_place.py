@@ -59,7 +59,7 @@ class PlaceTests(SynchronousTestCase):
                 self.beat(1)
             self.die()
             self.assertEqual(len(self.started), count)
-        self.assertEqual(self.place.restarts, 4)
+        self.assertEqual((self.place.restarts, self.place.unresponsive), (4, 0))
 
     def test_backoff(self):
         """Workers that do not last come at growing pauses, bounded, and that is logged once."""
@@ -86,6 +86,7 @@ class PlaceTests(SynchronousTestCase):
         self.assertEqual(self.killed, [])
         self.beat(1)
         self.assertEqual(self.killed, [7])
+        self.assertEqual((self.place.restarts, self.place.unresponsive), (1, 1))
         self.assertEqual(len(self.started), 2)
         self.assertFalse(self.started[1].gone)
 

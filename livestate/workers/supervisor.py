@@ -149,12 +149,11 @@ class Supervisor(MultiService):
 
     def workers(self) -> Sequence[Mapping[str, Any]]:
         """Tell of each worker, and of those that are being drained."""
-        placed = [(place.number, place.restarts, place.worker) for place in self._places]
-        leaving = [(worker.number, None, worker) for generation in self._leaving for worker in generation.workers]
+        leaving = [worker for generation in self._leaving for worker in generation.workers]
         return [
-            {"worker": number + 1, "restarts": restarts, **({"pid": None} if worker is None else worker.status())}
-            for number, restarts, worker in placed
-        ] + [{"worker": number + 1, "draining": True, **worker.status()} for number, _, worker in leaving]
+            *(place.status() for place in self._places),
+            *({"worker": worker.number + 1, "draining": True, **worker.status()} for worker in leaving),
+        ]
 
     # Documents
 

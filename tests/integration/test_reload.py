@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import livestate
 from tests.integration.certificates import Authority
+from tests.integration.http import get
 from tests.integration.load import Load, Wrk
 from tests.integration.processes import Child, folder_for, free_port, twistd_arguments, until
 from tests.integration.servers import Livestate
@@ -178,6 +179,7 @@ class AloneTests(AloneCase):
         until(lambda: load.answers > answers + 100, "still under load")
         self.assert_nothing_lost(load)
         self.assertEqual(len(self.service.documents()), 1)
+        self.assertNotIn(b'path="/b"', get(self.service.admin, "/metrics").body)
 
     def test_wrk(self):
         """Neither SIGHUP nor SIGUSR2 gives wrk an error of any kind, over HTTP and HTTPS, and all streams are ended."""

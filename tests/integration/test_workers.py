@@ -180,6 +180,9 @@ class ServingTests(WorkersCase):
         os.kill(next(iter(clients)), signal.SIGKILL)
         until(lambda: sum(worker["restarts"] for worker in self.service.workers()) == 1, "replaced")
         self.assertEqual(self.counted(), before + 20)
+        metrics = self.metrics()
+        for reason, number in (("died", 1), ("unresponsive", 0)):
+            self.assertEqual(metrics[f'livestate_worker_restarts_total{{reason="{reason}"}}'], number)
 
     def counted(self) -> int:
         """Give how many answers were counted, when the workers have told of all."""
@@ -198,10 +201,7 @@ class ServingTests(WorkersCase):
             for _ in range(3):
                 client.get("/", If_None_Match="*")
 
-        def metrics() -> dict[str, float]:
-            lines = get(self.service.admin, "/metrics").body.decode().splitlines()
-            return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
-
+        metrics = self.metrics
         until(lambda: metrics()['livestate_event_readers{path="/"}'] == 6, "the readers of both workers are counted")
         answers = 'livestate_responses_total{code="304",coding="",path="/"}'
         until(lambda: metrics().get(answers) == 6, "the answers of both workers are counted")
@@ -212,8 +212,18 @@ class ServingTests(WorkersCase):
         self.assertGreater(now["livestate_connections_accepted_total"], 7)
         self.assertGreater(now["livestate_event_loop_lag_seconds_count"], 0)
         self.assertEqual(now['livestate_document_changes_total{path="/"}'], 2)
+        for number in (1, 2):
+            for name in ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds", "open_fds", "max_fds"):
+                self.assertGreater(now[f'livestate_worker_{name}{{worker="{number}"}}'], 0)
+        ran = run("promtool", "check", "metrics", stdin=get(self.service.admin, "/metrics").body)
+        self.assertEqual((ran.returncode, ran.stdout + ran.stderr), (0, ""))
         page = get(self.service.admin, "/status", accept="text/html").body
         self.assertIn(b"<caption>Workers</caption>", page)
+
+    def metrics(self) -> dict[str, float]:
+        """Give what /metrics says, by name and labels."""
+        lines = get(self.service.admin, "/metrics").body.decode().splitlines()
+        return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
     def test_access_log(self):
         """Both workers write whole lines to one access log, and SIGHUP has both open it anew."""
@@ -262,6 +272,7 @@ class DeathTests(WorkersCase):
         # Connections that it had accepted are lost; there were 8 at most.
         self.assertLessEqual(len(load.lost + load.unaccepted), 8)
         self.assertIn("does not answer", self.service.log)
+        self.assertEqual([worker["unresponsive_restarts"] for worker in self.service.workers()], [0, 1])
 
     def test_supervisor_killed(self):
         """When the supervisor is killed, nobody serves old documents: all its processes end."""
