@@ -90,6 +90,18 @@ class PlaceTests(SynchronousTestCase):
         self.assertEqual(len(self.started), 2)
         self.assertFalse(self.started[1].gone)
 
+    def test_ended_just_now(self):
+        """One that has ended, which is not seen yet, is replaced when it is to be killed."""
+
+        def nobody(pid: int, number: int) -> None:
+            raise ProcessLookupError
+
+        self.patch(os, "kill", nobody)
+        self.place.fill()
+        self.hear(Hello(7))
+        self.beat(SILENT)
+        self.assertEqual(len(self.started), 2)
+
     def test_start_takes_time(self):
         """One that is still starting is given more time, and then its pipe is closed."""
         self.place.fill()

@@ -7,6 +7,7 @@ The first successor comes at once. One that is gone within seconds was no good, 
 delays.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -110,9 +111,10 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once."""
-        # As long as its pipe is open it exists: nobody else can have its number.
+        # It may have ended just now, before the end of its pipe was seen: for so short a time nobody else has its number.
         if self.pid is not None and not self.gone:
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self.pipe.close()
 
     def _heard(self, message: FromWorker) -> None:

@@ -21,14 +21,14 @@ from tests.integration.servers import Livestate
 def worker_of(service: Livestate, connection: socket.socket | None) -> int:
     """Give the process that `connection` leads to."""
     assert connection is not None
-    # Not by the client's port alone: it may have one more connection from there, to somewhere else.
-    ends = [connection.getpeername()[1], connection.getsockname()[1]]
+    # The kernel gives one port to connections with several servers.
+    ports = [f"{name[1]:04X}" for name in (connection.getpeername(), connection.getsockname())]
     for worker in service.workers():
         table = Path(f"/proc/{worker['pid']}/net/tcp").read_text()
         inode = next(
             line.split()[9]
             for line in table.splitlines()[1:]
-            if [int(end.partition(":")[2], 16) for end in line.split()[1:3]] == ends and line.split()[3] == "01"
+            if [address[-4:] for address in line.split()[1:3]] == ports and line.split()[3] == "01"
         )
         for descriptor in Path(f"/proc/{worker['pid']}/fd").iterdir():
             try:
