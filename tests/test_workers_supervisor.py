@@ -21,7 +21,7 @@ class FakeWorker:
     def __init__(self, generation: "FakeGeneration", number: int) -> None:
         self.number, self.age, self.silence, self.gone = number, 0, 0, False
         self.pid: int | None = 100 + number
-        self.ready = False
+        self.ready = self.unresponsive = False
         self.counts = Counts({"/": DocumentCounts({"br": 10}, event_readers=1)}, connections=1)
         self.generation = generation
 

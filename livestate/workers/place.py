@@ -111,7 +111,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it at once."""
-        # It may have ended just now, before the end of its pipe was seen: for so short a time nobody else has its number.
+        # It may have ended, though the end of its pipe is not seen yet: for so short a time nobody else has its number.
         if self.pid is not None and not self.gone:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
