@@ -25,11 +25,11 @@ from livestate.notify import Manager, Notifier, summary
 from livestate.settings import Settings
 from livestate.signals import Signals
 from livestate.supplies import Supplies
-from livestate.web.admin import admin_resources
+from livestate.web.admin import AdminSite, admin_resources
 from livestate.web.alone import Alone
 from livestate.web.counts import Counts
+from livestate.web.hosts import Hosts
 from livestate.web.live import Supply
-from livestate.web.site import LiveSite
 from livestate.web.sweep import Sweep
 from livestate.workers.supervisor import Supervisor
 
@@ -116,12 +116,12 @@ class LivestateService(MultiService):
         }  # fmt: skip
         for part in (log_files, self._supplies, front, Signals(reactor, actions)):
             part.setServiceParent(self)
+        self._admin: AdminSite | None = None
         if settings.admin is not None:
             resources = admin_resources(
                 self._supplies.pollers, self._front.counts, reactor.seconds, self._front.workers
             )
-            admin = LiveSite(resources, reactor)
-            admin.name = "admin"
+            admin = self._admin = AdminSite(resources, reactor, settings.admin_hosts)
             Sweep(reactor, lambda: admin.channels).setServiceParent(self)
             Listener(reactor, "--admin", settings.admin, admin).setServiceParent(self)
         self._notifier = Notifier(reactor, manager, self._is_ready, self._summary)
@@ -193,6 +193,8 @@ class LivestateService(MultiService):
             return self._front.certificates_changed() if changed else succeed(None)
         self._supplies.change(prepared)
         self._settings = settings
+        if self._admin is not None:
+            self._admin.hosts = Hosts(settings.admin_hosts)
         self.log.info("the new configuration is in force")
         return served
 

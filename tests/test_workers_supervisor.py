@@ -66,8 +66,8 @@ class FakeGeneration:
     def tell(self, shipment: Any) -> None:
         self.told.append(shipment.document.path)
 
-    def drain(self) -> None:
-        self.draining = True
+    def drain(self, ending: bool) -> None:
+        self.draining, self.ending = True, ending
 
     def kill(self) -> None:
         self.killed = True
@@ -122,6 +122,7 @@ class SupervisorTests(SynchronousTestCase):
         self.assertIs(self.supervisor._places[0].worker, old.born[0])
         new.born[1].serve()
         self.assertTrue(old.draining)
+        self.assertFalse(old.ending)
         self.assertEqual([place.worker for place in self.supervisor._places], new.born)
         self.assertEqual([draining for _, draining in self.pids()], [False, False, True, True])
         for worker in old.born:
@@ -248,6 +249,7 @@ class SupervisorTests(SynchronousTestCase):
         self.supervisor.renew()
         done = self.supervisor.drain()
         self.assertTrue(all(generation.draining for generation in self.generations))
+        self.assertTrue(self.generations[0].ending)
         self.generations[1].kill()
         self.generations[0].born[0].end()
         self.assertNoResult(done)

@@ -19,7 +19,8 @@ from zope.interface import alsoProvides, implementer
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import IStore, IWatching
-from livestate.sources import query_of, redacted
+from livestate.redaction import redacted
+from livestate.sources import query_of
 from livestate.sources.redis_channel import RedisChannel, keyspace_channel
 from livestate.sources.redis_connection import RedisProtocol, RedisServer
 

@@ -133,10 +133,18 @@ class RedisServer:
                 await protocol.ask("AUTH", *user, self._password, refusal=refusal)
             if self.database:
                 await protocol.ask("SELECT", self.database, refusal=refusal)
+        except SourceError as error:
+            protocol.abort()
+            raise SourceError(self._hushed(str(error))) from None
         except BaseException:
             protocol.abort()
             raise
         return protocol
+
+    def _hushed(self, trouble: str) -> str:
+        """Give an answer to the login as it may be shown: a Redis that does not know AUTH repeats its arguments."""
+        trouble = trouble.partition(", with args beginning")[0]
+        return trouble.replace(self._password, "***") if self._password else trouble
 
 
 def _tcp_endpoint(reactor: Any, parts: SplitResult, port: int | None, query: dict[str, str]) -> IStreamClientEndpoint:

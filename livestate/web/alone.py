@@ -99,13 +99,13 @@ class Alone(MultiService):
         serving.setServiceParent(self)
         self._current.site = serving.site
         self._listeners.change(prepared)
-        self._let_go(before)
+        self._let_go(before, ending=False)
         return succeed(None)
 
     def drain(self) -> Deferred[None]:
         """Accept nobody any more, and come to an end with all readers."""
         self._listeners.close()
-        self._let_go(self._serving)
+        self._let_go(self._serving, ending=True)
         return gatherResults(list(self._leaving.values())).addCallback(lambda _: None)
 
     def hurry(self) -> None:
@@ -133,7 +133,7 @@ class Alone(MultiService):
         """Tell that there are none."""
         return None
 
-    def _let_go(self, serving: Serving) -> None:
+    def _let_go(self, serving: Serving, ending: bool) -> None:
         def gone(_: object) -> None:
             self._past = total([self._past, serving.counts().past()])
             del self._leaving[serving]
@@ -142,4 +142,4 @@ class Alone(MultiService):
         # First noted: it may be over at once.
         done: Deferred[None] = Deferred()
         self._leaving[serving] = done
-        serving.drain().addCallback(gone).chainDeferred(done)
+        serving.drain(ending).addCallback(gone).chainDeferred(done)

@@ -76,9 +76,12 @@ class WorkerProcess:
         if self._feed is not None and not self.gone:
             self._feed.tell(shipment)
 
-    def drain(self) -> None:
-        """Have it come to its end."""
-        self.send(Drain())
+    def drain(self, ending: bool) -> None:
+        """Have it come to its end.
+
+        :param ending: whether all of livestate does.
+        """
+        self.send(Drain(ending))
 
     def send(self, message: ToWorker) -> None:
         """Tell it something, if it is there to hear it."""

@@ -119,7 +119,7 @@ class Supervisor(MultiService):
         self._give_up_next()
         self._places.vacate()
         if self._generation is not None:
-            self._dismiss(self._generation)
+            self._dismiss(self._generation, ending=True)
             self._generation = None
         self._settle(refused=False)
         self._emptied = Deferred()
@@ -216,9 +216,9 @@ class Supervisor(MultiService):
         self.log.info("new workers have taken the places of those before, which let their readers go")
         self._settle(refused=False)
 
-    def _dismiss(self, generation: Generation) -> None:
+    def _dismiss(self, generation: Generation, ending: bool = False) -> None:
         self._leaving[generation] = 0
-        generation.drain()
+        generation.drain(ending)
         self._bury(generation)
 
     def _bury(self, generation: Generation) -> None:

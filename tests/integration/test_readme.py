@@ -24,6 +24,7 @@ EXCEPTIONS = {
     r"bench": "measurements take an hour, and want a machine to themselves",
     r"mongodb": "MongoDB is tested against a real server in test_source_mongodb.py",
     r"^sudo |^systemctl |^apt": "it changes the machine",
+    r"^kubectl ": "there is no cluster; test_kubernetes.py runs what the manifests do",
     r"example\.(org|com)": "example.org has no such document",
     r"^livestate watch (?!.*(--count|head))|^curl -N": "it runs until it is stopped",
     r"^livestate publish .* --watch ": "it runs until it is stopped",

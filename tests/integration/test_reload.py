@@ -1,5 +1,6 @@
 """Ending, reloading and renewing while readers read: nothing of theirs is lost."""
 
+import http.client
 import os
 import shutil
 import signal
@@ -62,9 +63,9 @@ class AloneCase(SynchronousTestCase):
             (self.folder / f"{name}.json").write_text(f'["{name}"]')
         self.configure()
 
-    def configure(self, *lines: str) -> None:
+    def configure(self, *lines: str, options: str = "") -> None:
         """Write the file."""
-        documents = ['[[document]]\nsource = "file:a.json"', *lines]
+        documents = [options, '[[document]]\nsource = "file:a.json"', *lines]
         (self.folder / "live.toml").write_text("\n".join(documents))
 
     def start(self, *options: str, **more: Any) -> None:
@@ -132,7 +133,7 @@ class AloneTests(AloneCase):
     def test_last_answers(self):
         """While it drains, answers say that they are the last, short cut or not, and a waiting connection is served."""
         self.start()
-        clients = [self.service.client() for _ in range(4)]
+        clients = [self.service.client() for _ in range(5)]
         for client in clients:
             client.get()
         reader = EventReader(self.service.http)
@@ -143,6 +144,8 @@ class AloneTests(AloneCase):
         for client, fields in zip(clients, ({}, {"Accept": "*/*", "Range": "x"}, {"Foo": "bar"}), strict=False):
             self.assertEqual(client.get(**fields)["Connection"], "close")
         self.assertEqual(clients[3].get("/nothing")["Connection"], "close")
+        ready = clients[4].get("/_live/ready")
+        self.assertEqual((ready.status, ready.body, ready["Connection"]), (503, b"ending\n", "close"))
         reader.wait()
 
     def test_twice(self):
@@ -160,15 +163,29 @@ class AloneTests(AloneCase):
             self.assertLess(time.monotonic() - began, 1.9)
             self.assertNotIn("Traceback", self.service.log)
 
+    def status_as(self, host: str) -> int:
+        """Ask the admin listener by a name, and give the answer's status."""
+        connection = http.client.HTTPConnection(self.service.admin.partition("//")[2], timeout=20)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/health", headers={"Host": host})
+        return connection.getresponse().status
+
     def test_documents(self):
         """SIGHUP adds and removes documents, and loses no request; a document that stays keeps its version."""
         self.start("--access-log=access.log")
         load = Load(self, self.service.http).start()
         reader = EventReader(self.service.http)
         reader.until_begun()
+        kept = self.service.client()
+        kept.get()
         version = self.service.status()["version"]
-        self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"')
+        self.assertEqual(self.status_as("new.example"), 421)
+        self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"', options='admin-host = "new.example"')
         self.hang_up("is in force")
+        # Also who kept a connection to what is let go is told that this server stays.
+        ready = kept.get("/_live/ready")
+        self.assertEqual((ready.status, ready.body), (200, b"ok\n"))
+        self.assertEqual(self.status_as("new.example"), 200)
         # Workers of before accept until they have been told not to.
         until(lambda: all(self.service.get("/b").status == 200 for _ in range(20)), "the new one")
         self.assertEqual(self.service.get("/b").json(), ["b"])
@@ -247,6 +264,11 @@ class AloneTests(AloneCase):
             self.hang_up("the new configuration is refused")
             line = next(line for line in reversed(self.service.log.splitlines()) if "is refused" in line)
             self.assertIn(expected, line)
+        # Nor is a development certificate made in place of one that is named and broken.
+        self.configure(options=f'https = "ssl:{free_port()}:interface=127.0.0.1:privateKey=a.json:certKey=a.json"')
+        self.hang_up("the new configuration is refused")
+        self.assertIn("no PEM", self.service.log.splitlines()[-1])
+        self.assertFalse((self.folder / "server.pem").exists())
         self.assertEqual(client.get()["Connection"], "")
         self.assertNotIn("Traceback", self.service.log)
 
