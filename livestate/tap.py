@@ -39,9 +39,11 @@ Live JSON documents, each asked for once a second, served to very many readers:
 
 Sources; in a user or a password, special characters are percent-encoded:
 
-  redis://[[USER:]PASSWORD@]HOST[:6379]/[DB]?key=KEY   the value of a key
+  redis://[[USER]:PASSWORD@]HOST[:6379]/[DB]?key=KEY   the value of a key
   rediss://...&cafile=CA.pem                           the same over TLS
   redis+unix:///PATH/TO.sock?key=KEY&db=DB             over a socket
+  redis+sentinel://HOST[:26379],HOST/SERVICE?key=KEY   behind Sentinels
+  redis+cluster://HOST[:6379],HOST/?key=KEY            in a Redis Cluster
   mongodb://[USER:PASSWORD@]HOST/DB?collection=NAME&query={...}
   file:PATH    http://...    https://...    demo:
 

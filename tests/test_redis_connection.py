@@ -1,14 +1,13 @@
 """The login at a Redis."""
 
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 from twisted.internet.defer import Deferred
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SourceError
-from livestate.sources.redis_connection import RedisProtocol, RedisServer
+from livestate.sources.redis_connection import Login, RedisProtocol, RedisServer
 
 
 class Endpoint:
@@ -28,8 +27,8 @@ class LoginTests(SynchronousTestCase):
 
     def refusal(self, password, answer):
         """Log in, be refused, and give what is said of it."""
-        server = RedisServer(MemoryReactorClock(), urlsplit(f"redis://me:{quote(password, safe='')}@h/0"), {})
-        endpoint = server._endpoint = Endpoint()  # type: ignore[assignment]
+        endpoint: Any = Endpoint()
+        server = RedisServer(endpoint, Login("me", password))
         connecting = Deferred.fromCoroutine(server.connect(lambda: RedisProtocol(100)))
         self.assertIn(password.encode(), endpoint.transport.value())
         endpoint.protocol.dataReceived(answer)

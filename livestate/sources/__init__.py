@@ -32,8 +32,12 @@ SCHEMES = {
     "https": "livestate.sources.http.HTTPSource",
     "mongodb": "livestate.sources.mongodb.MongoSource",
     "redis": "livestate.sources.redis.RedisSource",
+    "redis+cluster": "livestate.sources.redis.RedisSource",
+    "redis+sentinel": "livestate.sources.redis.RedisSource",
     "redis+unix": "livestate.sources.redis.RedisSource",
     "rediss": "livestate.sources.redis.RedisSource",
+    "rediss+cluster": "livestate.sources.redis.RedisSource",
+    "rediss+sentinel": "livestate.sources.redis.RedisSource",
 }
 
 

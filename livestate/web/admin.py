@@ -126,7 +126,7 @@ def admin_resources(
         b"/health": JSONResource(health),
         b"/ready": JSONResource(ready),
         b"/status": StatusResource(status),
-        b"/metrics": MetricsResource(pollers, counts),
+        b"/metrics": MetricsResource(pollers, counts, workers),
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -72,17 +72,19 @@ class Alone(MultiService):
         """Give those that are served."""
         return self._listeners.certificates()
 
-    def certificates_changed(self) -> None:
+    def certificates_changed(self) -> Deferred[None]:
         """Nothing is to be done: listeners ask their certificate each time."""
+        return succeed(None)
 
-    def renew(self) -> None:
+    def renew(self) -> Deferred[None]:
         """Say that new code takes more than one process."""
         self.log.warn("new code is loaded by a restart, or with --workers")
+        return succeed(None)
 
     def reopened(self) -> None:
         """There are no other processes with log files."""
 
-    def change(self, settings: Settings, supplies: Iterable[Supply]) -> None:
+    def change(self, settings: Settings, supplies: Iterable[Supply]) -> Deferred[None]:
         """Serve what `settings` say from now on.
 
         :raises SettingsError: a listener or the access log cannot be used; nothing has changed.
@@ -98,6 +100,7 @@ class Alone(MultiService):
         self._current.site = serving.site
         self._listeners.change(prepared)
         self._let_go(before, ending=False)
+        return succeed(None)
 
     def drain(self) -> Deferred[None]:
         """Accept nobody any more, and come to an end with all readers."""
@@ -113,6 +116,14 @@ class Alone(MultiService):
     def serving(self) -> bool:
         """Tell that this process is there."""
         return True
+
+    def outdated(self) -> bool:
+        """Tell that what serves is made as it was last to be."""
+        return False
+
+    def trouble(self) -> str:
+        """Say that nothing is wrong with what serves: this process answers."""
+        return ""
 
     def counts(self) -> Counts:
         """Give what was counted until now."""

@@ -22,6 +22,7 @@ EXCEPTIONS = {
     r"^python3 -m venv ": "installation is what test_package.py is about; what follows the installation is run",
     r"^export PATH=": "the path is set for all commands below",
     r"bench": "measurements take an hour, and want a machine to themselves",
+    r"redis\+(sentinel|cluster)": "it takes several servers; what it does is tested in test_redis_groups.py",
     r"mongodb": "MongoDB is tested against a real server in test_source_mongodb.py",
     r"^sudo |^systemctl |^apt": "it changes the machine",
     r"^kubectl ": "there is no cluster; test_kubernetes.py runs what the manifests do",
