@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -21,6 +20,7 @@ from livestate.web.document import DocumentResource
 from livestate.web.request import LiveRequest
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
+from livestate.web.strict import StrictChannel
 
 BODY = b'{"title": "an election night", "votes": [' + b", ".join(b"%d" % (7919 * n) for n in range(99)) + b"]}"
 
@@ -63,7 +63,7 @@ class Pair:
         return channel, transport
 
     def slow(self) -> tuple[Any, PausableTransport]:
-        channel: Any = HTTPChannel()
+        channel: Any = StrictChannel()
         channel.requestFactory, channel.site, channel.factory, channel.timeOut = (
             LiveRequest,
             self.slow_site,
@@ -289,6 +289,36 @@ class ReaderTests(SynchronousTestCase):
         transport.limit = 1 << 30
         channel.resumeProducing()
         self.assertTrue(transport.value().endswith(BODY))
+
+    def test_last_piece_fills_the_transport(self) -> None:
+        """A reader whom twisted.web's answer filled up is read from no more: what he sends would pile up here."""
+        pair = Pair()
+        channel, transport = pair.fast()
+        transport.limit = 10
+        channel.dataReceived(request(target=b"/nothing"))
+        self.assertEqual(transport.producerState, "paused")
+        channel.resumeProducing()
+        self.assertEqual(transport.producerState, "producing")
+
+    def test_empty_lines_behind_a_pending_request(self) -> None:
+        """What comes while an answer is being made is kept in few pieces, and only up to twisted.web's bound."""
+        pair = Pair()
+
+        class Slow(Resource):
+            isLeaf = True
+
+            def render(self, request: Any) -> int:
+                return NOT_DONE_YET
+
+        pair.site._resources = {**pair.site._resources, b"/slow": Slow()}
+        channel, transport = pair.fast()
+        channel.dataReceived(request(target=b"/slow"))
+        for _ in range(100):
+            if transport.producerState == "producing":
+                channel.dataReceived(b"\r\n\r\n" * 128)
+            self.assertLess(len(channel._dataBuffer), 20)
+        self.assertEqual(transport.producerState, "paused")
+        self.assertLess(sum(map(len, channel._dataBuffer)), 20_000)
 
     def test_pending_answer(self) -> None:
         """While an answer is being made, the plain requests behind it wait for their turn."""

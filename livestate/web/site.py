@@ -82,11 +82,13 @@ class LiveSite(Site):
     def getResourceFor(self, request: HTTPRequest) -> IResource:
         """Find what answers `request`.
 
-        An HTTP/1.1 request without exactly one Host field is refused (RFC 9112 section 3.2).
+        An HTTP/1.1 request without exactly one Host field is refused (RFC 9112 section 3.2), and nothing is answered
+        behind it.
         """
         hosts = request.requestHeaders.getRawHeaders(b"Host", [])
         if len(hosts) != 1 and (hosts or request.clientproto == b"HTTP/1.1"):
-            return Fixed(problem(400, "A request has one Host field."))
+            request.channel.persistent = False
+            return Fixed(problem(400, "A request has one Host field.", (b"Connection", b"close")))
         resource = self._resources.get(path_of(request.uri))
         if resource is None:
             return Fixed(problem(404, "There is nothing at this path."))
