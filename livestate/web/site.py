@@ -10,7 +10,9 @@ from twisted.web.server import Site
 
 from livestate.logs import LogFile
 from livestate.web.accesslog import Entry, entry_of, line_of_plain, line_of_request
-from livestate.web.channel import LiveChannel, LoggedChannel
+from livestate.web.admission import Admission
+from livestate.web.channel import LiveChannel
+from livestate.web.logged_channel import LoggedChannel
 from livestate.web.plain import Memo
 from livestate.web.prepared import PreparedAnswers
 from livestate.web.resource import ResponseResource
@@ -39,6 +41,8 @@ class LiveSite(Site):
     name = "documents"
     #: Lines of the access log go here, where one is wanted.
     access_log: LogFile | None = None
+    #: Says who may connect, where that is not everyone.
+    admission: Admission | None = None
 
     def __init__(
         self, resources: Mapping[bytes, IResource], reactor: Any, responders: Mapping[bytes, Responder] | None = None
@@ -69,8 +73,15 @@ class LiveSite(Site):
         """Name it in Twisted's lines of what starts and stops."""
         return self.name
 
-    def buildProtocol(self, addr: Any) -> LiveChannel:  # type: ignore[override]  # not in twisted.web's wrapper
-        """Give a new connection its channel."""
+    def limit(self, admission: Admission) -> None:
+        """Let only those connect whom `admission` admits; before there are any connections."""
+        self.admission = admission
+        self.channels = admission.channels
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Give a new connection its channel; None where it is to be closed at once."""
+        if self.admission is not None and not self.admission.admits(addr):
+            return self.admission.refusal()
         return LiveChannel(self) if self.access_log is None else LoggedChannel(self)
 
     def drain(self) -> None:
