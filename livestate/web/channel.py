@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from livestate.net.records import session_reused
 from livestate.net.stock import immediate_writer
+from livestate.net.stream import unsent
 from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
 from livestate.web.request import LiveRequest
 from livestate.web.responder import Variant
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 _VALIDATOR = b"\r\nIf-None-Match: "
 _SKIP = len(_VALIDATOR)
 _END = b"\r\n\r\n"
+
+#: Bytes that a reader who takes what he is sent takes between two sweeps: 1 KB/s. Who takes less keeps a version of the
+#: document in memory for as long as he likes.
+SLOWEST = 5_000
 
 #: Pieces in which twisted.web keeps what comes while an answer is being made.
 _PIECES = 16
@@ -71,7 +76,7 @@ class LiveChannel(StrictChannel):
         self._fast = True
         self._held = b""
         self._last = 0
-        self._unsent: tuple[int, int] | None = None
+        self._unsent: int | None = None
         self.site = site
         self.factory = site
         self._find = site.memo.get
@@ -238,18 +243,15 @@ class LiveChannel(StrictChannel):
     def overdue(self, quiet: int, unfinished: int) -> bool:
         """Tell whether this connection has been quiet, or a request on it unfinished, for so many sweeps.
 
-        It is not while an answer is being made, nor while the reader takes what is being sent, however slowly.
+        It is not while an answer is being made, nor while the reader takes what is being sent, if slowly.
         """
         if self.stream is not None or (self._handlingRequest and not self._waitingForTransport):
             return False
         if self.unfinished is not None and self.unfinished >= unfinished:
             return True
         if self.quiet >= quiet - 1:
-            # A TLS transport of stock Twisted is wrapped around the one with the buffer.
-            transport: Any = getattr(self.transport, "transport", self.transport)
-            unsent = (len(getattr(transport, "dataBuffer", b"")), getattr(transport, "offset", 0))
-            if unsent != self._unsent:
-                self._unsent = unsent
+            before, self._unsent = self._unsent, unsent(self.transport)
+            if self._unsent and (before is None or not before - SLOWEST < self._unsent <= before):
                 self.quiet = quiet - 1
         return self.quiet >= quiet
 
