@@ -57,6 +57,11 @@ class Pair:
         snapshot = document.snapshot
         self.etags = [] if snapshot is None else [r.etag for r in snapshot.representations.values()]
 
+    def turn(self) -> None:
+        """Have the reactor turn until there is nothing more to do."""
+        while any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
+            self.clock.advance(0)
+
     def fast(self, peer: Any = None) -> tuple[LiveChannel, PausableTransport]:
         channel, transport = self.site.buildProtocol(None), PausableTransport(peerAddress=peer)
         channel.makeConnection(transport)
@@ -82,6 +87,7 @@ class Pair:
                 if transport.disconnecting:
                     break
                 channel.dataReceived(piece)
+                self.turn()
             results.append(
                 (re.sub(rb"\r\nDate: [^\r]*", b"\r\nDate: (now)", transport.value()), transport.disconnecting)
             )
@@ -339,6 +345,7 @@ class ReaderTests(SynchronousTestCase):
         self.assertEqual(transport.value(), b"")
         pending[0].write(b"slow")
         pending[0].finish()
+        pair.turn()
         self.assertEqual(transport.value().count(b"HTTP/1.1 200"), 3)
         self.assertLess(transport.value().index(b"slow"), transport.value().index(BODY))
         channel.dataReceived(request())

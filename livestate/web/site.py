@@ -18,6 +18,7 @@ from livestate.web.prepared import PreparedAnswers
 from livestate.web.resource import ResponseResource
 from livestate.web.responder import Responder
 from livestate.web.response import Response, problem
+from livestate.web.turns import Turns
 
 
 class Fixed(ResponseResource):
@@ -58,6 +59,7 @@ class LiveSite(Site):
         self.responders = responders or {}
         self.memo = Memo()
         self.prepared = PreparedAnswers()
+        self.turns = Turns(reactor)
         for responder in self.responders.values():
             responder.before_renewal = self.prepared.renew
         #: Whether each connection's next answer is its last.
