@@ -198,5 +198,5 @@ def _listens(port: int) -> bool:
 def program_of(name: str) -> str:
     """Give the path of a program, which may be for administrators; a missing one is a failure."""
     found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    assert found, f"{name} is not installed: apt-get install varnish nginx haproxy hitch wrk"
+    assert found, f"{name} is not installed: apt-get install varnish nginx haproxy hitch wrk slowhttptest"
     return found
