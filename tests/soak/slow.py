@@ -26,7 +26,7 @@ MODES = {
     "slow heads": ["-H", "-i", "1"],
     "slow bodies": ["-B", "-i", "1", "-s", "100000"],
     "ranges": ["-R", "-a", "1", "-b", "3000"],
-    "slow reading": ["-X", "-w", "1", "-y", "64", "-n", "1", "-z", "5", "-k", "50"],
+    "slow reading": ["-X", "-w", "1", "-y", "64", "-n", "1", "-z", "5", "-k", "10"],
 }
 
 #: Seconds after which a livestate that is left in peace has closed all: a sweep more than a minute, and a farewell.
