@@ -15,7 +15,7 @@ PACKAGE = Path(livestate.__file__).parent
 FLOORS = {
     "pure": (
         *("", "errors", "settings", "strports", "values", "negotiate", "snapshot", "backoff", "merge"),
-        *("eventstream", "garbage", "pointer", "jsontext", "outline", "histogram"),
+        *("eventstream", "garbage", "pointer", "jsontext", "outline", "histogram", "redaction"),
     ),
     "seams": ("interfaces",),
     "engine": (

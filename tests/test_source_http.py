@@ -200,12 +200,38 @@ class HTTPTests(TestCase):
     async def test_redirect(self):
         """A redirect is not followed, and the new address is named, without its password."""
         source = self.source()
-        self.origin.fields = {b"Location": b"https://me:hush@other.example/new.json"}
+        self.origin.fields = {b"Location": b"https://me:hush@other.example/new.json?next=%2Fr.json%3Ftoken%3Dhush"}
         for status in (301, 302, 303, 307, 308):
             self.origin.status = status
             text = await self.refusal(source)
             self.assertIn("https://me:***@other.example/new.json", text)
+            self.assertNotIn("hush", text)
         self.assertEqual(len(self.origin.asked), 5)
+
+    async def test_no_redirect_leads_elsewhere(self):
+        """The other server can point livestate at no other host, port, scheme or file."""
+        elsewhere = Origin()
+        port = self.listen(Site(elsewhere, reactor=reactor))
+        secret = written(Path(self.mktemp()), b'["secret"]')
+        self.origin.status, source = 302, self.source()
+        for target in (
+            f"http://127.0.0.1:{port}/", f"https://127.0.0.1:{port}/", f"//127.0.0.1:{port}/", "/other.json", "",
+            f"file://{secret}", f"redis://127.0.0.1:{port}/0", "demo:", "\xff\xfe", "\x1b[2J", "x" * 9000, "http://[", "javascript:0",
+        ):  # fmt: skip
+            asked = len(self.origin.asked)
+            self.origin.fields = {b"Location": target.encode("latin-1")}
+            self.assertNotIn("secret", (await self.refusal(source)).replace(secret, ""))
+            self.assertEqual(len(self.origin.asked), asked + 1)
+        self.assertEqual(elsewhere.asked, [])
+        # Nor by what a browser would follow too.
+        self.origin.status, self.origin.body = 200, b"[1]"
+        self.origin.fields = {
+            b"Refresh": f"0; url=http://127.0.0.1:{port}/".encode(),
+            b"Alt-Svc": f'h2=":{port}"'.encode(),
+        }
+        self.assertEqual(await self.fetch(source), b"[1]")
+        self.assertEqual(await self.fetch(source), b"[1]")
+        self.assertEqual(elsewhere.asked, [])
 
     async def test_too_large(self):
         """A document may have as many bytes as are allowed; of a larger one no more is read, and all goes on after."""

@@ -10,7 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SettingsError, SourceError
-from livestate.sources import make_source, redacted
+from livestate.sources import make_source
 from livestate.sources.http import HTTPSource
 from tests.support import many
 
@@ -52,31 +52,3 @@ class URLTests(SynchronousTestCase):
             str(make_source(MemoryReactorClock(), scheme + rest, 100))
         except SettingsError:
             pass
-
-    @many
-    @given(
-        st.sampled_from(["http", "redis", "rediss", "mongodb"]),
-        st.text(
-            st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="/?#@[]&"), min_size=1, max_size=9
-        ),
-        st.sampled_from(["", "0", "x?key=a", "?a=b&password={}", "?Api_Key={}", "?x=1&access_token={}#f"]),
-    )
-    def test_redacted(self, scheme, password, rest):
-        """Neither the password nor what a query names like one can be seen, and the rest can."""
-        secret = f"S{password}S"
-        shown = redacted(f"{scheme}://me:{secret}@host:1/{rest.format(secret)}")
-        self.assertNotIn(secret, shown)
-        self.assertIn("host:1/", shown)
-        self.assertIn("me:***@", shown)
-
-    def test_shown_as_it_is(self):
-        """A URL that holds no secret is shown as it was written."""
-        for url in (
-            "redis://127.0.0.1:6379/0?key=livestate",
-            "redis://host/0?key=live@state",
-            "file:/srv/a@b.json",
-            "mongodb://a:1,b:2/db?collection=c",
-            "http://h:80/x?m=n",
-            "demo:",
-        ):
-            self.assertEqual(redacted(url), url)

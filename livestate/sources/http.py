@@ -6,6 +6,7 @@ the other server point livestate at anything it can reach, and would cost a roun
 the new address instead.
 """
 
+import re
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -21,7 +22,8 @@ from zope.interface import implementer
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import ISource
-from livestate.sources import ATTEMPT_DELAY, port_of, redacted
+from livestate.redaction import redacted
+from livestate.sources import ATTEMPT_DELAY, port_of
 from livestate.tls import client_options, tls_trouble
 
 
@@ -89,8 +91,8 @@ class HTTPSource:
         if response.code in (404, 410):
             raise DocumentMissing(f"answered {response.code}")
         if response.code != 200:
-            moved = response.headers.getRawHeaders("Location", [""])[0]
-            hint = f"; redirects are not followed, it points to {redacted(moved)}" if moved else ""
+            moved = response.headers.getRawHeaders(b"Location", [b""])[0]
+            hint = f"; redirects are not followed, it points to {_shown(moved)}" if moved else ""
             raise SourceError(f"answered {response.code}{hint}")
         self._etag = response.headers.getRawHeaders(b"ETag", [None])[0]
         self._body = body
@@ -113,6 +115,15 @@ class HTTPSource:
 
         await treq.collect(response, take)
         return b"".join(chunks)
+
+
+def _shown(location: bytes) -> str:
+    """Give what the other server says as it can stand in a line of the log, whatever it says.
+
+    Without its query: one that asks for a login likes to repeat there what it was asked, secrets included.
+    """
+    text = re.split(rb"[?#]", location[:500])[0].decode("utf-8", "replace")
+    return redacted("".join(sign if sign.isprintable() else "\ufffd" for sign in text))
 
 
 def _reason(error: Exception) -> str:

@@ -48,7 +48,8 @@ class Serving(MultiService):
         super().__init__()
         streams = Streams(reactor, settings.heartbeat)
         begin_websocket = _websocket(reactor, settings.cors_origins)
-        resources: dict[bytes, IResource] = {b"/_live/ready": ReadyResource(supplies)}
+        self._ready = ReadyResource(supplies)
+        resources: dict[bytes, IResource] = {b"/_live/ready": self._ready}
         responders: dict[bytes, Responder] = {}
         self._parts: dict[str, tuple[Responder, Broadcast, LongPolls]] = {}
         for wanted, supply in zip(settings.documents, supplies, strict=True):
@@ -91,8 +92,12 @@ class Serving(MultiService):
             self._log_files.close(log)
         return stopped
 
-    def drain(self) -> Deferred[None]:
-        """Let all readers go; done when the last is gone."""
+    def drain(self, ending: bool) -> Deferred[None]:
+        """Let all readers go; done when the last is gone.
+
+        :param ending: whether the server ends, and readers had better go to another.
+        """
+        self._ready.ending = ending
         self._drain = Drain(self._reactor, self.site, self._leavers)
         return self._drain.start()
 

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,12 @@ ACCEPTED = {
     "brotli, deflate": "identity",
     "identity": "identity",
     "": "identity",
+}
+
+#: What is different for HAProxy in tests: the files that this process may have, and the user that it may be.
+_FOR_TESTS = {
+    "maxconn 50000": "maxconn 4000",
+    **({} if os.geteuid() == 0 else {"    user haproxy\n    group haproxy\n": ""}),
 }
 
 _LOAD = """
@@ -123,8 +129,27 @@ class Fronts:
                 "bind :80\n": f"bind 127.0.0.1:{http}\n",
                 "bind :443 ": f"bind 127.0.0.1:{https} ",
                 "/etc/livestate/combined.pem": str(self._combined),
-                "maxconn 50000": "maxconn 4000",
-                **({} if os.geteuid() == 0 else {"    user haproxy\n    group haproxy\n": ""}),
+                **_FOR_TESTS,
+            },
+        )
+        self._start(http, "haproxy", "-db", "-f", config)
+        return Front("haproxy", f"http://127.0.0.1:{http}", f"https://127.0.0.1:{https}", self.cafile)
+
+    def haproxy_of_nodes(self, nodes: Sequence[int]) -> Front:
+        """Start HAProxy before three nodes, which it looks at oftener than it would."""
+        http, https = free_port(), free_port()
+        addresses = {f"192.0.2.{number}:8080": f"127.0.0.1:{port}" for number, port in enumerate(nodes, 1)}
+        config = self._adapt(
+            "haproxy-nodes.cfg",
+            {
+                **addresses,
+                "inter 1s": "inter 200ms",
+                # A busy machine is not what the tests are about.
+                "timeout check 2s": "timeout check 20s",
+                "bind :80\n": f"bind 127.0.0.1:{http}\n",
+                "bind :443 ": f"bind 127.0.0.1:{https} ",
+                "/etc/livestate/combined.pem": str(self._combined),
+                **_FOR_TESTS,
             },
         )
         self._start(http, "haproxy", "-db", "-f", config)
