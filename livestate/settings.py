@@ -64,6 +64,11 @@ class Settings:
     log_format: str
     #: Processes that serve.
     workers: int = 1
+    #: Connections of readers, in all and of one address; None: as many as there may be open files, and any number.
+    max_connections: int | None = None
+    max_connections_per_address: int | None = None
+    #: Bits of an IPv6 address that make one address in this sense.
+    ipv6_prefix_length: int = 64
     #: Names that the admin listener may be asked by, beside this machine's own; `*`: any.
     admin_hosts: tuple[str, ...] = ()
 
@@ -106,6 +111,9 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
         heartbeat=get("heartbeat", 15.0),
         log_format=get("log-format", "text"),
         workers=get("workers", 1),
+        max_connections=get("max-connections", None),
+        max_connections_per_address=get("max-connections-per-address", None),
+        ipv6_prefix_length=get("ipv6-prefix-length", 64),
         admin_hosts=tuple(get("admin-host", [])),
     )
     if not settings.http and not settings.https:

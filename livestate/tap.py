@@ -73,6 +73,11 @@ class Options(usage.Options):
                                   "while the source is down. [default: they are not saved]"],
         ["heartbeat", None, None, "Seconds of silence after which a reader of events is sent a sign of life. "
                                   "[default: 15]"],
+        ["max-connections", None, None, "Connections of readers at most: a number, or auto for as many as open files "
+                                        "allow. [default: auto]"],
+        ["max-connections-per-address", None, None, "Those of one address at most. Not behind a proxy: all have its "
+                                                    "address. [default: any number]"],
+        ["ipv6-prefix-length", None, None, "Bits of an IPv6 address that count as one address there. [default: 64]"],
         ["workers", None, None, "Serving processes: a number, or auto for one a usable core. [default: 1]"],
         ["log-format", None, None, "How lines of the log are written: text, or json, an object each. [default: text]"],
         ["access-log", None, None, "File to which each request is logged, in the combined format. [default: none]"],

@@ -91,6 +91,13 @@ def _number(name: str, value: Any, least: float, most: float, unit: str) -> floa
     return number
 
 
+def _whole(name: str, value: Any, least: int, most: int, unit: str) -> int:
+    number = _number(name, value, least, most, unit)
+    if number != int(number):
+        raise SettingsError(f"{name} {_shown(_last(value))}: expected a whole number")
+    return int(number)
+
+
 def interval(name: str, value: Any) -> float:
     """Understand the seconds between two fetches."""
     return _number(name, value, 0.05, 86400, "seconds")
@@ -119,10 +126,19 @@ def _max_size(name: str, value: Any) -> int:
 def _workers(name: str, value: Any) -> int:
     if _last(value) == "auto":
         return _usable_cores()
-    number = _number(name, value, 1, MOST_WORKERS, "auto, or a number")
-    if number != int(number):
-        raise SettingsError(f"{name} {_shown(_last(value))}: expected a whole number")
-    return int(number)
+    return _whole(name, value, 1, MOST_WORKERS, "auto, or a number")
+
+
+def _max_connections(name: str, value: Any) -> int | None:
+    return None if _last(value) == "auto" else _whole(name, value, 1, 10**9, "auto, or a number")
+
+
+def _max_connections_per_address(name: str, value: Any) -> int:
+    return _whole(name, value, 1, 10**9, "a number")
+
+
+def _ipv6_prefix_length(name: str, value: Any) -> int:
+    return _whole(name, value, 1, 128, "bits")
 
 
 def _usable_cores() -> int:
@@ -174,6 +190,9 @@ CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
     "state-dir": _file,
     "access-log": _file,
     "heartbeat": _heartbeat,
+    "max-connections": _max_connections,
+    "max-connections-per-address": _max_connections_per_address,
+    "ipv6-prefix-length": _ipv6_prefix_length,
     "workers": _workers,
     "log-format": _log_format,
 }

@@ -207,6 +207,8 @@ class SettingsTests(SynchronousTestCase):
     def test_workers(self):
         """Workers are a number, or as many as there are cores that this process may use."""
         self.assertEqual(load_settings({"workers": ["3"]}).workers, 3)
+        self.assertEqual(load_settings({"max-connections": ["3"]}).max_connections, 3)
+        self.assertIsNone(load_settings({"max-connections": ["auto"]}).max_connections)
         self.assertEqual(load_settings({"workers": ["auto"]}).workers, len(os.sched_getaffinity(0)))
 
     def test_source_forms(self):
@@ -252,6 +254,12 @@ class SettingsTests(SynchronousTestCase):
             ("max-stale", "0.5", "seconds from 1"),
             ("heartbeat", "0.5", "seconds from 1"),
             ("heartbeat", "0", "seconds from 1"),
+            ("max-connections", "0", "auto, or a number from 1"),
+            ("max-connections", "many", "auto, or a number from 1"),
+            ("max-connections", "1.5", "a whole number"),
+            ("max-connections-per-address", "0", "a number from 1"),
+            ("max-connections-per-address", "auto", "a number from 1"),
+            ("ipv6-prefix-length", "129", "bits from 1 to 128"),
             ("workers", "0", "auto, or a number from 1 to 1024"),
             ("workers", "many", "auto, or a number from 1"),
             ("workers", "2.5", "a whole number"),

@@ -170,6 +170,14 @@ def _of_processes(counts: Counts) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "livestate_connections_accepted", "Connections of readers that were accepted.", counts.connections_accepted
     )
+    refused = CounterMetricFamily(
+        "livestate_connections_refused",
+        "Connections that were closed as they came: there were too many in all (total) or of one address (address).",
+        labels=["reason"],
+    )
+    for reason, number in counts.connections_refused.items():
+        refused.add_metric([reason], number)
+    yield refused
     yield CounterMetricFamily("livestate_tls_handshakes", "TLS handshakes that succeeded.", counts.tls_handshakes)
     yield CounterMetricFamily(
         "livestate_tls_resumptions", "TLS handshakes that took up an earlier session.", counts.tls_resumptions

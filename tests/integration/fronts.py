@@ -186,7 +186,7 @@ class Fronts:
         return config
 
     def _start(self, port: int, name: str, *arguments: str | Path) -> None:
-        child = Child(self._case, [_program(name), *arguments], self.folder)
+        child = Child(self._case, [program_of(name), *arguments], self.folder)
         # Before it is killed, since it has children of its own.
         self._case.addCleanup(child.stop)
         child.wait_for(lambda: _listens(port), name)
@@ -198,7 +198,7 @@ class Load:
     def __init__(self, case: SynchronousTestCase, folder: Path, url: str, seconds: float, connections: int) -> None:
         script = folder / "load.lua"
         script.write_text(_LOAD % ", ".join(f'"{accepted}"' for accepted in ACCEPTED))
-        arguments: list[str | Path] = [_program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, url]
+        arguments: list[str | Path] = [program_of("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, url]
         self._child = Child(case, arguments, folder)
         self._limit = seconds + 20
 
@@ -220,8 +220,8 @@ def _listens(port: int) -> bool:
     return True
 
 
-def _program(name: str) -> str:
+def program_of(name: str) -> str:
     """Give the path of a program, which may be for administrators; a missing one is a failure."""
     found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    assert found, f"{name} is not installed: apt-get install varnish nginx haproxy hitch wrk"
+    assert found, f"{name} is not installed: apt-get install varnish nginx haproxy hitch wrk slowhttptest"
     return found
