@@ -52,6 +52,9 @@ class FakeReactor(MemoryReactorClock):
         if not self.hold_threads:
             self.run_job()
 
+    def callInThread(self, function: Any, *args: Any, **kwargs: Any) -> None:
+        self.callInThreadWithCallback(lambda success, result: None, function, *args, **kwargs)
+
     def callFromThread(self, function: Any, *args: Any, **kwargs: Any) -> None:
         function(*args, **kwargs)
 
