@@ -69,6 +69,12 @@ class URLTests(SynchronousTestCase):
         self.assertIn("host:1/", shown)
         self.assertIn("me:***@", shown)
 
+    def test_one_line(self):
+        """A refusal is one line, whatever is percent-encoded in the URL."""
+        for url in ("rediss://h/1?cafile=no%0afile", "rediss://h/1?cafile=no%0cfile", "rediss://h/1?cafile=%e2%80%a8"):
+            error = self.assertRaises(SettingsError, make_source, MemoryReactorClock(), url, 100)
+            self.assertEqual(len(str(error).splitlines()), 1, str(error))
+
     def test_shown_as_it_is(self):
         """A URL that holds no secret is shown as it was written."""
         for url in (
