@@ -32,23 +32,6 @@ _twins: Twins | None = None
 _used = False
 
 
-def seeds() -> list[bytes]:
-    """Give inputs to begin with, one of each kind."""
-    tag = Twins().tags()["/"][0]
-    get = b"GET / HTTP/1.1\r\nHost: h\r\n"
-    held = get + b"If-None-Match: " + tag + b"\r\nPrefer: wait=2\r\n\r\n"
-    return [
-        get + b"\r\n" + MARK + b"2" + get + b"\r\n" + MARK + b"s" + get + b"\r\n",
-        get + b"Accept-Encoding: gzip, br;q=0.5\r\nIf-None-Match: " + tag + b"\r\n\r\n" + MARK + b"2",
-        held + get + b"\r\n" + MARK + b"c" + held + MARK + b"m",
-        get.replace(b"/", b"/events?delta=merge", 1) + b"\r\n" + MARK + b"p" + MARK + b"c" + MARK + b"c" + MARK + b"r",
-        get.replace(b"/", b"/events", 1) + WEBSOCKET[2:] + b"\r\n\r\n\x89\x80\x00\x00\x00\x00" + MARK + b"c",
-        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" + get + b"\r\n",
-        get + MARK + b"d" + b"\r\n" + get + b"\r\n",
-        get.replace(b"/", b"/results.json", 1) + b"\r\n" + MARK + b"n" + get.replace(b"/", b"/results.json", 1) + b"\r\n",
-    ]
-
-
 def check(data: bytes) -> None:
     """Have both sites take one input.
 

@@ -25,20 +25,6 @@ WORDS = (
 )  # fmt: skip
 
 
-def seeds() -> list[bytes]:
-    """Give inputs to begin with, one of each kind."""
-    return [
-        b"redis://user:secret@127.0.0.1:6379/0?key=livestate&notify=keyspace",
-        b"rediss://[::1]/1?key=a%20b&notify=results",
-        b"redis+unix://:secret@/path/to.sock?key=a&db=2",
-        b'mongodb://user:secret@a:1,b:2/db?collection=c&query={"_id":"x"}&notify=changes&replicaSet=r&tls=true',
-        b"file:///srv/results%20a.json",
-        b"https://user:secret@example.org:8443/a?b=c",
-        b"http://[::1]:80",
-        b"demo:?seed=7",
-    ]
-
-
 def check(data: bytes) -> None:
     """Make a source of one input, if it is one.
 
