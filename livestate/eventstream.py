@@ -12,10 +12,10 @@ COMMENT = b":\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-def event(version: int, data: bytes, kind: bytes = b"") -> bytes:
+def event(name: bytes, data: bytes, kind: bytes = b"") -> bytes:
     """Give one event.
 
-    :param version: what the reader names as Last-Event-ID when it comes back.
+    :param name: its `id`: what the reader names as Last-Event-ID when it comes back.
     :param data: UTF-8; of each line one `data:` field is made. A line ends with LF, CR or CRLF (section 9.2.5), and the
         reader is given LF for each; in JSON, these are only between values.
     :param kind: the event's type, without which it is a `message`.
@@ -25,7 +25,7 @@ def event(version: int, data: bytes, kind: bytes = b"") -> bytes:
     if b"\n" in data:
         data = data.replace(b"\n", b"\ndata: ")
     named = b"event: %b\n" % kind if kind else b""
-    return b"%bid: %d\ndata: %b\n\n" % (named, version, data)
+    return b"%bid: %b\ndata: %b\n\n" % (named, name, data)
 
 
 def retry(milliseconds: int) -> bytes:

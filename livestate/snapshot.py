@@ -69,6 +69,11 @@ class Snapshot:
         """The document's bytes as they came from the store."""
         return self.representations["identity"].body
 
+    @property
+    def tag(self) -> bytes:
+        """What names those bytes, on whatever server and in whatever version: their entity tag without its quotes."""
+        return self.representations["identity"].etag[1:-1]
+
 
 def check(data: bytes, max_size: int) -> None:
     """See that `data` is a document to serve: JSON (RFC 8259) in UTF-8 of at most `max_size` bytes.

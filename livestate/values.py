@@ -53,7 +53,7 @@ def _text(name: str, value: Any) -> str:
     value = _last(value)
     if not isinstance(value, str):
         raise SettingsError(f"{name}: expected a text, not {_shown(value)}")
-    if len(value.splitlines()) > 1 or "\0" in value or value.endswith("\n"):
+    if "".join(value.splitlines()) != value or "\0" in value:
         raise SettingsError(f"{name} {redacted(repr(value))}: expected one line")
     return value
 

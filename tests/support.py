@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
@@ -22,9 +23,17 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 #: A moment between two seconds, as a time of day is.
 NOW = 1_700_000_000.25
 
+#: How many times as many examples hypothesis tries: see tests/soak/README.md.
+EFFORT = int(os.environ.get("LIVESTATE_TEST_EFFORT", "1"))
+
 #: A machine that is busy with something else is no reason to fail.
-few = settings(deadline=None, max_examples=60)
-many = settings(deadline=None, max_examples=300)
+few = settings(deadline=None, max_examples=60 * EFFORT)
+many = settings(deadline=None, max_examples=300 * EFFORT)
+
+#: Of a machine with rules, an example is a whole story.
+stories = settings(
+    deadline=None, max_examples=40 * EFFORT, stateful_step_count=30, suppress_health_check=list(HealthCheck)
+)
 
 
 class FakeReactor(MemoryReactorClock):
@@ -51,6 +60,9 @@ class FakeReactor(MemoryReactorClock):
         self.jobs.append(job)
         if not self.hold_threads:
             self.run_job()
+
+    def callInThread(self, function: Any, *args: Any, **kwargs: Any) -> None:
+        self.callInThreadWithCallback(lambda success, result: None, function, *args, **kwargs)
 
     def callFromThread(self, function: Any, *args: Any, **kwargs: Any) -> None:
         function(*args, **kwargs)

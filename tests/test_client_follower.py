@@ -101,7 +101,7 @@ def stream(body: bytes | None = None) -> Answer:
     return Answer(200, body, Content_Type="text/event-stream; charset=utf-8")
 
 
-def event(version: int, data: str) -> bytes:
+def event(version: int | str, data: str) -> bytes:
     """Give the bytes of an event."""
     return f"id: {version}\ndata: {data}\n\n".encode()
 
@@ -191,11 +191,11 @@ class StreamTests(FollowerCase):
         self.assertEqual(self.statuses, [Status(True, "events")])
 
     def test_comes_back(self):
-        """After its end it is asked for again, after the server's `retry`, with the version that is held."""
-        self.start(stream(b"retry: 2500\n\n" + event(7, "1")), stream())
+        """After its end it is asked for again, after the server's `retry`, with the id of the event that is held."""
+        self.start(stream(b"retry: 2500\n\n" + event("7-Ab_c-", "1")), stream())
         self.assertEqual(self.statuses[-1], Status(False, "events", "the event stream ended"))
         self.assert_pause(2.5, [EVENTS])
-        self.assertEqual(self.server.asked[0].field("Last-Event-ID"), "7")
+        self.assertEqual(self.server.asked[0].field("Last-Event-ID"), "7-Ab_c-")
 
     def test_broken_off(self):
         """A stream that breaks off is one that ends, and what was in the middle of it does not count."""

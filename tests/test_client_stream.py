@@ -55,7 +55,7 @@ class StatesTests(StreamCase):
                 State([], 9, None, None, "events"),
             ],
         )
-        self.assertEqual(self.held.version, 9)
+        self.assertEqual(self.held.event_id, "9")
 
     @many
     @given(st.lists(documents, min_size=1, max_size=5))
@@ -80,6 +80,15 @@ class StatesTests(StreamCase):
         for before, after in zip(self.given, self.given[1:], strict=False):
             if after.patch is not None:
                 self.assertTrue(same(apply(before.value, after.patch), after.value))
+
+    def test_ids(self):
+        """Of an id the number before a hyphen is the version, and what is told to the server is the id as it came."""
+        for sent, version, told in (
+            ("17-q3_x-A", 17, "17-q3_x-A"), ("18-", 18, "18-"), ("-x", None, "-x"), ("1" * 30, None, "1" * 30),
+            ("\u0664-x", None, None), ("a b", None, None), ("x" * 101, None, None),
+        ):  # fmt: skip
+            self.stream.feed(event(sent, f'"{sent}"'))
+            self.assertEqual((self.given[-1].version, self.held.event_id), (version, told))
 
     def test_given_states_stay(self):
         """What a reader was given does not change under its hands."""
@@ -116,7 +125,7 @@ class ResumedTests(StreamCase):
         self.stream.feed(event(5, '{"a": 1}'))
         again = self.new_stream()
         again.feed(event(8, '{"a": 1}'))
-        self.assertEqual((len(self.given), self.held.version), (1, 8))
+        self.assertEqual((len(self.given), self.held.event_id), (1, "8"))
         again.feed(event(9, '{"a": 2}', "patch"))
         self.assertEqual(self.given[-1], State({"a": 2}, 9, None, {"a": 2}, "events"))
 
@@ -131,7 +140,7 @@ class ResumedTests(StreamCase):
         self.stream.feed(event(10, '{"n": 10}'))
         other = self.new_stream()
         other.feed(b"retry: 1000\n\n" + event(7, '{"n": 7}'))
-        self.assertEqual((self.values(), self.held.version), ([{"n": 10}], 10))
+        self.assertEqual((self.values(), self.held.event_id), ([{"n": 10}], "10"))
         other.feed(event(11, '{"n": 11, "x": 1}', "patch"))
         self.assertEqual(self.given[1:], [State({"n": 11, "x": 1}, 11, None, None, "events")])
 
@@ -149,15 +158,15 @@ class ResumedTests(StreamCase):
         self.assertEqual(self.values(), [10, 8])
         self.clock.advance(0.1)
         self.stream.feed(b":\n\n")
-        self.assertEqual((self.values(), self.held.version), ([10, 8, 3], 3))
+        self.assertEqual((self.values(), self.held.event_id), ([10, 8, 3], "3"))
 
     def test_after_polling(self):
         """What came by polling has no version, and what came as an event no entity tag: neither is told of the other."""
         self.held.answer(1, '"one"', "poll")
-        self.assertEqual((self.held.version, self.held.etag), (None, '"one"'))
+        self.assertEqual((self.held.event_id, self.held.etag), (None, '"one"'))
         self.assertRaises(NotEvents, self.new_stream().feed, event(1, "{}", "patch"))
         self.new_stream().feed(event(2, "2"))
-        self.assertEqual((self.held.version, self.held.etag), (2, None))
+        self.assertEqual((self.held.event_id, self.held.etag), ("2", None))
         self.assertEqual([(s.version, s.etag) for s in self.given], [(None, '"one"'), (2, None)])
 
 

@@ -145,6 +145,12 @@ class Case(SynchronousTestCase):
         assert self.document.snapshot is not None
         return str(self.document.snapshot.version)
 
+    @property
+    def name(self) -> str:
+        """The newest version as the id of an event."""
+        assert self.document.snapshot is not None
+        return f"{self.version}-{self.document.snapshot.tag.decode()}"
+
 
 class EventsTests(Case):
     """What a reader gets."""
@@ -179,9 +185,9 @@ class EventsTests(Case):
     def test_state_and_changes(self) -> None:
         """A reader gets the state first and then each change, with the version as its id."""
         reader = self.reader()
-        self.assertEqual(reader.events(), [("message", self.version, state(1).decode())])
+        self.assertEqual(reader.events(), [("message", self.name, state(1).decode())])
         self.publish(state(2))
-        self.assertEqual(reader.events()[1:], [("message", self.version, state(2).decode())])
+        self.assertEqual(reader.events()[1:], [("message", self.name, state(2).decode())])
         self.publish(state(2))
         self.assertEqual(len(reader.events()), 2)
 
@@ -227,24 +233,35 @@ class EventsTests(Case):
     def test_resume(self) -> None:
         """Who names the current version gets nothing, who names one whose patches are held those, others the state."""
         first = self.reader("/events?delta=merge")
-        old = self.version
+        old = self.name
         self.assertEqual(self.reader(last_event_id=old).events(), [])
         self.publish(state(2))
         self.publish(state(3))
         resumed = self.reader("/events?delta=merge", last_event_id=old)
         self.assertEqual(resumed.events(), first.events()[1:])
-        self.assertEqual(self.reader(last_event_id=old).events(), [("message", self.version, state(3).decode())])
-        for unknown in ("1", "0", "x", "-1", "9" * 99, f"{self.version}, {old}", "１", ""):
+        self.assertEqual(self.reader(last_event_id=old).events(), [("message", self.name, state(3).decode())])
+        for unknown in (
+            "1",
+            "0",
+            "x",
+            "-1",
+            "9" * 99,
+            f"{self.name}, {old}",
+            self.version,
+            f"{self.version}-",
+            "１",
+            "",
+        ):
             reader = self.reader("/events?delta=merge", last_event_id=unknown.encode().decode("latin-1"))
             self.assertEqual([kind for kind, _, _ in reader.events()], ["message"], unknown)
-        reader = self.reader("/events?delta=merge", last_event_id=self.version)
+        reader = self.reader("/events?delta=merge", last_event_id=self.name)
         self.publish(state(4))
         self.assertEqual([kind for kind, _, _ in reader.events()], ["patch"])
 
     def test_comes_back(self) -> None:
         """The only reader of patches who goes and comes back within a minute is given those that it missed."""
         reader = self.reader("/events?delta=merge")
-        old = self.version
+        version = int(self.version)
         reader.lose()
         for number, seconds, kind in ((2, 59, "patch"), (3, 2, "message")):
             self.reactor.advance(seconds)
@@ -252,8 +269,42 @@ class EventsTests(Case):
             with self.subTest(kind):
                 snapshot = self.document.snapshot
                 assert snapshot is not None
-                told = self.broadcast.messages_since(int(old), True)
+                told = self.broadcast.messages_since(version, True)
                 self.assertEqual([message.is_patch for message in told], [kind == "patch"])
+
+    def test_number_of_another_document(self) -> None:
+        """Who comes from another server, or from before a restart, where a version's number was another document's, is
+        given the state, and no patch that is not to what it has."""
+        elsewhere = Case()
+        elsewhere.setUp()
+        self.reader("/events?delta=merge")
+        self.reactor.advance(1)
+        elsewhere.reactor.advance(1)
+        self.publish(state(2))
+        elsewhere.publish(state(20))
+        self.assertEqual(self.version, elsewhere.version)
+        [*_, (_, last, _)] = elsewhere.reader().events()
+        self.assertEqual(self.reader(last_event_id=last).numbers(), [2])
+        self.publish(state(3))
+        self.assertEqual(self.reader("/events?delta=merge", last_event_id=last).numbers(), [3])
+        elsewhere.doCleanups()
+
+    def test_same_document_of_another_number(self) -> None:
+        """Who comes from another server is given nothing if it has the document, and else the patches to what it has."""
+        elsewhere = Case()
+        elsewhere.setUp()
+        self.reader("/events?delta=merge")
+        for number, other in ((2, elsewhere), (2, self), (3, self)):
+            other.reactor.advance(number)
+            other.publish(state(number))
+        self.assertNotEqual(self.version, elsewhere.version)
+        [*_, (_, last, _)] = elsewhere.reader().events()
+        resumed = self.reader("/events?delta=merge", last_event_id=last).events()
+        self.assertEqual([(kind, data) for kind, _, data in resumed], [("patch", '{"number":3}')])
+        elsewhere.publish(state(3))
+        [*_, (_, last, _)] = elsewhere.reader().events()
+        self.assertEqual(self.reader(last_event_id=last).events(), [])
+        elsewhere.doCleanups()
 
     def test_http_1_0(self) -> None:
         """To HTTP/1.0 the stream is what comes until the connection ends, without chunks."""

@@ -64,7 +64,7 @@ class EventTests(SynchronousTestCase):
     @given(st.lists(messages))
     def test_any_data(self, sent):
         """Any text with any line ends comes out with the same lines, version and type, and nothing beside it."""
-        stream = b"".join(event(version, data.encode(), kind) + COMMENT for version, data, kind in sent)
+        stream = b"".join(event(b"%d" % version, data.encode(), kind) + COMMENT for version, data, kind in sent)
         expected = [
             (kind.decode() or "message", str(version), re.sub("\r\n|\r", "\n", data)) for version, data, kind in sent
         ]
@@ -75,7 +75,7 @@ class EventTests(SynchronousTestCase):
         value = {"a": ["line\nend", "\r"], "b": {"c": None}}
         for end in ("\n", "\r\n", "\r"):
             text = json.dumps(value, indent=2).replace("\n", end)
-            [(_, _, data)], _ = parsed(event(1, text.encode()))
+            [(_, _, data)], _ = parsed(event(b"1", text.encode()))
             self.assertEqual(json.loads(data), value)
 
     def test_retry(self):

@@ -47,8 +47,20 @@ class HistoryTests(SynchronousTestCase):
         document = Document(Clock(), "/", 2**24)
         document.snapshot = snapshot(7, 1)
         begun = History(document)
-        self.assertEqual(begun.since(0, True), (Message(7, document.snapshot.body, False),))
+        self.assertEqual(begun.since(0, True), (Message(7, document.snapshot.body, False, document.snapshot.tag),))
         self.assertEqual(begun.since(7, True), ())
+
+    def test_named(self):
+        """What an event's id names is known by the document's tag: by whatever number, and by none without it."""
+        self.follow(1, 2, 1, 3)
+        tags = {value: snapshot(1, value).tag for value in (1, 2, 3, 4)}
+        for value, version in ((1, 3), (2, 2), (3, 4), (4, 0)):
+            for number in (b"0", b"2", b"4", b"9" * 50, b"x", b""):
+                self.assertEqual(self.history.version_named(number + b"-" + tags[value]), version)
+        for name in (b"", b"4", b"-", b"4-", b"4-" + tags[3][:-1], tags[3], b"4-" + tags[3] + b", 4-" + tags[3]):
+            self.assertEqual(self.history.version_named(name), 0, name)
+        self.follow(5, deltas=False)
+        self.assertEqual(self.history.version_named(b"4-" + tags[3]), 0)
 
     def test_same_version(self):
         """A version that comes again, with a content coding more, is no change."""

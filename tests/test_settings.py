@@ -278,6 +278,12 @@ class SettingsTests(SynchronousTestCase):
             self.assertIn(f"--{name}", text)
             self.assertIn(expected, text)
 
+    def test_ends_of_lines(self):
+        """A value with the end of a line in it, or at its end, of whatever kind, is refused."""
+        for end in ("\n", "\r", "\r\n", "\f", "\v", "\x1c", "\x85", "\u2028"):
+            for value in (f"http://h/{end}", f"http://h/{end}x", f"{end}http://h/"):
+                self.assertIn("one line", self.refusal({"source": [value]}))
+
     def test_nothing_to_serve_on(self):
         """Plain HTTP can be off where HTTPS is on, but not both."""
         self.assertIn("nothing to serve on", self.refusal({"http": [""]}))

@@ -59,3 +59,9 @@ class URLTests(SynchronousTestCase):
             str(make_source(MemoryReactorClock(), scheme + rest, 100))
         except SettingsError:
             pass
+
+    def test_one_line(self):
+        """A refusal is one line, whatever is percent-encoded in the URL."""
+        for url in ("rediss://h/1?cafile=no%0afile", "rediss://h/1?cafile=no%0cfile", "rediss://h/1?cafile=%e2%80%a8"):
+            error = self.assertRaises(SettingsError, make_source, MemoryReactorClock(), url, 100)
+            self.assertEqual(len(str(error).splitlines()), 1, str(error))

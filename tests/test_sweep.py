@@ -89,6 +89,17 @@ class SweepTests(SynchronousTestCase):
         self.wait(1)
         self.assertTrue(self.transport.aborted)
 
+    def test_lingering_on_either_way(self) -> None:
+        """One whose last answer it was, by the client's wish, and who takes nothing of it, is cut off as well."""
+        for fields in ([b"Connection: close"], [b"Connection: close", b"Prefer: wait=0"]):
+            channel, transport = self.connect()
+            channel.dataReceived(request(*fields))
+            self.assertTrue(transport.disconnecting)
+            # As real transports have it.
+            transport.unregisterProducer = lambda: None  # type: ignore[method-assign]
+            self.wait(QUIET + LINGERING + 1)
+            self.assertTrue(transport.aborted, fields)
+
     def test_gone(self) -> None:
         """A connection that is lost is looked at no more."""
         self.channel.connectionLost(None)

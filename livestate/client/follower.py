@@ -160,8 +160,8 @@ class Follower:
         :raises Unreachable: always, where nothing worse has happened.
         """
         fields = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
-        if self._held.version is not None:
-            fields["Last-Event-ID"] = str(self._held.version)
+        if self._held.event_id is not None:
+            fields["Last-Event-ID"] = self._held.event_id
         try:
             response = await self._connection.get(self._address.events, fields, FIRST_BYTES)
         except Silent as error:

@@ -43,33 +43,40 @@ class Held:
     def __init__(self, deliver: Callable[[State], None]) -> None:
         """Begin with nothing; `deliver` is called with each State that differs from the one before."""
         self.state: State | None = None
-        #: What is told to the server: of the newest state, or of an equal one that came again.
-        self.version: int | None = None
+        #: What is told to the server, of the newest state, or of an equal one that came again: the id of its event, or
+        #: its entity tag.
+        self.event_id: str | None = None
         self.etag: str | None = None
         self._deliver = deliver
 
-    def event(self, value: Any, version: int | None) -> Any:
+    def event(self, value: Any, event_id: str | None) -> Any:
         """Take a whole state that came as an event, and give its value as it is held from now on."""
-        self.version, self.etag = version, None
-        return self._take(State(value, version, None, None, "events"))
+        self.event_id, self.etag = event_id, None
+        return self._take(State(value, version_of(event_id), None, None, "events"))
 
     def answer(self, value: Any, etag: str | None, transport: Transport) -> None:
         """Take a whole state that came as a response's body."""
-        self.version, self.etag = None, etag
+        self.event_id, self.etag = None, etag
         self._take(State(value, None, etag, None, transport))
 
-    def patch(self, base: Any, patch: Any, version: int | None) -> Any:
+    def patch(self, base: Any, patch: Any, event_id: str | None) -> Any:
         """Take a change of `base` that came as an event, and give its value as `event` does."""
         value = apply(base, patch)
-        self.version, self.etag = version, None
+        self.event_id, self.etag = event_id, None
         follows = self.state is not None and self.state.value is base and isinstance(patch, dict)
-        return self._take(State(value, version, None, patch if follows else None, "events"))
+        return self._take(State(value, version_of(event_id), None, patch if follows else None, "events"))
 
     def _take(self, state: State) -> Any:
         if self.state is None or not same(self.state.value, state.value):
             self.state = state
             self._deliver(state)
         return self.state.value
+
+
+def version_of(event_id: str | None) -> int | None:
+    """Give the version in the id of an event, VERSION-TAG; None where there is none."""
+    version = (event_id or "").partition("-")[0]
+    return int(version) if version.isascii() and version.isdigit() and len(version) < 20 else None
 
 
 def parse(text: str | bytes) -> Any:

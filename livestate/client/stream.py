@@ -1,7 +1,7 @@
 """Reading one event stream: states, and the merge patches between them.
 
-A patch is of the version sent just before it on the same stream; on one that was taken up with `Last-Event-ID`, of that
-version. So a stream has a state of its own, beside what the reader was given.
+A patch is of the version sent just before it on the same stream; on one that was taken up with `Last-Event-ID`, of the
+document which that names. So a stream has a state of its own, beside what the reader was given.
 
 Versions only grow. Behind one address there may be several servers, though, and after a change of server the first
 state may be an older one than the reader has, from a server that has not asked the store yet. It is not given to the
@@ -9,10 +9,13 @@ reader: the next event will be newer. Where the stream goes on for a while witho
 it is the server's clock that is behind, and what it says counts.
 """
 
+import re
 from typing import Any
 
 from livestate.client.eventstream import Event, EventStreamParser
-from livestate.client.state import Held, parse
+from livestate.client.state import Held, parse, version_of
+
+_SAYABLE = re.compile("[!-~]{1,100}")
 
 #: Seconds: longer than a server takes to ask its store again.
 SETTLED = 5.0
@@ -32,9 +35,9 @@ class Stream:
         self._held = held
         self._clock = clock
         self._parser = EventStreamParser(max_size)
-        self._started = held.version is not None
+        self._started = held.event_id is not None
         self._base = held.state.value if self._started and held.state is not None else None
-        self._older: tuple[float, Any, int | None] | None = None
+        self._older: tuple[float, Any, str | None] | None = None
 
     @property
     def retry(self) -> float | None:
@@ -52,12 +55,13 @@ class Stream:
                 self.events += 1
                 self._take(event)
         if self._older is not None and self._clock.seconds() - self._older[0] >= SETTLED:
-            _, value, version = self._older
+            _, value, event_id = self._older
             self._older = None
-            self._base = self._held.event(value, version)
+            self._base = self._held.event(value, event_id)
 
     def _take(self, event: Event) -> None:
-        version = int(event.id) if event.id.isascii() and event.id.isdigit() and len(event.id) < 20 else None
+        # What cannot be said in a field's value is not said.
+        event_id = event.id if _SAYABLE.fullmatch(event.id) else None
         try:
             content = parse(event.data)
         except ValueError as error:
@@ -67,14 +71,15 @@ class Stream:
             if not self._started:
                 raise NotEvents("a patch came before there was anything to apply it to")
             try:
-                self._base = self._held.patch(self._base, content, version)
+                self._base = self._held.patch(self._base, content, event_id)
             except RecursionError:
                 raise NotEvents("a patch is nested too deeply") from None
             return
         self._started = True
         newest = self._held.state.version if self._held.state is not None else None
+        version = version_of(event_id)
         if first and version is not None and newest is not None and version < newest:
             self._base = content
-            self._older = self._clock.seconds(), content, version
+            self._older = self._clock.seconds(), content, event_id
         else:
-            self._base = self._held.event(content, version)
+            self._base = self._held.event(content, event_id)

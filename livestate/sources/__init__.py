@@ -61,10 +61,10 @@ def make_source(reactor: Any, url: str, max_size: int, option: str = "--source")
         ) from None
     try:
         source: ISource = factory(reactor, url, max_size)
-    except SettingsError as error:
-        raise SettingsError(f"{option} {redacted(url)}: {error}") from None
-    except ValueError as error:  # urlsplit's, of brackets that do not match
-        raise SettingsError(f"{option} {redacted(url)}: {error}") from None
+    except (SettingsError, ValueError) as error:  # urlsplit's, of brackets that do not match
+        # What was percent-encoded may be the end of a line.
+        text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in f"{redacted(url)}: {error}")
+        raise SettingsError(f"{option} {text}") from None
     return source
 
 

@@ -276,7 +276,9 @@ class LiveChannel(StrictChannel):
 
         It is not while an answer is being made, nor while the reader takes what is being sent, if slowly.
         """
-        if self.stream is not None or (self._handlingRequest and not self._waitingForTransport):
+        # After an answer that was the last, twisted.web goes on to say that it handles a request.
+        answering = self._handlingRequest and self.requests and not self._waitingForTransport
+        if self.stream is not None or answering:
             return False
         if self.unfinished is not None and self.unfinished >= unfinished:
             return True

@@ -26,7 +26,7 @@ RETRY = 1000, 4000
 
 
 def _encode(messages: Sequence[Message]) -> bytes:
-    return b"".join(event(m.version, m.data, b"patch" if m.is_patch else b"") for m in messages)
+    return b"".join(event(m.name, m.data, b"patch" if m.is_patch else b"") for m in messages)
 
 
 def _encode_chunk(messages: Sequence[Message]) -> bytes:
@@ -98,7 +98,7 @@ class EventsResource(Resource):
         channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
         chunked = request.clientproto == b"HTTP/1.1"
         audience = self._broadcast.audience(FRAMINGS[chunked], wants_patches(request))
-        version = _version(field(request, b"Last-Event-ID"))
+        version = self._broadcast.history.version_named(field(request, b"Last-Event-ID") or b"")
         entry = channel.site.entry(request)
         reader = (
             Reader(channel, audience, version)
@@ -111,8 +111,3 @@ class EventsResource(Resource):
         first = retry(random.randint(*RETRY))  # noqa: S311  # no secret
         reader.write(chunk(first) if chunked else first)
         reader.start()
-
-
-def _version(last_event_id: bytes | None) -> int:
-    """Give the version that a reader has; 0 where it has none, or names what is none of ours."""
-    return int(last_event_id) if last_event_id and last_event_id.isdigit() and len(last_event_id) < 20 else 0

@@ -62,6 +62,11 @@ export class FakeServer {
     for (const release of this.#held) release();
   }
 
+  /** What the newest event is called. */
+  get id() {
+    return `${this.version}-q3_x-A`;
+  }
+
   /** Send something on all streams. */
   send(text) {
     for (const { response } of this.#streams) response.write(text);
@@ -81,7 +86,7 @@ export class FakeServer {
   }
 
   #event(content, isPatch) {
-    return `${isPatch ? "event: patch\n" : ""}id: ${this.version}\ndata: ${JSON.stringify(content)}\n\n`;
+    return `${isPatch ? "event: patch\n" : ""}id: ${this.id}\ndata: ${JSON.stringify(content)}\n\n`;
   }
 
   #answer(request, response) {
@@ -97,7 +102,7 @@ export class FakeServer {
     if (this.events === "gathered") return;
     response.writeHead(200, { "Content-Type": "text/event-stream" });
     response.write(`retry: ${this.retry}\n\n`);
-    const current = request.headers["last-event-id"] === String(this.version);
+    const current = request.headers["last-event-id"] === this.id;
     if (this.state !== undefined && !current) response.write(this.#event(this.state, false));
     const stream = { response, deltas };
     this.#streams.add(stream);

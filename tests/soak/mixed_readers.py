@@ -211,9 +211,10 @@ async def follow(ground: Ground, connection: Connection, query: str = "") -> Non
             event[name] = value
             continue
         if "data" in event:
-            if int(event["id"]) <= version:
-                raise Wrong(f"version {event['id']} came after {version}")
-            version = int(event["id"])
+            newer = int(event["id"].partition("-")[0])
+            if newer <= version:
+                raise Wrong(f"version {newer} came after {version}")
+            version = newer
             if event.get("event") == "patch":
                 held = apply(held, json.loads(event["data"]))
                 connection.moved_on(held["n"])

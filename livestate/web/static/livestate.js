@@ -139,8 +139,8 @@ class Subscription {
     this.isHidden = false;
     /** @type {any} */
     this.state = undefined;
-    /** The version of the state, where it came from a stream; its entity tag, where it was asked for. */
-    this.version = "";
+    /** The id of the state's event, where it came from a stream; its entity tag, where it was asked for. */
+    this.eventId = "";
     this.etag = "";
     this.received = 0;
     /** @type {Status} */
@@ -236,7 +236,7 @@ class Subscription {
     try {
       /** @type {Record<string, string>} */
       const fields = { Accept: "text/event-stream" };
-      if (this.version) fields["Last-Event-ID"] = this.version;
+      if (this.eventId) fields["Last-Event-ID"] = this.eventId;
       request.limit(this.times.patience, "gives nothing: something in between may gather it");
       const response = await request.send(events, fields);
       if (response.status !== 200) throw new Failure(`the event stream answered ${response.status}`);
@@ -270,7 +270,7 @@ class Subscription {
       const reason = request.why(error);
       if (!(error instanceof Wrong)) return { lived, reason };
       // The state that is held may be wrong as well: a fresh one is asked for.
-      this.version = "";
+      this.eventId = "";
       return { lived: false, reason };
     } finally {
       request.close();
@@ -286,12 +286,13 @@ class Subscription {
   take({ type, data, id }, bytes) {
     if (type !== "message" && type !== "patch") return;
     const isPatch = type === "patch";
-    if (isPatch && !this.version) throw new Wrong("the event stream gave a patch to a state that is not held");
+    if (isPatch && !this.eventId) throw new Wrong("the event stream gave a patch to a state that is not held");
     const content = parsed(data, "what the event stream gave is");
     const state = isPatch ? merge(this.state, content) : share(this.state, content);
-    this.version = id;
+    this.eventId = id;
     this.etag = "";
-    const version = /^[0-9]+$/.test(id) ? Number(id) : null;
+    // VERSION-TAG, where the tag names the document's bytes.
+    const version = /^[0-9]+(?=-|$)/.test(id) ? parseInt(id, 10) : null;
     this.give(state, { transport: "events", version, etag: null, patch: isPatch ? content : undefined, bytes });
   }
 
@@ -323,7 +324,7 @@ class Subscription {
       throw new Failure(`the document answered ${response.status}`, after);
     }
     const state = share(this.state, parsed(text, "the document is"));
-    this.version = "";
+    this.eventId = "";
     this.etag = response.headers.get("ETag") ?? "";
     const bytes = Number(response.headers.get("Content-Length")) || new TextEncoder().encode(text).length;
     this.received += bytes;

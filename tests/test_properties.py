@@ -1,0 +1,414 @@
+"""What holds of livestate as a whole, whatever its store, its readers and its clocks do.
+
+Two nodes ask one simulated store, each by a clock of its own, and are restarted now and then, in an orderly way or not.
+Readers of all kinds read from either, and change over. All in one process, with time that is told to go on.
+"""
+
+import gzip
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+import brotli
+import zstandard
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from livestate.client.state import Held
+from livestate.client.stream import Stream
+from livestate.document import Document
+from livestate.errors import DocumentMissing, SourceError
+from livestate.interfaces import ISource
+from livestate.logs import LogFiles
+from livestate.merge import apply
+from livestate.poller import Poller
+from livestate.saved import SavedDocument
+from livestate.settings import load_settings
+from livestate.snapshot import Snapshot
+from livestate.web.serving import Serving
+from tests.support import NOW, Answer, FakeReactor, answer_of, request, stories
+from tests.test_events import Connection
+from tests.test_eventstream import parsed
+from tests.test_websocket import FIELDS as WEBSOCKET
+from tests.test_websocket import TEXT, frames
+from tests.twins import _viewer_of
+
+#: Seconds: an interval, and the moment that it takes to tell the readers.
+BOUND = 1.0 + 0.05
+
+#: Seconds until a store that is back is noticed: the longest pause of the Poller, and a fetch.
+NOTICED = 2.0
+
+SETTINGS = load_settings({"source": ["demo:"]})
+
+DECODERS: dict[str, Any] = {
+    "gzip": gzip.decompress,
+    "br": brotli.decompress,
+    "zstd": lambda data: zstandard.ZstdDecompressor().decompress(data),
+    "identity": bytes,
+}
+
+members = st.recursive(
+    st.sampled_from([None, True, 1, 1.0, "x", "é"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=5,
+)
+#: Documents, of most of which a patch is smaller than the whole. Some are large, some have line ends.
+documents = st.builds(
+    lambda value, pad, layout: json.dumps({"value": value, "pad": "x" * pad}, **layout).encode(),
+    st.dictionaries(st.sampled_from("abcd"), members, max_size=3),
+    st.sampled_from([0, 200, 200, 200, 70_000]),
+    st.sampled_from([{}, {"indent": 1}, {"ensure_ascii": False}, {"separators": (",", ":")}]),
+) | members.map(lambda value: json.dumps(value).encode())
+
+
+def canonical(value: Any) -> str:
+    """Write a parsed document in one way: 1, 1.0 and true stay three values."""
+    return json.dumps(value, sort_keys=True)
+
+
+@implementer(ISource)
+class Store:
+    """What both nodes ask."""
+
+    def __init__(self) -> None:
+        self.content = b"{}"
+        self.trouble = "none"
+
+    async def fetch(self) -> bytes:
+        if self.trouble == "away":
+            raise SourceError("away")
+        if self.trouble == "missing":
+            raise DocumentMissing("missing")
+        return b"{" if self.trouble == "bad" else self.content
+
+    def close(self) -> None:
+        pass
+
+
+class Node:
+    """One livestate, until it is restarted."""
+
+    def __init__(self, store: Store, folder: Path, now: float) -> None:
+        self.reactor = FakeReactor(now)
+        self.folder = folder
+        self.document = Document(self.reactor, "/", 2**24)
+        #: What each version was.
+        self.versions: dict[int, str] = {}
+        self.document.subscribe(self._note)
+        saved = SavedDocument(self.reactor, self.document, folder)
+        poller = Poller(self.document, store, 1.0, self.reactor)
+        with mock.patch("livestate.web.serving.viewer_resources", _viewer_of):
+            self.serving = Serving(self.reactor, SETTINGS, [poller], LogFiles())
+        self.parts = self.serving, poller, saved
+        for part in self.parts:
+            part.startService()
+
+    @property
+    def version(self) -> int:
+        return 0 if self.document.snapshot is None else self.document.snapshot.version
+
+    @property
+    def body(self) -> bytes | None:
+        return None if self.document.snapshot is None else self.document.snapshot.body
+
+    def ask(self, **fields: str) -> Answer:
+        connection = Connection(self.serving.site, request("/", **fields))
+        answer = answer_of(connection.transport.value())
+        connection.lose()
+        return answer
+
+    def stop(self) -> None:
+        for part in self.parts:
+            part.stopService()
+
+    def _note(self, snapshot: Snapshot) -> None:
+        text = canonical(json.loads(snapshot.body))
+        assert self.versions.setdefault(snapshot.version, text) == text, "one version is two documents"
+        TAGS[snapshot.tag] = text
+
+
+#: Of whatever node, what the document of each tag is.
+TAGS: dict[bytes, str] = {}
+
+
+class Reader:
+    """One who is told, on one connection after the other."""
+
+    fields: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self.value: Any = None
+        self.connection: Connection | None = None
+        self._taken = 0
+        self._version = 0
+
+    def connect(self, node: Node) -> None:
+        self.lose()
+        self.node = node
+        self._taken = self._version = 0
+        self.connection = Connection(node.serving.site, request(self._target, **self.fields))
+
+    def lose(self) -> None:
+        """Lose the connection; what had come was taken."""
+        if self.connection is not None:
+            self.read()
+            self.connection.channel.connectionLost(Failure(ConnectionLost()))
+            self.connection = None
+
+    def stop(self) -> None:
+        """Take nothing any more."""
+        if self.connection is not None:
+            self.connection.transport.room = 0
+
+    def go_on(self) -> None:
+        """Take what waits, and all that comes."""
+        if self.connection is not None:
+            self.connection.transport.give_room(1 << 30)
+            self.read()
+
+    def read(self) -> None:
+        raise NotImplementedError
+
+    def newer(self, version: int) -> None:
+        assert version > self._version, "a version went back, or came twice, on one connection"
+        self._version = version
+
+
+class EventReader(Reader):
+    """By events; the library reads the same bytes."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self._id = ""
+        self._held = Held(lambda state: None)
+
+    def connect(self, node: Node) -> None:
+        assert (self._held.event_id or "") == self._id
+        self.fields = {"last_event_id": self._id} if self._id else {}
+        self._stream = Stream(self._held, 2**24, node.reactor)
+        self._bytes = 0
+        super().connect(node)
+
+    def read(self) -> None:
+        """Take the chunks that are whole."""
+        assert self.connection is not None
+        body, whole = answer_of(self.connection.transport.value()).body, b""
+        while size := re.match(rb"([0-9a-f]+)\r\n", body):
+            end = size.end() + int(size[1], 16)
+            if len(body) < end + 2:
+                break
+            whole, body = whole + body[size.end() : end], body[end + 2 :]
+        self._stream.feed(whole[self._bytes :])
+        self._bytes = len(whole)
+        events = parsed(whole)[0]
+        for kind, name, data in events[self._taken :]:
+            self._id = name
+            version, _, tag = name.partition("-")
+            self.newer(int(version))
+            content = json.loads(data)
+            self.value = apply(self.value, content) if kind == "patch" else content
+            assert canonical(self.value) == TAGS[tag.encode()], "what was told is not what its id names"
+        self._taken = len(events)
+
+    def value_of_library(self) -> Any:
+        return None if self._held.state is None else self._held.state.value
+
+
+class WebSocketReader(Reader):
+    """By WebSocket."""
+
+    fields = WEBSOCKET
+
+    def read(self) -> None:
+        """Take the frames that are whole."""
+        assert self.connection is not None
+        data = self.connection.transport.value().partition(b"\r\n\r\n")[2]
+        if self.connection.transport.waiting:
+            return
+        messages = [json.loads(payload) for opcode, payload in frames(data) if opcode == TEXT]
+        for message in messages[self._taken :]:
+            self.newer(message["version"])
+            self.value = apply(self.value, message["patch"]) if "patch" in message else message["state"]
+            assert canonical(self.value) == self.node.versions[message["version"]], "not what the version is"
+        self._taken = len(messages)
+
+
+class Caller:
+    """One who asks for the document, at once or to be held until it changes."""
+
+    def __init__(self) -> None:
+        self.etag: str | None = None
+        self.body: bytes | None = None
+        self.held: Connection | None = None
+
+    @property
+    def _validator(self) -> dict[str, str]:
+        return {} if self.etag is None else {"if_none_match": self.etag}
+
+    def ask(self, node: Node, coding: str, etags: dict[str, bytes]) -> None:
+        if node.body is not None:
+            self.take(node.ask(accept_encoding=coding, **self._validator), node, etags)
+
+    def ask_long(self, node: Node, etags: dict[str, bytes]) -> None:
+        """Ask; what was asked before is answered by now, or given up."""
+        self.look(node, etags)
+        self.lose()
+        if node.body is not None:
+            fields = {"prefer": "wait=30", "accept_encoding": "gzip", **self._validator}
+            self.held = Connection(node.serving.site, request("/", **fields))
+
+    def look(self, node: Node, etags: dict[str, bytes]) -> None:
+        """Take an answer, if there is one."""
+        if self.held is not None and self.held.transport.value():
+            self.take(answer_of(self.held.transport.value()), node, etags, at_once=False)
+            self.lose()
+
+    def lose(self) -> None:
+        if self.held is not None:
+            self.held.lose()
+            self.held = None
+
+    def take(self, answer: Answer, node: Node, etags: dict[str, bytes], at_once: bool = True) -> None:
+        etag = answer.fields["ETag"]
+        if answer.status == 304:
+            assert etag == self.etag or not at_once, "another entity tag than was asked with"
+            assert not at_once or self.body == node.body, "304, though the client does not hold the current bytes"
+            return
+        assert answer.status == 200, answer
+        assert etags.setdefault(etag, answer.body) == answer.body, "an entity tag names two byte strings"
+        self.etag = etag
+        self.body = DECODERS[answer.fields.get("Content-Encoding", "identity")](answer.body)
+        if at_once:
+            assert self.body == node.body
+
+
+class Machine(RuleBasedStateMachine):
+    """Two nodes, their store and their readers."""
+
+    @initialize(content=documents)
+    def begin(self, content: bytes) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = Store()
+        self.store.content = content
+        self.healthy = 0.0
+        self.etags: dict[str, bytes] = {}
+        TAGS.clear()
+        for number in (0, 1):
+            (Path(self.folder.name) / str(number)).mkdir()
+        self.nodes = [Node(self.store, Path(self.folder.name) / str(n), NOW) for n in (0, 1)]
+        self.highest = [0, 0]
+        self.readers = [EventReader("/events?delta=merge"), EventReader("/events?delta=merge"), EventReader("/events"),
+                        WebSocketReader("/events?delta=merge"), WebSocketReader("/events")]  # fmt: skip
+        self.caller, self.long_caller, self.asked = Caller(), Caller(), self.nodes[0]
+
+    @rule(content=documents)
+    def change(self, content: bytes) -> None:
+        self.store.content = content
+
+    @rule(trouble=st.sampled_from(["none", "away", "missing", "bad"]))
+    def fail(self, trouble: str) -> None:
+        self.store.trouble = trouble
+        self.healthy = 0.0
+
+    @rule(seconds=st.sampled_from([0.3, 1.0, 2.5]))
+    def wait(self, seconds: float) -> None:
+        for node in self.nodes:
+            node.reactor.run_for(seconds)
+        self.healthy += seconds
+
+    @rule(who=st.integers(0, 4), node=st.integers(0, 1))
+    def connect(self, who: int, node: int) -> None:
+        self.readers[who].connect(self.nodes[node])
+
+    @rule(who=st.integers(0, 4))
+    def stop_reading(self, who: int) -> None:
+        self.readers[who].stop()
+
+    @rule(who=st.integers(0, 4))
+    def go_on_reading(self, who: int) -> None:
+        self.readers[who].go_on()
+
+    @rule(node=st.integers(0, 1), coding=st.sampled_from(["", "gzip", "br;q=0.5, zstd", "br"]))
+    def ask(self, node: int, coding: str) -> None:
+        self.caller.ask(self.nodes[node], coding, self.etags)
+
+    @rule(node=st.integers(0, 1))
+    def ask_long(self, node: int) -> None:
+        self.asked = self.nodes[node]
+        self.long_caller.ask_long(self.asked, self.etags)
+
+    @rule(node=st.integers(0, 1), orderly=st.booleans(), skew=st.sampled_from([0.0, 0.0, -3600.0, -0.001, 3600.0]))
+    def restart(self, node: int, orderly: bool, skew: float) -> None:
+        """Restart a node, with its clock set; after a power cut, with what was on disk."""
+        old = self.nodes[node]
+        for reader in self.readers:
+            if reader.connection is not None and reader.node is old:
+                reader.lose()
+        if self.asked is old:
+            self.long_caller.lose()
+        before = old.version
+        if orderly:
+            old.stop()
+        else:
+            self.highest[node] = 0
+        self.nodes[node] = new = Node(self.store, old.folder, old.reactor.seconds() + skew)
+        assert not orderly or new.version >= before, "a version went back over a restart"
+        self.asked = self.nodes[0]
+
+    @rule(content=documents)
+    def settle(self, content: bytes) -> None:
+        """See that all have what is in the store, a second after it is there, or after it is noticed that it is back."""
+        late = 0.0 if self.store.trouble == "none" and self.healthy > NOTICED else NOTICED
+        for number, reader in enumerate(self.readers):
+            if reader.connection is None:
+                reader.connect(self.nodes[number % 2])
+            reader.go_on()
+        # The first time it may be answered at once.
+        self.ask_long(0)
+        self.ask_long(0)
+        held = self.long_caller.held
+        self.store.content, self.store.trouble = content, "none"
+        self.wait(late + BOUND)
+        expected = canonical(json.loads(content))
+        for node in self.nodes:
+            assert node.body == content
+        for reader in self.readers:
+            reader.read()
+            assert canonical(reader.value) == expected, "not converged"
+            if isinstance(reader, EventReader):
+                assert canonical(reader.value_of_library()) == expected
+        self.long_caller.look(self.nodes[0], self.etags)
+        if held is not None:
+            assert self.long_caller.body == content
+
+    @invariant()
+    def versions_go_up(self) -> None:
+        for number, node in enumerate(getattr(self, "nodes", [])):
+            assert node.version >= self.highest[number], "a version went back"
+            self.highest[number] = node.version
+
+    def teardown(self) -> None:
+        if hasattr(self, "nodes"):
+            for reader in self.readers:
+                reader.lose()
+            self.long_caller.lose()
+            for node in self.nodes:
+                node.stop()
+            self.folder.cleanup()
+
+
+class PropertiesTests(SynchronousTestCase):
+    def test_any_story(self) -> None:
+        """A version never goes back, on a connection and over orderly restarts; an entity tag names one byte string, on
+        all nodes; 304 is for who holds the current bytes; patches lead to just the document that their id names; and
+        every reader has the last state a second after it is in the store."""
+        run_state_machine_as_test(Machine, settings=stories)
