@@ -8,7 +8,7 @@ modification time is set: it is the time of the last good fetch.
 import contextlib
 import os
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -93,7 +93,7 @@ class SavedDocument(Service):
                 data = file.read(min(head.length + 1, status.st_size))
                 confirmed = status.st_mtime
             check(data, self._document.max_size)
-            snapshot = replace(new_snapshot(data, head.modified), version=head.version)
+            snapshot = new_snapshot(data, head.modified, head.version - 1)
             if len(data) != head.length or snapshot.representations["identity"].etag.decode("ascii") != head.etag:
                 raise DocumentRefused("it is not whole")
         except FileNotFoundError:

@@ -8,8 +8,10 @@ import gzip
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 from unittest import mock
 
 import brotli
@@ -142,10 +144,12 @@ TAGS: dict[bytes, str] = {}
 class Reader:
     """One who is told, on one connection after the other."""
 
-    fields: ClassVar[dict[str, str]] = {}
+    #: The fields of the first request.
+    begin_with: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, target: str) -> None:
         self._target = target
+        self.fields = dict(self.begin_with)
         self.value: Any = None
         self.connection: Connection | None = None
         self._taken = 0
@@ -226,7 +230,7 @@ class EventReader(Reader):
 class WebSocketReader(Reader):
     """By WebSocket."""
 
-    fields = WEBSOCKET
+    begin_with = WEBSOCKET
 
     def read(self) -> None:
         """Take the frames that are whole."""

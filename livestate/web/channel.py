@@ -309,7 +309,7 @@ class LiveChannel(StrictChannel):
     def requestDone(self, request: HTTPRequest) -> None:
         """Go on after an answer."""
         super().requestDone(request)
-        if self._waitingForTransport:
+        if self._waitingForTransport and not self.transport.disconnecting:
             # twisted.web stops reading when the transport is full, but not while an answer is being made: it was its
             # last piece that filled the transport.
             self._networkProducer.pauseProducing()
