@@ -31,7 +31,9 @@ few = settings(deadline=None, max_examples=60 * EFFORT)
 many = settings(deadline=None, max_examples=300 * EFFORT)
 
 #: Of a machine with rules, an example is a whole story.
-stories = settings(deadline=None, max_examples=40 * EFFORT, stateful_step_count=30, suppress_health_check=list(HealthCheck))
+stories = settings(
+    deadline=None, max_examples=40 * EFFORT, stateful_step_count=30, suppress_health_check=list(HealthCheck)
+)
 
 
 class FakeReactor(MemoryReactorClock):

@@ -240,7 +240,18 @@ class EventsTests(Case):
         resumed = self.reader("/events?delta=merge", last_event_id=old)
         self.assertEqual(resumed.events(), first.events()[1:])
         self.assertEqual(self.reader(last_event_id=old).events(), [("message", self.name, state(3).decode())])
-        for unknown in ("1", "0", "x", "-1", "9" * 99, f"{self.name}, {old}", self.version, f"{self.version}-", "１", ""):
+        for unknown in (
+            "1",
+            "0",
+            "x",
+            "-1",
+            "9" * 99,
+            f"{self.name}, {old}",
+            self.version,
+            f"{self.version}-",
+            "１",
+            "",
+        ):
             reader = self.reader("/events?delta=merge", last_event_id=unknown.encode().decode("latin-1"))
             self.assertEqual([kind for kind, _, _ in reader.events()], ["message"], unknown)
         reader = self.reader("/events?delta=merge", last_event_id=self.name)

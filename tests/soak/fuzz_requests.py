@@ -60,12 +60,17 @@ def check(data: bytes) -> None:
     assert fast == slow, (data, fast, slow)
 
 
+def _second(twins: Twins) -> None:
+    twins.confirm()
+    twins.reactor.advance(1)
+
+
 def _happens(twins: Twins, connections: Connections, what: bytes, number: int) -> bool:
     """Have something happen; tells whether the service is another one after it."""
     events: dict[bytes, Callable[[], object]] = {
         b"c": lambda: twins.publish("/", BODY.replace(b"night", b"day %d" % number)),
         b"n": lambda: twins.publish("/results.json", b"[%d]" % number),
-        b"s": lambda: (twins.confirm(), twins.reactor.advance(1)),
+        b"s": lambda: _second(twins),
         b"m": lambda: twins.reactor.run_for(65, 5.0),
         b"d": twins.drain,
     }
