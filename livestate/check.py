@@ -1,6 +1,7 @@
 """Looking at a document as a client does, and saying what is wrong, as `livestate check` does."""
 
 import gzip
+from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +22,7 @@ from zope.interface import implementer
 from livestate.client.address import parse_address
 from livestate.errors import LivestateError, SettingsError
 from livestate.negotiate import CODINGS
+from livestate.redaction import redacted
 from livestate.sources import within
 from livestate.tls import client_options, tls_trouble
 
@@ -62,12 +64,13 @@ async def check_url(reactor: Any, url: str, cafile: Path | None, output: TextIO)
     :returns: the exit status: 0 nothing is wrong, 1 something is.
     :raises LivestateError: the server cannot be reached, its certificate cannot be verified, or `url` is none.
     """
-    parse_address(url)
+    address = parse_address(url)
+    url, login = address.document, _authorization(address.login)
     agent = Agent(reactor, _Policy(cafile))
     wrong: list[str] = []
     oldest = 0
     for coding in CODINGS[::-1]:
-        answer = await _get(reactor, agent, url, {"Accept-Encoding": coding})
+        answer = await _get(reactor, agent, url, {"Accept-Encoding": coding, **login})
         if coding == "identity":
             _print_head(url, answer, output)
         if answer.status != 200:
@@ -80,7 +83,7 @@ async def check_url(reactor: Any, url: str, cafile: Path | None, output: TextIO)
         oldest = max(oldest, int(age) if age.isdecimal() else 0)
         print(f"  {coding:<9} {len(answer.body):>11,} bytes  {sent:<9} ETag {tag or '(none)'}", file=output)
         if tag:
-            again = await _get(reactor, agent, url, {"Accept-Encoding": coding, "If-None-Match": tag})
+            again = await _get(reactor, agent, url, {"Accept-Encoding": coding, "If-None-Match": tag, **login})
             # A document that changed in between is rightly sent whole.
             if again.status != 304 and again.field("ETag") == tag:
                 wrong.append(f"{coding}: answered {again.status} to If-None-Match with the current ETag, not 304")
@@ -93,6 +96,13 @@ async def check_url(reactor: Any, url: str, cafile: Path | None, output: TextIO)
     return 1 if wrong else 0
 
 
+def _authorization(login: tuple[str, str] | None) -> dict[str, str]:
+    """Give the field that carries a user and a password (RFC 7617), where there are such."""
+    if login is None:
+        return {}
+    return {"Authorization": "Basic " + b64encode(":".join(login).encode("utf-8")).decode("ascii")}
+
+
 async def _get(reactor: Any, agent: Agent, url: str, fields: dict[str, str]) -> _Answer:
     headers = Headers({name: [value] for name, value in {"User-Agent": "livestate-check", **fields}.items()})
 
@@ -103,12 +113,12 @@ async def _get(reactor: Any, agent: Agent, url: str, fields: dict[str, str]) -> 
     try:
         return await within(TIMEOUT, get(), reactor)
     except DeferTimeout:
-        raise LivestateError(f"{url}: no answer within {TIMEOUT:g} s") from None
+        raise LivestateError(f"{redacted(url)}: no answer within {TIMEOUT:g} s") from None
     except ValueError as error:
-        raise SettingsError(f"{url}: {error}") from None
+        raise SettingsError(f"{redacted(url)}: {error}") from None
     except (ConnectError, ConnectionDone, ConnectionLost, OSError, PartialDownloadError, ResponseFailed) as error:
         reason = error.reasons[0].value if isinstance(error, ResponseFailed) else error
-        raise LivestateError(f"{url}: {_explained(reason)}") from None
+        raise LivestateError(f"{redacted(url)}: {_explained(reason)}") from None
 
 
 def _explained(reason: BaseException) -> str:
@@ -117,7 +127,7 @@ def _explained(reason: BaseException) -> str:
 
 
 def _print_head(url: str, answer: _Answer, output: TextIO) -> None:
-    print(f"{url} answered {answer.status}", file=output)
+    print(f"{redacted(url)} answered {answer.status}", file=output)
     for name in ("Content-Type", "Cache-Control", "Last-Modified", "Livestate-Age", "Access-Control-Allow-Origin"):
         value = answer.field(name)
         if value:

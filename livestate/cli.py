@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
@@ -14,6 +14,7 @@ from livestate.check import check_url
 from livestate.errors import LivestateError, SettingsError
 from livestate.pointer import Pointer
 from livestate.publish import publish, publish_changes
+from livestate.redaction import redacted
 from livestate.watch import Wanted, watch_url
 
 
@@ -55,8 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(end.code or status)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments, but for passwords among them."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redacted(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="livestate",
         description="Tools beside the livestate service, which is started with: twistd -n livestate",
     )

@@ -95,6 +95,9 @@ def _ssl_endpoint(reactor: Any, arguments: dict[str, str]) -> tuple[SSL4ServerEn
         raise SettingsError(f"ssl: has no argument {min(unknown)!r}; there are {', '.join(sorted(_SSL_ARGUMENTS))}")
     key, certificate = arguments.get("privateKey"), arguments.get("certKey")
     if key is None and certificate is None:
+        if "extraCertChain" in arguments:
+            # Never a development certificate in place of one that was meant to be named.
+            raise SettingsError("extraCertChain goes with a certificate: name privateKey and certKey too")
         key = certificate = _development_file()
     # One file may hold both, as Twisted has it.
     served = Certificate(key or certificate or "", certificate or key or "", arguments.get("extraCertChain"))

@@ -5,8 +5,8 @@ with those before it, as long as all of them together are smaller than the state
 off with the state. That also bounds what is held to one document's size.
 
 Who comes back names what it has by the id of the last event that it took: VERSION-TAG. Only the tag, a hash of the
-document's bytes, says what that is: another server, or one whose clock was set back, may have given the number to
-another document, and this one may have given another number to the same document.
+document's bytes, says what that is: another server, or one whose clock was set back, may have given the version's
+number to another document, and this one may have given the same document another number.
 """
 
 from collections import deque

@@ -9,8 +9,17 @@ log = Logger()
 #: Open files below which a warning is due: livestate is for tens of thousands of readers.
 ENOUGH = 10_000
 
-#: Files that are no readers: logs, the store, listening sockets, libraries.
+#: Files that are no readers: logs, the store, listening sockets, the admin listener's connections, libraries.
 _OTHERS = 100
+
+
+def most_readers() -> int | None:
+    """Give how many connections of readers there may be, so that files are left for all else; None: any number.
+
+    Where there were none left, the store would be lost with the next connection to it.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft - min(_OTHERS, soft // 2)
 
 
 def raise_open_files() -> None:

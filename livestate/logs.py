@@ -5,6 +5,7 @@ some whole lines.
 """
 
 import contextlib
+import os
 from datetime import datetime
 from io import FileIO
 from pathlib import Path
@@ -19,6 +20,9 @@ from twisted.logger import (
     eventAsText,
     formatEventAsClassicLogText,
 )
+
+#: Of a new log file, the umask taken off it: readers' addresses are not everyone's. One that is there keeps its own.
+MODE = 0o640
 
 #: Signs of a buffered file's lines that are kept back at most.
 MOST_KEPT = 64 * 1024
@@ -77,7 +81,7 @@ class LogFile:
             self._file.write(text.encode("utf-8", "backslashreplace"))
 
     def _open(self) -> FileIO:
-        return open(self._path, "ab", buffering=0)
+        return open(self._path, "ab", buffering=0, opener=lambda path, flags: os.open(path, flags, MODE))
 
 
 class LogFiles(Service):

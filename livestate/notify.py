@@ -3,10 +3,10 @@
 A service that systemd starts with `Type=notify` finds the name of a Unix datagram socket in its environment, and sends
 lines of `NAME=VALUE` there:
 
-    READY=1      it listens, and has something to serve or has waited long enough for it
+    READY=1      all that serve do, and each source was asked: it has what they gave, or knows why they gave nothing
     STATUS=      one line for a person, which `systemctl status` shows
     WATCHDOG=1   the reactor turns; sent by the reactor itself, so that one that is blocked sends none and is replaced
-    RELOADING=1, then READY=1   what SIGHUP asks for has begun, and is done
+    RELOADING=1, then READY=1   what SIGHUP or SIGUSR2 asks for has begun, and is served or was refused
     STOPPING=1   it comes to its end
 
 Without that socket nothing is sent, and nothing else is different.
@@ -26,11 +26,11 @@ from twisted.logger import Logger
 
 from livestate.poller import Poller
 
-#: Seconds to wait for documents before being ready without: systemd gives up a start after 90 (DefaultTimeoutStartSec).
-PATIENCE = 5.0
-
 #: Seconds between two looks at whether it is ready; what waits for it to start does not feel them.
 _LOOK = 0.1
+
+#: Seconds after which a start is long enough for the status to say what it waits for.
+LONG = 1.0
 
 #: Seconds between two looks at the status: each new one wakes all that listen to systemd's bus.
 _STATUS = 10.0
@@ -73,7 +73,7 @@ class Notifier(Service):
     log = Logger()
 
     def __init__(self, reactor: Any, manager: Manager, is_ready: Callable[[], bool], status: Callable[[], str]) -> None:
-        """:param is_ready: tells whether all that is to be served is there.
+        """:param is_ready: tells whether the start is over.
         :param status: gives the line for a person.
         """
         self._reactor = reactor
@@ -85,12 +85,13 @@ class Notifier(Service):
         self._trouble = False
         self._said = ""
         self._began = 0.0
+        self._reloads = 0
         self._looks = self._loop(self._look)
         self._reports = self._loop(self._report)
         self._watchdog = self._loop(self._beat)
 
     def startService(self) -> None:
-        """Be ready as soon as there is something to serve; from now on say that the reactor turns."""
+        """Be ready as soon as that is so; from now on say that the reactor turns."""
         super().startService()
         if not self._manager.address:
             return
@@ -113,12 +114,20 @@ class Notifier(Service):
     def reload(self, work: Callable[[], Any]) -> Deferred[Any]:
         """Call `work` with the manager knowing of it, and give what it gives.
 
+        As long as the start is not over it is part of that, and of several at once only the last end counts.
+
         :param work: may give a Deferred; the reload lasts until it fires, in whatever way.
         """
+        if not self.running or self._looks.running:
+            return maybeDeferred(work)
+        # systemd takes the end of what began before it asked for no answer (Type=notify-reload).
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self._reloads += 1
 
         def done(result: Any) -> Any:
-            if self.running:
+            self._reloads -= 1
+            if self.running and not self._reloads:
+                self._report()
                 self._tell("READY=1")
             return result
 
@@ -130,9 +139,13 @@ class Notifier(Service):
         return loop
 
     def _look(self) -> None:
-        if self._is_ready() or self._reactor.seconds() - self._began >= PATIENCE:
+        if self._is_ready():
             self._looks.stop()
             self._tell("READY=1")
+            if self._reports.running:
+                self._reports.stop()
+            self._reports.start(_STATUS)
+        elif not self._reports.running and self._reactor.seconds() - self._began >= LONG:
             self._reports.start(_STATUS)
 
     def _report(self) -> None:
@@ -170,13 +183,15 @@ class Notifier(Service):
             self._unsent.popleft()
 
 
-def summary(pollers: Sequence[Poller], connections: int) -> str:
+def summary(pollers: Sequence[Poller], connections: int, trouble: str = "") -> str:
     """Say in one line what is being served, and what is wrong with it.
 
     :param connections: how many there are just now.
+    :param trouble: what is wrong with those that serve.
     """
     count = f"{len(pollers)} document{'s' if len(pollers) > 1 else ''}"
-    troubles = [
+    troubles = [trouble] if trouble else []
+    troubles += [
         f"{poller.document.path} is {_age(poller)} ({poller.tally.trouble or 'no answer yet'})"
         for poller in pollers
         if not poller.fresh()

@@ -2,7 +2,7 @@
 
 One LoopingCall a document. A tick is one fetch, bounded in time; where it fails, the tick goes on with retries
 after growing, jittered delays until the store answers again, so that two fetches never overlap and the beat is
-taken up where it was. A failure is logged once, when it begins or changes, and its end once.
+taken up where it was. A failure is logged once, when it begins or changes (see `reasons`), and its end once.
 
 A source that tells of changes (`IWatching`) has the store asked at once, between the ticks, which stay as the safety
 net: what it tells is a hint, and the fetch alone decides what there is. Being told is no reason to leave the backoff: a
@@ -37,6 +37,7 @@ from livestate.backoff import Backoff
 from livestate.document import Document
 from livestate.errors import DocumentMissing, DocumentRefused, LivestateError
 from livestate.interfaces import ISource, IWatching
+from livestate.reasons import Reasons, one_line
 from livestate.sources import within
 
 #: Seconds: the longest pause before a lost store is asked again. At an interval of a second, it and a fetch that was
@@ -81,6 +82,7 @@ class Poller(Service):
         self.timeout = min(LONGEST_FETCH, 0.8 * interval)
         self._reactor = reactor
         self._backoff = Backoff(first=min(interval, 0.25), limit=LONGEST_PAUSE)
+        self._reasons = Reasons()
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
         self._current: Deferred[None] | None = None
@@ -180,23 +182,26 @@ class Poller(Service):
         if isinstance(error, DeferTimeout):
             trouble = f"no answer within {self.timeout:g} s"
         elif isinstance(error, LivestateError):
-            trouble = str(error)
+            trouble = one_line(str(error))
         else:
             # A fault of ours or of a driver: it must not end the polling, and it must not be hidden.
             foreseen = False
-            trouble = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            trouble = one_line(f"{type(error).__name__}: {error}")
         if trouble == self.tally.trouble:
             return
         if self.tally.trouble is None:
             self.tally.since = self._reactor.seconds()
         self.tally.trouble = trouble
+        told = self._reasons.to_log(trouble)
+        if told is None:
+            return
         if self.document.snapshot is None:
             effect = "nothing to serve yet, answering 503"
         else:
             effect = "still serving the last good document"
         self.log.warn(
             "{path}: {source}: {trouble}; {effect}, and asking on",
-            path=self.document.path, source=str(self.source), trouble=trouble, effect=effect,
+            path=self.document.path, source=str(self.source), trouble=told, effect=effect,
         )  # fmt: skip
         if not foreseen:
             self.log.failure("the source of {path} failed in a way that it should not", path=self.document.path)
@@ -205,6 +210,7 @@ class Poller(Service):
         if self.tally.trouble is None:
             return
         self.tally.trouble = None
+        self._reasons.over()
         self.log.info(
             "{path}: {source}: good again after {seconds:.1f} s",
             path=self.document.path, source=str(self.source), seconds=self._reactor.seconds() - self.tally.since,

@@ -5,9 +5,10 @@ atomically, in a thread, when the document changes. When the store merely confir
 modification time is set: it is the time of the last good fetch.
 """
 
+import contextlib
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -25,6 +26,10 @@ from livestate.snapshot import Snapshot, check, new_snapshot, with_all_codings
 
 #: Seconds between two looks at whether there is something to save.
 BEAT = 1.0
+
+#: How the names of files begin that are being written, and the seconds after which nobody writes to them any more.
+_TEMPORARY = ".saving-"
+_LEFT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class SavedDocument(Service):
         self._writing: Deferred[None] | None = None
         self._loop = LoopingCall(self._save)
         self._loop.clock = reactor
+        self._tidy()
         self._load()
 
     def startService(self) -> None:
@@ -72,6 +78,13 @@ class SavedDocument(Service):
             return self._writing.addCallback(lambda _: self._save())
         return self._save()
 
+    def _tidy(self) -> None:
+        """Remove what a process that was killed while it wrote has left; several of these would fill the disk."""
+        for left in self._path.parent.glob(f"{_TEMPORARY}*"):
+            with contextlib.suppress(OSError):
+                if self._reactor.seconds() - left.stat().st_mtime > _LEFT:
+                    left.unlink()
+
     def _load(self) -> None:
         try:
             with open(self._path, "rb") as file:
@@ -80,12 +93,12 @@ class SavedDocument(Service):
                 data = file.read(min(head.length + 1, status.st_size))
                 confirmed = status.st_mtime
             check(data, self._document.max_size)
-            snapshot = new_snapshot(data, head.modified, head.version - 1)
+            snapshot = replace(new_snapshot(data, head.modified), version=head.version)
             if len(data) != head.length or snapshot.representations["identity"].etag.decode("ascii") != head.etag:
                 raise DocumentRefused("it is not whole")
         except FileNotFoundError:
             return
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, DocumentRefused) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError, DocumentRefused) as error:
             why = str(error.strerror if isinstance(error, OSError) else error)
             self.log.warn("the saved document {path} cannot be used: {error}", path=str(self._path), error=why)
             return
@@ -116,7 +129,9 @@ class SavedDocument(Service):
                 self.log.error("cannot save the document to {path}: {error}", path=str(self._path), error=self._trouble)
         else:
             self._written = (snapshot.version, confirmed)
-            self._trouble = None
+            if self._trouble is not None:
+                self._trouble = None
+                self.log.info("the document is saved to {path} again", path=str(self._path))
         finally:
             self._writing = None
 
@@ -129,7 +144,7 @@ class SavedDocument(Service):
     def _replace(self, snapshot: Snapshot, confirmed: float) -> None:
         etag = snapshot.representations["identity"].etag.decode("ascii")
         head = msgspec.json.encode(_Head(snapshot.version, snapshot.modified, len(snapshot.body), etag))
-        descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".saving-")
+        descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=_TEMPORARY)
         try:
             with open(descriptor, "wb") as file:
                 file.write(head + b"\n" + snapshot.body)

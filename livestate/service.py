@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -25,11 +25,11 @@ from livestate.notify import Manager, Notifier, summary
 from livestate.settings import Settings
 from livestate.signals import Signals
 from livestate.supplies import Supplies
-from livestate.web.admin import admin_resources
+from livestate.web.admin import AdminSite, admin_resources
 from livestate.web.alone import Alone
 from livestate.web.counts import Counts
+from livestate.web.hosts import Hosts
 from livestate.web.live import Supply
-from livestate.web.site import LiveSite
 from livestate.web.sweep import Sweep
 from livestate.workers.supervisor import Supervisor
 
@@ -46,17 +46,17 @@ class Front(Protocol):
     def certificates(self) -> Sequence[Certificate]:
         """Give those that are served."""
 
-    def certificates_changed(self) -> None:
-        """Serve those that were loaded anew."""
+    def certificates_changed(self) -> Deferred[None]:
+        """Serve those that were loaded anew; done when they are served, or cannot be."""
 
-    def change(self, settings: Settings, supplies: Iterable[Supply]) -> None:
-        """Serve what `settings` say from now on.
+    def change(self, settings: Settings, supplies: Iterable[Supply]) -> Deferred[None]:
+        """Serve what `settings` say from now on; done as before.
 
         :raises LivestateError: that cannot be; nothing has changed.
         """
 
-    def renew(self) -> None:
-        """Run the code that is on disk."""
+    def renew(self) -> Deferred[None]:
+        """Run the code that is on disk; done as before."""
 
     def reopened(self) -> None:
         """Open log files anew."""
@@ -69,6 +69,12 @@ class Front(Protocol):
 
     def serving(self) -> bool:
         """Tell whether all that serve are there."""
+
+    def outdated(self) -> bool:
+        """Tell whether what was last to be served could not be, and what was before is."""
+
+    def trouble(self) -> str:
+        """Say in a few words what is wrong with those that serve; "" if nothing is."""
 
     def counts(self) -> Counts:
         """Give what was counted until now."""
@@ -105,16 +111,17 @@ class LivestateService(MultiService):
         self._front: Front = front
         actions: dict[int, Callable[[], object]] = {
             signal.SIGTERM: self.end, signal.SIGINT: self.interrupt,
-            signal.SIGHUP: lambda: self._notifier.reload(self.reload), signal.SIGUSR2: self.renew,
+            signal.SIGHUP: lambda: self._notifier.reload(self.reload),
+            signal.SIGUSR2: lambda: self._notifier.reload(self.renew),
         }  # fmt: skip
         for part in (log_files, self._supplies, front, Signals(reactor, actions)):
             part.setServiceParent(self)
+        self._admin: AdminSite | None = None
         if settings.admin is not None:
             resources = admin_resources(
                 self._supplies.pollers, self._front.counts, reactor.seconds, self._front.workers
             )
-            admin = LiveSite(resources, reactor)
-            admin.name = "admin"
+            admin = self._admin = AdminSite(resources, reactor, settings.admin_hosts)
             Sweep(reactor, lambda: admin.channels).setServiceParent(self)
             Listener(reactor, "--admin", settings.admin, admin).setServiceParent(self)
         self._notifier = Notifier(reactor, manager, self._is_ready, self._summary)
@@ -158,12 +165,17 @@ class LivestateService(MultiService):
         self._hurried = True
         self.end()
 
-    def reload(self) -> None:
-        """Open the log files anew, read options and certificates again, and serve what has changed."""
+    def reload(self) -> Deferred[None]:
+        """Open the log files anew, read options and certificates again, and serve what has changed.
+
+        :return: done when that is served, or was refused.
+        """
         self._log_files.reopen()
         self._front.reopened()
         if self._ending:
-            return
+            return succeed(None)
+        # What could not be served the last time is tried again.
+        changed = self._front.outdated()
         try:
             settings = self._reread()
             for name in FIXED:
@@ -171,32 +183,34 @@ class LivestateService(MultiService):
                 if getattr(settings, attribute) != getattr(self._settings, attribute):
                     raise LivestateError(f"--{name} is changed by a restart")
             # Before the settings: what listens on afterwards does so with what is there now.
-            reloaded = reload_all(self._front.certificates())
+            changed = reload_all(self._front.certificates()) or changed
             if settings == self._settings:
-                if reloaded:
-                    self._front.certificates_changed()
-                return
+                return self._front.certificates_changed() if changed else succeed(None)
             prepared = self._supplies.prepare(settings)
-            self._front.change(settings, [supply.poller for supply in prepared.values()])
+            served = self._front.change(settings, [supply.poller for supply in prepared.values()])
         except LivestateError as error:
             self.log.error("the new configuration is refused, and the one before stays: {error}", error=str(error))
-            return
+            return self._front.certificates_changed() if changed else succeed(None)
         self._supplies.change(prepared)
         self._settings = settings
+        if self._admin is not None:
+            self._admin.hosts = Hosts(settings.admin_hosts)
         self.log.info("the new configuration is in force")
+        return served
 
-    def renew(self) -> None:
-        """Run the code that is on disk."""
-        if not self._ending:
-            self._front.renew()
+    def renew(self) -> Deferred[None]:
+        """Run the code that is on disk; done when it serves, or was refused."""
+        return succeed(None) if self._ending else self._front.renew()
 
     def _is_ready(self) -> bool:
+        """Tell whether all serve, and each source was asked: what it gave is there, or why it gave nothing."""
         return self._front.serving() and all(
-            poller.document.snapshot is not None for poller in self._supplies.pollers()
+            poller.document.snapshot is not None or poller.tally.trouble is not None
+            for poller in self._supplies.pollers()
         )
 
     def _summary(self) -> str:
-        return summary(self._supplies.pollers(), self._front.counts().connections)
+        return summary(self._supplies.pollers(), self._front.counts().connections, self._front.trouble())
 
     def _look_at_certificates(self) -> None:
         settled = [certificate for certificate in self._front.certificates() if certificate.settled()]

@@ -13,6 +13,7 @@ from typing import Any
 
 from livestate import values
 from livestate.errors import SettingsError
+from livestate.redaction import redacted
 from livestate.strports import parse_strports
 
 if sys.version_info >= (3, 11):
@@ -63,6 +64,13 @@ class Settings:
     log_format: str
     #: Processes that serve.
     workers: int = 1
+    #: Connections of readers, in all and of one address; None: as many as there may be open files, and any number.
+    max_connections: int | None = None
+    max_connections_per_address: int | None = None
+    #: Bits of an IPv6 address that make one address in this sense.
+    ipv6_prefix_length: int = 64
+    #: Names that the admin listener may be asked by, beside this machine's own; `*`: any.
+    admin_hosts: tuple[str, ...] = ()
 
 
 def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None = None) -> Settings:
@@ -103,6 +111,10 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
         heartbeat=get("heartbeat", 15.0),
         log_format=get("log-format", "text"),
         workers=get("workers", 1),
+        max_connections=get("max-connections", None),
+        max_connections_per_address=get("max-connections-per-address", None),
+        ipv6_prefix_length=get("ipv6-prefix-length", 64),
+        admin_hosts=tuple(get("admin-host", [])),
     )
     if not settings.http and not settings.https:
         raise SettingsError("--http and --https are both off: there would be nothing to serve on")
@@ -129,7 +141,7 @@ def _read_toml(name: str) -> dict[str, Any]:
 def _refuse_unknown(given: Mapping[str, Any], known: set[str], where: str) -> None:
     for name in given:
         if name not in known:
-            raise SettingsError(f"{where}unknown name {name!r}; there are {', '.join(sorted(known))}")
+            raise SettingsError(f"{where}unknown name {redacted(repr(name))}; there are {', '.join(sorted(known))}")
 
 
 def _document_of_text(text: str, interval: float, max_stale: float | None) -> DocumentSettings:
@@ -137,8 +149,9 @@ def _document_of_text(text: str, interval: float, max_stale: float | None) -> Do
     path, url = "/", text
     if text.startswith("/"):
         path, equals, url = text.partition("=")
-        if not equals:
-            raise SettingsError(f"--source {text}: expected [PATH=]URL; for a file write file:{text}")
+        if not equals or "://" in path:
+            hint = "" if "://" in text else f"; for a file write file:{text}"
+            raise SettingsError(f"--source {redacted(text)}: expected [PATH=]URL{hint}")
     return DocumentSettings(
         values.document_path("--source", path), values.source_url("--source", url), interval, max_stale
     )
@@ -171,6 +184,7 @@ def _refuse_clashes(documents: Sequence[DocumentSettings]) -> None:
 def _refuse_shared_ports(settings: Settings) -> None:
     """See that no two listeners want one port. In the background it is too late to say so once they listen."""
     taken: dict[str, list[tuple[str, str]]] = {}
+    everywhere = {"", "0.0.0.0"}  # noqa: S104  # not listened on, but recognised
     listeners = [("--http", text) for text in settings.http] + [("--https", text) for text in settings.https]
     for option, text in [*listeners, ("--admin", settings.admin or "")]:
         kind, arguments = parse_strports(text)
@@ -178,6 +192,6 @@ def _refuse_shared_ports(settings: Settings) -> None:
         if kind not in ("tcp", "ssl") or port.strip("0") == "":
             continue
         for other, where in taken.setdefault(port, []):
-            if where == interface or (":" not in where + interface and {where, interface} & {"", "0.0.0.0"}):  # noqa: S104
+            if where == interface or (":" not in where + interface and {where, interface} & everywhere):
                 raise SettingsError(f"{option}={text}: the port is in use by {other}")
         taken[port].append((f"{option}={text}", interface))

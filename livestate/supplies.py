@@ -71,6 +71,9 @@ class Supplies(MultiService):
     def change(self, prepared: dict[Key, Supply]) -> None:
         """Start what is new of what `prepare` gave, and stop what is not wanted any more."""
         before, self._supplies = self._supplies, prepared
+        # A disk or a store that does not answer can keep two threads of each document, one that reads and one that
+        # saves: there are to be Twisted's ten beside them, in which the others are read and coded.
+        self._reactor.suggestThreadPoolSize(10 + 2 * len(prepared))
         for key, supply in before.items():
             if key not in prepared:
                 supply.disownServiceParent()

@@ -4,6 +4,7 @@ No module imported here imports the reactor (a test sees to it): when the option
 livestate installs its own.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from twisted.python import usage
 
 from livestate import __version__
@@ -18,7 +20,9 @@ from livestate.errors import LivestateError, SettingsError
 from livestate.garbage import settle
 from livestate.limits import raise_open_files
 from livestate.logs import LogFiles, choose_observer, observer_for
+from livestate.names import Names
 from livestate.notify import Manager
+from livestate.redaction import holds_secret, redacted
 from livestate.service import LivestateService
 from livestate.settings import MAX_SIZE, Settings, load_settings
 
@@ -35,9 +39,11 @@ Live JSON documents, each asked for once a second, served to very many readers:
 
 Sources; in a user or a password, special characters are percent-encoded:
 
-  redis://[[USER:]PASSWORD@]HOST[:6379]/[DB]?key=KEY   the value of a key
+  redis://[[USER]:PASSWORD@]HOST[:6379]/[DB]?key=KEY   the value of a key
   rediss://...&cafile=CA.pem                           the same over TLS
   redis+unix:///PATH/TO.sock?key=KEY&db=DB             over a socket
+  redis+sentinel://HOST[:26379],HOST/SERVICE?key=KEY   behind Sentinels
+  redis+cluster://HOST[:6379],HOST/?key=KEY            in a Redis Cluster
   mongodb://[USER:PASSWORD@]HOST/DB?collection=NAME&query={...}
   file:PATH    http://...    https://...    demo:
 
@@ -50,6 +56,8 @@ word livestate. README.md has the details.
 
 class Options(usage.Options):
     """The options of `twistd livestate`."""
+
+    log = Logger()
 
     synopsis = "[options]"
     longdesc = ""
@@ -65,6 +73,11 @@ class Options(usage.Options):
                                   "while the source is down. [default: they are not saved]"],
         ["heartbeat", None, None, "Seconds of silence after which a reader of events is sent a sign of life. "
                                   "[default: 15]"],
+        ["max-connections", None, None, "Connections of readers at most: a number, or auto for as many as open files "
+                                        "allow. [default: auto]"],
+        ["max-connections-per-address", None, None, "Those of one address at most. Not behind a proxy: all have its "
+                                                    "address. [default: any number]"],
+        ["ipv6-prefix-length", None, None, "Bits of an IPv6 address that count as one address there. [default: 64]"],
         ["workers", None, None, "Serving processes: a number, or auto for one a usable core. [default: 1]"],
         ["log-format", None, None, "How lines of the log are written: text, or json, an object each. [default: text]"],
         ["access-log", None, None, "File to which each request is logged, in the combined format. [default: none]"],
@@ -99,6 +112,12 @@ class Options(usage.Options):
         """
         self._repeated.setdefault("source", []).append(source)
 
+    def opt_admin_host(self, name: str) -> None:
+        """A name that health, status and metrics may be asked by, beside IP addresses, localhost and this machine's
+        name; may repeat; *: any.
+        """
+        self._repeated.setdefault("admin-host", []).append(name)
+
     def opt_cors_origin(self, origin: str) -> None:
         """An origin whose pages may read the documents; may repeat. [default: *]"""
         self._repeated.setdefault("cors-origin", []).append(origin)
@@ -125,7 +144,7 @@ class Options(usage.Options):
     def parseArgs(self, *arguments: str) -> None:
         """Refuse what is not an option."""
         if arguments:
-            raise usage.UsageError(f"what is {arguments[0]!r}? All settings are options")
+            raise usage.UsageError(f"what is {redacted(repr(arguments[0]))}? All settings are options")
 
     def postOptions(self) -> None:
         """Check everything that can be checked without the reactor; choose the reactor, if the user did not."""
@@ -150,6 +169,22 @@ class Options(usage.Options):
             raise SettingsError(f"{self._folder}: {error.strerror}") from None
         finally:
             os.chdir(folder)
+
+    def warn_of_open_secrets(self) -> None:
+        """Log where others on this machine can read a password: in the command line (ps), or in the file."""
+        typed, config = self._repeated.get("source", []), self["config"]
+        if any(map(holds_secret, typed)):
+            self.log.warn(
+                "the command line holds a password, and everyone on this machine can read it there (ps): write the "
+                "source into a file, --config=FILE.toml, and chmod 600 that"
+            )
+        elif config is not None and any(holds_secret(document.source) for document in self.settings.documents):
+            with contextlib.suppress(OSError):
+                if os.stat(self._folder / config).st_mode & 0o007:
+                    self.log.warn(
+                        "{config} holds a password, and everyone on this machine can read it: chmod 600 it",
+                        config=config,
+                    )
 
     def _load(self) -> Settings:
         names = [str(name) for name, *_ in self.optParameters]
@@ -202,10 +237,13 @@ def makeService(options: Options) -> IService:
 
     :raises SystemExit: something that the options name cannot be used; the text is one line.
     """
-    from twisted.internet import reactor  # noqa: PLC0415  # chosen by now
+    from twisted.internet import reactor as chosen  # noqa: PLC0415  # by now
 
+    reactor: Any = chosen
     manager = Manager.taken_from(os.environ, os.getpid())
     raise_open_files()
+    reactor.installNameResolver(Names(reactor))
+    options.warn_of_open_secrets()
     try:
         service = LivestateService(reactor, options.settings, options.log_files, options.reread, manager)
     except LivestateError as error:

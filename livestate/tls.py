@@ -209,6 +209,19 @@ def _warn_of_dates(certificate: x509.Certificate, path: str) -> None:
 
 
 def _warn_of_mode(path: str) -> None:
-    mode = os.stat(path).st_mode
-    if mode & 0o007:
-        log.warn("the private key {path} can be read by everyone on this machine: chmod 600 it", path=path)
+    """Warn where others than the key's owner may use it.
+
+    The rule is PostgreSQL's (its manual, "Secure TCP/IP Connections with SSL"): a file of root's may be read by a
+    group, as Debian has it with `ssl-cert`, and any other by its owner alone.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:  # replaced just now; it is read again when the new one has settled
+        return
+    if status.st_mode & 0o007:
+        who, hint = "everyone on this machine", "chmod 600 it"
+    elif status.st_mode & (0o030 if status.st_uid == 0 else 0o070):
+        who, hint = "a group", "chmod 600 it, or have root own it and chmod 640"
+    else:
+        return
+    log.warn("the private key {path} is open to {who}: {hint}", path=path, who=who, hint=hint)

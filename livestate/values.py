@@ -6,17 +6,22 @@ TOML, and gives what stands in `Settings`. A wrong value is a `SettingsError` th
 
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from livestate.errors import SettingsError
+from livestate.redaction import redacted
 
 #: Serving processes at most: no machine has more cores.
 MOST_WORKERS = 1024
 
 #: How lines of the log are written: Twisted's classic text, or an object each.
 LOG_FORMATS = ("text", "json")
+
+#: A host's name, as DNS and Docker have it.
+_HOST = re.compile("[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 #: Paths under this one are livestate's own.
 RESERVED = "/_live"
@@ -26,11 +31,13 @@ def document_path(name: str, value: Any) -> str:
     """Understand the path that a document is served at."""
     path = _text(name, value)
     if not path.startswith("/") or not path.isascii() or any(c in path for c in "?#%\\") or not path.isprintable():
-        raise SettingsError(f"{name} {path!r}: a path begins with / and is plain ASCII without ? # % or \\")
+        raise SettingsError(
+            f"{name} {redacted(repr(path))}: a path begins with / and is plain ASCII without ? # % or \\"
+        )
     if " " in path or "//" in path or "." in path.split("/") or ".." in path.split("/"):
-        raise SettingsError(f"{name} {path!r}: a path has no spaces, empty parts, or parts . and ..")
+        raise SettingsError(f"{name} {redacted(repr(path))}: a path has no spaces, empty parts, or parts . and ..")
     if path == RESERVED or path.startswith(RESERVED + "/"):
-        raise SettingsError(f"{name} {path!r}: {RESERVED}/ is livestate's own")
+        raise SettingsError(f"{name} {redacted(repr(path))}: {RESERVED}/ is livestate's own")
     return path
 
 
@@ -38,7 +45,7 @@ def source_url(name: str, value: Any) -> str:
     """Understand where a document comes from, as far as that can be done without knowing the sources."""
     url = _text(name, value)
     if ":" not in url:
-        raise SettingsError(f"{name} {url!r}: a source is a URL such as redis://127.0.0.1:6379/0?key=livestate")
+        raise SettingsError(f"{name} {_shown(url)}: a source is a URL such as redis://127.0.0.1:6379/0?key=livestate")
     return url
 
 
@@ -47,7 +54,7 @@ def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise SettingsError(f"{name}: expected a text, not {_shown(value)}")
     if "".join(value.splitlines()) != value or "\0" in value:
-        raise SettingsError(f"{name} {value!r}: expected one line")
+        raise SettingsError(f"{name} {redacted(repr(value))}: expected one line")
     return value
 
 
@@ -61,9 +68,9 @@ def _last(value: Any) -> Any:
 def _shown(value: Any) -> str:
     """Give a wrong value as it can stand in a message of one line."""
     if isinstance(value, str) and value.isprintable():
-        return value
+        return redacted(value)
     try:
-        return repr(value)
+        return redacted(repr(value))
     except ValueError:  # an integer of more than 4,300 digits, which TOML can write in hexadecimal
         return "a huge number"
 
@@ -82,6 +89,13 @@ def _number(name: str, value: Any, least: float, most: float, unit: str) -> floa
     if not least <= number <= most:
         raise SettingsError(f"{name} {_shown(value)}: expected {unit} from {least:.12g} to {most:.12g}")
     return number
+
+
+def _whole(name: str, value: Any, least: int, most: int, unit: str) -> int:
+    number = _number(name, value, least, most, unit)
+    if number != int(number):
+        raise SettingsError(f"{name} {_shown(_last(value))}: expected a whole number")
+    return int(number)
 
 
 def interval(name: str, value: Any) -> float:
@@ -112,10 +126,19 @@ def _max_size(name: str, value: Any) -> int:
 def _workers(name: str, value: Any) -> int:
     if _last(value) == "auto":
         return _usable_cores()
-    number = _number(name, value, 1, MOST_WORKERS, "auto, or a number")
-    if number != int(number):
-        raise SettingsError(f"{name} {_shown(_last(value))}: expected a whole number")
-    return int(number)
+    return _whole(name, value, 1, MOST_WORKERS, "auto, or a number")
+
+
+def _max_connections(name: str, value: Any) -> int | None:
+    return None if _last(value) == "auto" else _whole(name, value, 1, 10**9, "auto, or a number")
+
+
+def _max_connections_per_address(name: str, value: Any) -> int:
+    return _whole(name, value, 1, 10**9, "a number")
+
+
+def _ipv6_prefix_length(name: str, value: Any) -> int:
+    return _whole(name, value, 1, 128, "bits")
 
 
 def _usable_cores() -> int:
@@ -137,8 +160,20 @@ def _origins(name: str, value: Any) -> list[str]:
     for origin in origins:
         scheme, _, host = origin.partition("://")
         if origin not in ("*", "null") and (not scheme or not host or "/" in host or not origin.isascii()):
-            raise SettingsError(f"{name} {origin!r}: an origin is * or such as https://example.org, without a path")
+            raise SettingsError(
+                f"{name} {redacted(repr(origin))}: an origin is * or such as https://example.org, without a path"
+            )
     return origins
+
+
+def _hosts(name: str, value: Any) -> list[str]:
+    hosts = _texts(name, value)
+    for host in hosts:
+        if host != "*" and not _HOST.fullmatch(host):
+            raise SettingsError(
+                f"{name} {redacted(repr(host))}: a name is such as live.example.org, without a port, or *"
+            )
+    return hosts
 
 
 #: Names that stand both at the top of a TOML file and on the command line, and what understands each.
@@ -146,6 +181,7 @@ CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
     "http": _texts,
     "https": _texts,
     "admin": _text,
+    "admin-host": _hosts,
     "source": _texts,
     "interval": interval,
     "cors-origin": _origins,
@@ -154,6 +190,9 @@ CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
     "state-dir": _file,
     "access-log": _file,
     "heartbeat": _heartbeat,
+    "max-connections": _max_connections,
+    "max-connections-per-address": _max_connections_per_address,
+    "ipv6-prefix-length": _ipv6_prefix_length,
     "workers": _workers,
     "log-format": _log_format,
 }

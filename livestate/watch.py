@@ -18,8 +18,8 @@ from livestate.client.state import same
 from livestate.errors import LivestateError
 from livestate.pointer import PartMissing, Pointer
 from livestate.printer import Printer
+from livestate.redaction import redacted
 from livestate.screen import Screen
-from livestate.sources import redacted
 from livestate.terminal import Terminal, terminal_size
 
 _NOTHING = object()

@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -21,6 +20,7 @@ from livestate.web.document import DocumentResource
 from livestate.web.request import LiveRequest
 from livestate.web.responder import Responder
 from livestate.web.site import LiveSite
+from livestate.web.strict import StrictChannel
 
 BODY = b'{"title": "an election night", "votes": [' + b", ".join(b"%d" % (7919 * n) for n in range(99)) + b"]}"
 
@@ -57,13 +57,18 @@ class Pair:
         snapshot = document.snapshot
         self.etags = [] if snapshot is None else [r.etag for r in snapshot.representations.values()]
 
+    def turn(self) -> None:
+        """Have the reactor turn until there is nothing more to do."""
+        while any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
+            self.clock.advance(0)
+
     def fast(self, peer: Any = None) -> tuple[LiveChannel, PausableTransport]:
         channel, transport = self.site.buildProtocol(None), PausableTransport(peerAddress=peer)
         channel.makeConnection(transport)
         return channel, transport
 
     def slow(self) -> tuple[Any, PausableTransport]:
-        channel: Any = HTTPChannel()
+        channel: Any = StrictChannel()
         channel.requestFactory, channel.site, channel.factory, channel.timeOut = (
             LiveRequest,
             self.slow_site,
@@ -82,6 +87,7 @@ class Pair:
                 if transport.disconnecting:
                     break
                 channel.dataReceived(piece)
+                self.turn()
             results.append(
                 (re.sub(rb"\r\nDate: [^\r]*", b"\r\nDate: (now)", transport.value()), transport.disconnecting)
             )
@@ -290,6 +296,36 @@ class ReaderTests(SynchronousTestCase):
         channel.resumeProducing()
         self.assertTrue(transport.value().endswith(BODY))
 
+    def test_last_piece_fills_the_transport(self) -> None:
+        """A reader whom twisted.web's answer filled up is read from no more: what he sends would pile up here."""
+        pair = Pair()
+        channel, transport = pair.fast()
+        transport.limit = 10
+        channel.dataReceived(request(target=b"/nothing"))
+        self.assertEqual(transport.producerState, "paused")
+        channel.resumeProducing()
+        self.assertEqual(transport.producerState, "producing")
+
+    def test_empty_lines_behind_a_pending_request(self) -> None:
+        """What comes while an answer is being made is kept in few pieces, and only up to twisted.web's bound."""
+        pair = Pair()
+
+        class Slow(Resource):
+            isLeaf = True
+
+            def render(self, request: Any) -> int:
+                return NOT_DONE_YET
+
+        pair.site._resources = {**pair.site._resources, b"/slow": Slow()}
+        channel, transport = pair.fast()
+        channel.dataReceived(request(target=b"/slow"))
+        for _ in range(100):
+            if transport.producerState == "producing":
+                channel.dataReceived(b"\r\n\r\n" * 128)
+            self.assertLess(len(channel._dataBuffer), 20)
+        self.assertEqual(transport.producerState, "paused")
+        self.assertLess(sum(map(len, channel._dataBuffer)), 20_000)
+
     def test_pending_answer(self) -> None:
         """While an answer is being made, the plain requests behind it wait for their turn."""
         pair = Pair()
@@ -309,6 +345,7 @@ class ReaderTests(SynchronousTestCase):
         self.assertEqual(transport.value(), b"")
         pending[0].write(b"slow")
         pending[0].finish()
+        pair.turn()
         self.assertEqual(transport.value().count(b"HTTP/1.1 200"), 3)
         self.assertLess(transport.value().index(b"slow"), transport.value().index(BODY))
         channel.dataReceived(request())

@@ -101,7 +101,7 @@ def stream(body: bytes | None = None) -> Answer:
     return Answer(200, body, Content_Type="text/event-stream; charset=utf-8")
 
 
-def event(version: int, data: str) -> bytes:
+def event(version: int | str, data: str) -> bytes:
     """Give the bytes of an event."""
     return f"id: {version}\ndata: {data}\n\n".encode()
 

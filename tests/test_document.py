@@ -40,7 +40,7 @@ class DocumentTests(SynchronousTestCase):
         self.assertIs(self.document.snapshot, snapshot)
         self.assertEqual(set(snapshot.representations), {"identity", *ENCODERS})
         self.assertTrue(snapshot.complete)
-        self.assertEqual((snapshot.body, snapshot.modified, snapshot.version), (MIDDLE, NOW, int(NOW * 1000)))
+        self.assertEqual((snapshot.body, snapshot.modified, snapshot.version // 1000), (MIDDLE, NOW, int(NOW * 1000)))
         self.assertEqual((self.document.changes, self.document.refusals), (1, 0))
 
     def test_unchanged(self):

@@ -15,7 +15,7 @@ PACKAGE = Path(livestate.__file__).parent
 FLOORS = {
     "pure": (
         *("", "errors", "settings", "strports", "values", "negotiate", "snapshot", "backoff", "merge"),
-        *("eventstream", "garbage", "pointer", "jsontext", "outline", "histogram"),
+        *("eventstream", "garbage", "pointer", "jsontext", "outline", "histogram", "reasons", "redaction"),
     ),
     "seams": ("interfaces",),
     "engine": (
@@ -33,7 +33,7 @@ FLOORS = {
             "sources",
             "sources.",
         ),
-        *("notify", "limits", "certificate", "signals", "supplies"),
+        *("names", "notify", "limits", "certificate", "signals", "supplies"),
     ),
     "net": ("net", "net."),
     "web": ("web", "web."),

@@ -1,6 +1,7 @@
 """What readers are told of a document's changes: patches where they help, and always enough to have the newest."""
 
 import json
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,8 @@ from tests.support import many
 
 def snapshot(version, value, pad=300):
     """Give one version of a document that is long beside what changes in it."""
-    return new_snapshot(json.dumps({"value": value, "pad": "x" * pad}).encode(), version / 1000)
+    made = new_snapshot(json.dumps({"value": value, "pad": "x" * pad}).encode(), 1.0)
+    return replace(made, version=version)
 
 
 def told(state, messages):

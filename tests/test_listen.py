@@ -193,6 +193,24 @@ class CertificateTests(FolderCase):
             self.context_of(description)
         self.assertFalse((self.folder / "server.pem").exists())
 
+    def test_named_and_broken(self):
+        """Named any file, and it cannot be used, none is made in its place, and one that is here is not taken."""
+        key, certificate = Authority().issue("localhost")
+        written(self.folder / "key.pem", pem(key))
+        written(self.folder / "cert.pem", pem(certificate))
+        written(self.folder / "broken.pem", pem(certificate)[:-60])
+        broken = (
+            "ssl:0:privateKey=key.pem:certKey=broken.pem", "ssl:0:privateKey=broken.pem:certKey=cert.pem",
+            "ssl:0:privateKey=key.pem:certKey=cert.pem:extraCertChain=broken.pem", "ssl:0:extraCertChain=cert.pem",
+            "ssl:0:privateKey=key.pem", "ssl:0:certKey=cert.pem", "ssl:0:privateKey=missing.pem", "ssl:0:privateKey=",
+            "ssl:0:certKey=", "ssl:0:privateKey=:certKey=", "ssl:0:privatekey=key.pem",
+        )  # fmt: skip
+        for there in (False, True):
+            for description in broken:
+                self.refusal("--https", description)
+            self.assertEqual((self.folder / "server.pem").exists(), there)
+            self.context_of("ssl:0")
+
     def test_server_pem(self):
         """A server.pem that is here and cannot be used is refused, and not made anew."""
         written(self.folder / "server.pem", b"garbage")

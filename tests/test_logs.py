@@ -45,6 +45,15 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(self.path.read_text(), "new\n")
         self.assertEqual(len(os.listdir("/proc/self/fd")), open_files)
 
+    def test_modes(self):
+        """Other users do not read a new file, whatever the umask; one that is there keeps its mode."""
+        self.addCleanup(os.umask, os.umask(0))
+        LogFile(self.path).close()
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o640)
+        self.path.chmod(0o644)
+        LogFile(self.path).close()
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o644)
+
     def test_cannot_be_reopened(self):
         """Where there is no making a new file, the old one is kept and nothing is raised."""
         log = LogFile(self.path)

@@ -3,6 +3,7 @@
 No server that has change streams can be installed for tests; `LIVESTATE_TEST_MONGODB` may name one.
 """
 
+import struct
 import threading
 from typing import Any
 
@@ -74,9 +75,10 @@ class ChangesTests(TestCase):
 
     timeout = 20
 
-    def start(self, script, patience=2000):
+    def start(self, script, patience=2000, longest=0.04):
         self.patch(mongodb_changes, "FIRST_PAUSE", 0.02)
         self.patch(mongodb_changes, "LONGEST_PAUSE", 0.04)
+        self.patch(mongodb_changes, "LONGEST_PAUSE_OF_REFUSED", longest)
         self.collection = FakeCollection(script)
         collection: Any = self.collection
         self.told: list[Any] = []
@@ -103,6 +105,18 @@ class ChangesTests(TestCase):
         self.start([[]], patience=500)
         await until(reactor, lambda: self.collection.asked)
         self.assertEqual(self.collection.asked[0][1], 250)
+
+    async def test_away_for_long(self):
+        """However long the server was away, it is listened to about a second after it is back."""
+        self.start([AutoReconnect("away") for _ in range(16)] + [[{"_id": 1}]], longest=60)
+        await until(reactor, self.collection.idle.is_set)
+
+    async def test_nonsense(self):
+        """What is no message of MongoDB's makes the driver raise anything: that does not end the listening."""
+        with log_lines() as lines:
+            self.start([struct.error("short"), [KeyError("ok")], [{"_id": 1}]])
+            await until(reactor, self.collection.idle.is_set)
+        self.assertEqual([line.partition(": ")[2][:12] for line in lines], ["not told of ", "listening fo"] * 2)
 
     async def test_errors(self):
         """A stream that fails or ends is begun anew, which counts as a change; the log has each new reason once."""

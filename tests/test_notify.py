@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.document import Document
-from livestate.notify import PATIENCE, Manager, Notifier, summary
+from livestate.notify import LONG, Manager, Notifier, summary
 from livestate.poller import Poller
 from livestate.sources import make_source
 from tests.support import FakeReactor, few, log_lines, result_of
@@ -92,7 +92,7 @@ class NotifierTests(SynchronousTestCase):
         """READY=1 is sent once, when all is there and not before, with the status behind it."""
         self.listen()
         self.start()
-        self.run_for(1)
+        self.run_for(LONG - 0.2)
         self.assertEqual(self.received(), [])
         self.ready = True
         self.run_for(0.2)
@@ -100,14 +100,21 @@ class NotifierTests(SynchronousTestCase):
         self.run_for(60)
         self.assertEqual(self.received(), [])
 
-    def test_ready_without_document(self):
-        """A store that is down does not hold up the start for more than PATIENCE."""
+    def test_long_start(self):
+        """A start that takes long is never over before it is, and the status says what it waits for."""
         self.listen()
         self.start()
-        self.run_for(PATIENCE - 0.2)
+        self.line = "nobody serves"
+        self.run_for(LONG + 0.2)
+        self.assertEqual(self.received(), ["STATUS=nobody serves"])
+        self.run_for(80)
         self.assertEqual(self.received(), [])
-        self.run_for(0.4)
+        self.ready, self.line = True, "fine"
+        self.run_for(0.2)
         self.assertEqual(self.received(), ["READY=1", "STATUS=fine"])
+        self.line = "worse"
+        self.run_for(10)
+        self.assertEqual(self.received(), ["STATUS=worse"])
 
     def test_abstract(self):
         """It works in the abstract namespace too."""
@@ -165,8 +172,7 @@ class NotifierTests(SynchronousTestCase):
 
     def test_reload(self):
         """RELOADING=1 comes with the monotonic time, and READY=1 when the work is done, however it ends."""
-        self.listen()
-        notifier = self.start()
+        notifier = self.start_ready()
         work: Deferred[None] = Deferred()
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         reloaded = notifier.reload(lambda: work)
@@ -174,26 +180,57 @@ class NotifierTests(SynchronousTestCase):
         found = re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", sent)
         assert found is not None
         self.assertTrue(before <= int(found[1]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
+        self.run_for(60)
+        self.assertEqual(self.received(), [])
+        self.line = "refused"
         work.errback(ValueError("refused"))
         self.failureResultOf(reloaded, ValueError)
+        self.assertEqual(self.received(), ["STATUS=refused", "READY=1"])
+
+    def test_reloads_at_once(self):
+        """Of several reloads that overlap the end of the last alone is their end."""
+        notifier = self.start_ready()
+        works: list[Deferred[None]] = [Deferred(), Deferred()]
+        for work in works:
+            notifier.reload(lambda: work)  # noqa: B023  # called within the turn
+        self.assertEqual([sent.partition("\n")[0] for sent in self.received()], ["RELOADING=1"] * 2)
+        works[1].callback(None)
+        self.assertEqual(self.received(), [])
+        works[0].callback(None)
         self.assertEqual(self.received(), ["READY=1"])
+
+    def test_reload_during_start(self):
+        """A reload before the start is over does not end it."""
+        self.listen()
+        notifier = self.start()
+        self.assertEqual(self.successResultOf(notifier.reload(lambda: 7)), 7)
+        self.assertEqual(self.received(), [])
+
+    def start_ready(self) -> Notifier:
+        """Start, and have read all that comes of that."""
+        self.listen()
+        notifier: Notifier = self.start()
+        self.ready = True
+        self.run_for(0.2)
+        self.received()
+        return notifier
 
     def test_full_socket(self):
         """While the manager reads nothing the reactor is not held up; all but the watchdog comes later, in order."""
         self.listen()
         notifier = self.start(watchdog=1)
         self.ready = True
+        self.run_for(0.2)
         for _ in range(1000):
             notifier.reload(lambda: None)
         self.run_for(5)
         sent = self.received()
-        self.assertTrue(0 < len(sent) < 2000)
+        self.assertTrue(0 < len(sent) < 2002)
         for _ in range(200):
             self.run_for(0.1)
             sent += self.received()
         kinds = [line.partition("\n")[0] for line in sent if line != "WATCHDOG=1"]
-        self.assertEqual(kinds[:2000], ["RELOADING=1", "READY=1"] * 1000)
-        self.assertEqual(kinds[2000:], ["READY=1", "STATUS=fine"])
+        self.assertEqual(kinds, ["READY=1", "STATUS=fine"] + ["RELOADING=1", "READY=1"] * 1000)
         self.assertIn("WATCHDOG=1", sent[-30:])
 
     def test_manager_gone(self):
@@ -235,3 +272,7 @@ class SummaryTests(SynchronousTestCase):
         result_of(pollers[0].document.offer(b"{}"))
         pollers[1].tally.trouble = "refused,\nreally"
         self.assertEqual(summary(pollers, 1), "2 documents, 1 connections; /b is 12 s old (refused, really)")
+        self.assertEqual(
+            summary(pollers, 0, "1 of 2 workers not serving"),
+            "2 documents, 0 connections; 1 of 2 workers not serving, /b is 12 s old (refused, really)",
+        )

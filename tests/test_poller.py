@@ -1,6 +1,7 @@
 """Asking a source again and again."""
 
 import asyncio
+import itertools
 from unittest import mock
 
 from hypothesis import given
@@ -314,6 +315,32 @@ class PollerTests(PollerCase):
             self.reactor.run_for(10)
             self.assertEqual(len(lines), 4)
             self.assertIn("still serving the last good document", lines[3])
+
+    def test_troubles_that_differ_each_time(self):
+        """Reasons that take turns, or are never the same, are logged a limited number of times in one outage."""
+        self.start()
+        for names, least, most in (("a", "b"), 10, 10), (map(str, range(10_000)), 20, 20):
+            reasons = itertools.cycle(names)
+            with log_lines() as lines:
+                for _ in range(100):
+                    self.source.answer = SourceError(next(reasons))
+                    self.reactor.run_for(1.2)
+            self.assertEqual((least <= len(lines) <= most, len(set(lines)) >= 2), (True, True), lines)
+            self.assertEqual(self.poller.tally.trouble, str(self.source.answer))
+            with log_lines() as lines:
+                self.source.answer = b"1"
+                self.reactor.run_for(2)
+            self.assertEqual(len(lines), 1)
+        self.assertIn("good again", lines[0])
+
+    def test_said_by_the_store(self):
+        """Whatever a store says, it is one line of the log, of some length, and commands no terminal."""
+        with log_lines() as lines:
+            self.start(SourceError("Redis says: no\n2026-11-24 all is well\x1b[2J" + "x" * 20_000))
+            self.reactor.run_for(3)
+        self.assertEqual((len(lines), len(lines[0].splitlines())), (1, 1))
+        self.assertIn("no 2026-11-24 all is well [2J", lines[0])
+        self.assertLess(len(lines[0]), 700)
 
     def test_fault_logged_once(self):
         """A fault of the source is logged with its traceback when it begins, not each second."""

@@ -192,7 +192,7 @@ class ChannelTests(SynchronousTestCase):
                 self.server.answer = SourceError(reason)
                 self.run_for(5)
         self.assertEqual(
-            [line.split(": ")[2].split(";")[0] for line in lines], ["Lost connection", "refused", "no route"]
+            [line.split(": ")[2].split(";")[0] for line in lines], ["the connection was lost", "refused", "no route"]
         )
 
     def test_fault(self):

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from livestate.document import Document
 from livestate.saved import SavedDocument
 from livestate.snapshot import ENCODERS
-from tests.support import FakeReactor, few, log_lines, many, result_of, until
+from tests.support import NOW, FakeReactor, few, log_lines, many, result_of, until
 
 reactor: Any = _reactor
 
@@ -111,6 +111,8 @@ class SavedTests(SynchronousTestCase):
             for value in values:
                 file.write_bytes(json.dumps({**json.loads(head), name: value}).encode() + b"\n" + body)
                 self.assertIsNone(self.service()[0].snapshot, (name, value))
+        file.write_bytes(b'{"x":' + b"[" * 4000)
+        self.assertIsNone(self.service()[0].snapshot)
         file.write_bytes(head.replace(b'"modified":', b'"modified":1e999,"x":') + b"\n" + body)
         self.assertIsNone(self.service()[0].snapshot)
 
@@ -186,7 +188,10 @@ class SavedTests(SynchronousTestCase):
         self.assertEqual(len(lines), 1)
         self.assertIn("cannot save", lines[0])
         Path(f"{self.folder}.away").rename(self.folder)
-        self.reactor.run_for(1.1)
+        with log_lines() as lines:
+            self.reactor.run_for(3.1)
+        self.assertEqual(len(lines), 1)
+        self.assertIn("again", lines[0])
         self.assertEqual(len(list(self.folder.iterdir())), 1)
         self.successResultOf(saved.stopService())
 
@@ -206,6 +211,14 @@ class SavedTests(SynchronousTestCase):
         (file,) = self.folder.iterdir()
         self.assertTrue(file.read_bytes().endswith(b'\n"old"'))
         self.successResultOf(saved.stopService())
+
+    def test_left_over(self):
+        """What a process that was killed has left half-written is removed at the next start; what is new is left."""
+        for name, age in ((".saving-old", 61), (".saving-new", 1), ("other", 61)):
+            (self.folder / name).touch()
+            os.utime(self.folder / name, (NOW - age, NOW - age))
+        self.service()
+        self.assertEqual({file.name for file in self.folder.iterdir()}, {".saving-new", "other"})
 
     def test_paths_have_files_of_their_own(self):
         """Documents at different paths, with slashes or none, do not share a file, and stay inside the folder."""

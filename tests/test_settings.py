@@ -15,7 +15,7 @@ from livestate.values import CONVERTERS
 from tests.support import few, many
 
 NAMES = sorted(CONVERTERS)
-REPEATING = ("http", "https", "source", "cors-origin")
+REPEATING = ("http", "https", "source", "cors-origin", "admin-host")
 
 words = st.one_of(
     st.text(max_size=12),
@@ -143,6 +143,21 @@ class SettingsTests(SynchronousTestCase):
         for content in ("interval = " + "[" * 100_000, "interval = " + "9" * 5000, "interval = 0x" + "f" * 5000):
             self.refusal({}, self.config(content))
 
+    def test_no_secret_in_refusals(self):
+        """However a URL is typed wrong, the password in it is not repeated."""
+        for text in (
+            "/redis://:hush@h/0", "/redis://:hush@h/0?key=a", "/redis://:hu=hush@h", "/a b=redis://:hush@h", "redis://:hush@h\n",
+            "/_live/x=redis://:hush@h", "/redis://me:hush@h/0?key=a\x00",
+        ):  # fmt: skip
+            self.assertNotIn("hush", self.refusal({"source": [text]}), text)
+        for text in (
+            'source = {url = "redis://:hush@h"}', 'source = [{a = "redis://:hush@h"}]', 'source = "redis://:hush@h',
+            '[[document]]\nsource = ["redis://:hush@h", 1]', '[[document]]\n"redis://:hush@h" = 1', 'admin = ["redis://:hush@h", 1]',
+            'interval = "redis://:hush@h"', 'cors-origin = "https://me:hush@h/"', '"redis://:hush@h" = 1',
+            '[[document]]\npath = "redis://:hush@h"\nsource = "demo:"',
+        ):  # fmt: skip
+            self.assertNotIn("hush", self.refusal({}, self.config(text)), text)
+
     def test_command_line_wins(self):
         """A name given on the command line replaces all that the file says under it, document tables included."""
         config = self.config(
@@ -192,6 +207,8 @@ class SettingsTests(SynchronousTestCase):
     def test_workers(self):
         """Workers are a number, or as many as there are cores that this process may use."""
         self.assertEqual(load_settings({"workers": ["3"]}).workers, 3)
+        self.assertEqual(load_settings({"max-connections": ["3"]}).max_connections, 3)
+        self.assertIsNone(load_settings({"max-connections": ["auto"]}).max_connections)
         self.assertEqual(load_settings({"workers": ["auto"]}).workers, len(os.sched_getaffinity(0)))
 
     def test_source_forms(self):
@@ -237,11 +254,20 @@ class SettingsTests(SynchronousTestCase):
             ("max-stale", "0.5", "seconds from 1"),
             ("heartbeat", "0.5", "seconds from 1"),
             ("heartbeat", "0", "seconds from 1"),
+            ("max-connections", "0", "auto, or a number from 1"),
+            ("max-connections", "many", "auto, or a number from 1"),
+            ("max-connections", "1.5", "a whole number"),
+            ("max-connections-per-address", "0", "a number from 1"),
+            ("max-connections-per-address", "auto", "a number from 1"),
+            ("ipv6-prefix-length", "129", "bits from 1 to 128"),
             ("workers", "0", "auto, or a number from 1 to 1024"),
             ("workers", "many", "auto, or a number from 1"),
             ("workers", "2.5", "a whole number"),
             ("log-format", "xml", "there are text and json"),
             ("max-size", "2e9", "bytes from 1"),
+            ("admin-host", "live.example:9180", "without a port"),
+            ("admin-host", "http://live.example", "without a port"),
+            ("admin-host", "", "without a port"),
             ("cors-origin", "example.org", "such as https://example.org"),
             ("cors-origin", "https://example.org/", "without a path"),
             ("source", "results.json", "a source is a URL"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import DocumentRefused
-from livestate.snapshot import ENCODERS, LARGE, SMALLEST_CODED, check, completed, new_snapshot, with_coding
+from livestate.snapshot import ENCODERS, LARGE, MARKS, SMALLEST_CODED, check, completed, new_snapshot, with_coding
 from tests.support import few, many
 
 DECODERS = {
@@ -207,7 +207,14 @@ class SnapshotTests(SynchronousTestCase):
         """A version is more than the one before it, and at least the time in milliseconds, also when a clock goes back."""
         version = new_snapshot(b"1", modified, previous).version
         self.assertGreater(version, previous)
-        self.assertGreaterEqual(version, math.floor(modified * 1000))
+        self.assertGreaterEqual(version, math.floor(modified * 1000) * MARKS)
+
+    def test_versions_of_several_servers(self):
+        """Servers that see a change in the same millisecond call it by the same version, and another by another."""
+        versions = [new_snapshot(b'{"n": %d}' % (n % 100), 1e9, n).version for n in range(200)]
+        self.assertEqual(versions[:100], versions[100:])
+        # By chance, one pair in a thousand is alike.
+        self.assertGreater(len(set(versions)), 90)
 
     def test_small_ones_are_complete(self):
         """A document too small to be worth a coding is complete at once; others are until they are said to be."""

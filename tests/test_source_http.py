@@ -2,13 +2,16 @@
 
 import base64
 import functools
+import gzip
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
@@ -64,6 +67,25 @@ class Raw(Protocol):
         factory: Any = self.factory
         transport.write(factory.says)
         transport.loseConnection()
+
+
+class Open(Protocol):
+    """Says one thing to whoever asks, and more each moment if there is more, and leaves the connection open."""
+
+    def dataReceived(self, data):
+        transport: Any = self.transport
+        factory: Any = self.factory
+        transport.write(factory.says)
+        if factory.more:
+            transport.registerProducer(self, False)
+
+    def resumeProducing(self):
+        transport: Any = self.transport
+        factory: Any = self.factory
+        transport.write(factory.more)
+
+    def stopProducing(self):
+        pass
 
 
 class HTTPTests(TestCase):
@@ -200,12 +222,38 @@ class HTTPTests(TestCase):
     async def test_redirect(self):
         """A redirect is not followed, and the new address is named, without its password."""
         source = self.source()
-        self.origin.fields = {b"Location": b"https://me:hush@other.example/new.json"}
+        self.origin.fields = {b"Location": b"https://me:hush@other.example/new.json?next=%2Fr.json%3Ftoken%3Dhush"}
         for status in (301, 302, 303, 307, 308):
             self.origin.status = status
             text = await self.refusal(source)
             self.assertIn("https://me:***@other.example/new.json", text)
+            self.assertNotIn("hush", text)
         self.assertEqual(len(self.origin.asked), 5)
+
+    async def test_no_redirect_leads_elsewhere(self):
+        """The other server can point livestate at no other host, port, scheme or file."""
+        elsewhere = Origin()
+        port = self.listen(Site(elsewhere, reactor=reactor))
+        secret = written(Path(self.mktemp()), b'["secret"]')
+        self.origin.status, source = 302, self.source()
+        for target in (
+            f"http://127.0.0.1:{port}/", f"https://127.0.0.1:{port}/", f"//127.0.0.1:{port}/", "/other.json", "",
+            f"file://{secret}", f"redis://127.0.0.1:{port}/0", "demo:", "\xff\xfe", "\x1b[2J", "x" * 9000, "http://[", "javascript:0",
+        ):  # fmt: skip
+            asked = len(self.origin.asked)
+            self.origin.fields = {b"Location": target.encode("latin-1")}
+            self.assertNotIn("secret", (await self.refusal(source)).replace(secret, ""))
+            self.assertEqual(len(self.origin.asked), asked + 1)
+        self.assertEqual(elsewhere.asked, [])
+        # Nor by what a browser would follow too.
+        self.origin.status, self.origin.body = 200, b"[1]"
+        self.origin.fields = {
+            b"Refresh": f"0; url=http://127.0.0.1:{port}/".encode(),
+            b"Alt-Svc": f'h2=":{port}"'.encode(),
+        }
+        self.assertEqual(await self.fetch(source), b"[1]")
+        self.assertEqual(await self.fetch(source), b"[1]")
+        self.assertEqual(elsewhere.asked, [])
 
     async def test_too_large(self):
         """A document may have as many bytes as are allowed; of a larger one no more is read, and all goes on after."""
@@ -272,6 +320,102 @@ class HTTPTests(TestCase):
             factory.says, factory.noisy = says, False
             source = self.source(port=self.listen(factory))
             self.assertTrue(await self.refusal(source), says)
+
+    def listen_open(self, says, more=b"", options=None):
+        """Serve an `Open` that says `says`, and give it and its port."""
+        factory: Any = Factory.forProtocol(Open)
+        factory.says, factory.more, factory.noisy = says, more, False
+        return factory, self.listen(factory, options)
+
+    async def test_called_off_in_the_body(self):
+        """A fetch that is called off while the body is being received leaves no connection."""
+        for says in (b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", b"\r\n{"):
+            factory, port = self.listen_open(b"HTTP/1.1 200 OK\r\n" + says)
+            source = self.source(port=port)
+            for _ in range(3):
+                await self.assertFailure(within(0.05, source.fetch(), reactor), DeferTimeout)
+            await until(reactor, lambda: self.open == 0)
+
+    async def test_called_off_over_tls(self):
+        """The same over TLS, where a server that says nothing more does not say good-bye either."""
+        authority, folder = Authority(), Path(self.mktemp())
+        folder.mkdir()
+        key, certificate = authority.issue("localhost")
+        both = written(folder / "server.pem", pem(key, certificate))
+        roots = written(folder / "roots.pem", pem(authority.certificate))
+        says = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
+        factory, port = self.listen_open(says, options=server_options(both, both))
+        with mock.patch.dict(os.environ, {"SSL_CERT_FILE": roots}):
+            source = self.source(scheme="https", host="localhost", port=port)
+            for _ in range(3):
+                await self.assertFailure(within(0.2, source.fetch(), reactor), DeferTimeout)
+        await until(reactor, lambda: self.open == 0)
+
+    async def test_announced_too_large(self):
+        """A body that is announced to be too large is refused there and then, before any of it has come."""
+        factory, port = self.listen_open(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")
+        self.assertIn("more than 1,000 bytes", await self.refusal(self.source(port=port)))
+        await until(reactor, lambda: self.open == 0)
+
+    async def test_endless_head(self):
+        """An answer whose head has no end is given up, as is one that never comes to the point."""
+        for says, more in (
+            (b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 1000),
+            (b"HTTP/1.1 200 OK\r\nX-A: b\r\n", b" folded\r\n" * 1000),
+            (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        ):
+            factory, port = self.listen_open(says, more)
+            self.assertEqual(await self.refusal(self.source(port=port)), "the head of its answer has no end")
+            await until(reactor, lambda: self.open == 0)
+
+    async def test_interim(self):
+        """A few interim answers (RFC 9110 section 15.2) before the answer itself are nothing."""
+        says = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3 + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+        factory, port = self.listen_open(says)
+        self.assertEqual(await self.fetch(self.source(port=port)), b"{}")
+
+    async def test_gzip(self):
+        """A body in gzip is undone; one that is damaged, cut short, in another coding or a bomb is refused."""
+        source = self.source(max_size=1_000_000)
+        self.origin.fields = {"Content-Encoding": "gzip"}
+        for body in (b"1", os.urandom(1_000_000)):
+            self.origin.body = gzip.compress(body)
+            self.assertEqual(await self.fetch(source), body)
+        whole = gzip.compress(b"[" + b"1," * 10_000 + b"1]")
+        for coding, body, reason in (
+            ("gzip", whole[:-20], "damaged"),
+            ("gzip", b"", "damaged"),
+            ("gzip", b"[1]", "damaged"),
+            ("gzip", whole[:20] + b"?" + whole[21:], "damaged"),
+            ("br", whole, "not asked for"),
+            ("gzip, gzip", whole, "not asked for"),
+            ("gzip", gzip.compress(b"0" * 1_000_001), "more than 1,000,000 bytes"),
+        ):
+            self.origin.fields, self.origin.body = {"Content-Encoding": coding}, body
+            self.assertIn(reason, await self.refusal(source))
+
+    async def test_bomb(self):
+        """Of a small body that becomes a large one no more is made than is wanted."""
+        source = self.source(max_size=1_000_000)
+        self.origin.fields, self.origin.body = {"Content-Encoding": "gzip"}, gzip.compress(bytes(200_000_000), 1)
+        tracemalloc.start()
+        try:
+            self.assertIn("more than 1,000,000 bytes", await self.refusal(source))
+            self.assertLess(tracemalloc.get_traced_memory()[1], 10_000_000)
+        finally:
+            tracemalloc.stop()
+
+    async def test_odd_fields(self):
+        """Fields that are not ASCII are no fault, and a cookie is neither kept nor given back."""
+        source = self.source()
+        self.origin.fields = {"Set-Cookie": "a=b", "X-A": b"\xff"}
+        for _ in range(2):
+            await self.fetch(source)
+        self.assertIsNone(self.origin.last("cookie"))
+        self.origin.fields = {"Set-Cookie": b"\xe9=\xff"}
+        await self.fetch(source)
+        self.origin.status, self.origin.fields = 302, {"Location": b"http://\xe9/\x1b[31m"}
+        self.assertIn("http://\ufffd/\ufffd[31m", await self.refusal(source))
 
     async def test_password(self):
         """A user and password in the URL are sent decoded, as Basic authentication, and stand in no text."""

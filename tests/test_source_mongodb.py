@@ -8,6 +8,7 @@ import uuid
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import quote
 
 import bson
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
@@ -29,7 +31,7 @@ from zope.interface.verify import verifyObject
 from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import ISource
 from livestate.sources import make_source
-from livestate.sources.mongodb import MongoSource
+from livestate.sources.mongodb import _AUTHENTICATION_FAILED, MongoSource
 from livestate.sources.mongodb_json import CODEC, to_json
 from tests.mongodb_server import EXTERNAL, ExternalServer, MongoServer
 
@@ -451,6 +453,20 @@ class SettingsTests(SynchronousTestCase):
         self.assertNotIn("\n", str(caught.exception))
         self.assertNotIn("hush", str(caught.exception))
         return str(caught.exception)
+
+    def test_absent_after_a_refusal(self):
+        """A server that has just refused a login is away for the driver: what is said of it is the same."""
+        refused = OperationFailure(
+            "Authentication failed.", _AUTHENTICATION_FAILED, {"errmsg": "Authentication failed."}
+        )
+        server = mock.Mock(error=refused)
+        client: Any = mock.Mock(topology_description=mock.Mock(server_descriptions=lambda: {"h": server}))
+        source = MongoSource(reactor, "mongodb://me:hush@h/d?collection=c", 1000)
+        said = source._trouble(refused)
+        source._client.close()
+        source._client = client
+        self.assertEqual(source._trouble(ServerSelectionTimeoutError("no servers")), said)
+        self.assertIn("authentication failed for user 'me'", said)
 
     def test_incomplete(self):
         """Database and collection are needed, and are names that MongoDB allows."""

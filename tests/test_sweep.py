@@ -2,7 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.web.channel import LiveChannel
+from livestate.web import channel as channel_module
+from livestate.web.channel import SLOWEST, LiveChannel
 from livestate.web.sweep import BEAT, LINGERING, QUIET, UNFINISHED, Sweep
 from tests.test_channel import Pair, PausableTransport, request
 
@@ -52,14 +53,27 @@ class SweepTests(SynchronousTestCase):
         self.assertFalse(self.transport.disconnecting)
 
     def test_slow_reader(self) -> None:
-        """A reader who takes what is sent, however slowly, is kept; one who takes nothing is not."""
-        self.transport.dataBuffer = b"x" * 1000  # type: ignore[attr-defined]  # as real transports have them
-        for offset in range(0, 40):
-            self.transport.offset = offset  # type: ignore[attr-defined]
+        """A reader who takes what is sent, if slowly, is kept; one who takes next to nothing is not."""
+        waiting = 1_000_000
+        self.patch(channel_module, "unsent", lambda transport: waiting)
+        for _ in range(60):
+            waiting -= SLOWEST
             self.wait(1)
         self.assertFalse(self.transport.disconnecting)
-        self.wait(2)
+        waiting -= SLOWEST - 1
+        self.wait(1)
         self.assertTrue(self.transport.disconnecting)
+
+    def test_dripping_body(self) -> None:
+        """A body that comes in byte by byte has its time as well, of either kind."""
+        for field, piece in ((b"Content-Length: 1000", b"x"), (b"Transfer-Encoding: chunked", b"1\r\nx\r\n")):
+            channel, transport = self.pair.fast()
+            channel.dataReceived(request(field))
+            for _ in range(UNFINISHED):
+                self.assertFalse(transport.disconnecting)
+                channel.dataReceived(piece)
+                self.wait(1)
+            self.assertTrue(transport.disconnecting)
 
     def test_slow_reader_on_the_long_way(self) -> None:
         """A reader who is slow to take twisted.web's answer has no request unfinished."""

@@ -13,7 +13,7 @@ from zope.interface import implementer
 from livestate.document import Document
 from livestate.interfaces import ISource
 from livestate.poller import Poller
-from livestate.web.admin import admin_resources
+from livestate.web.admin import AdminSite, admin_resources
 from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.document import DocumentResource
 from livestate.web.live import ReadyResource
@@ -59,16 +59,26 @@ class Case(SynchronousTestCase):
             poller.startService()
             self.addCleanup(poller.stopService)
             self.pollers.append(poller)
-        public: Any = {**resources, b"/_live/ready": ReadyResource(self.pollers)}
+        self.ready = ReadyResource(self.pollers)
+        public: Any = {**resources, b"/_live/ready": self.ready}
         fast = LiveSite(public, self.reactor, responders)
         self.site = fast if self.short_cut else LiveSite(public, self.reactor)
-        self.admin = LiveSite(admin_resources(lambda: self.pollers, self.counts, self.reactor.seconds), self.reactor)
+        of_admin = admin_resources(lambda: self.pollers, self.counts, self.reactor.seconds)
+        self.admin = AdminSite(of_admin, self.reactor, ["live.example"])
 
     def counts(self):
         return Counts({"/": DocumentCounts(answers={"br": 2, "304": 1})}, connections=3)
 
     def get(self, *args, site=None, **fields):
         return answer_of(exchange(site or self.site, request(*args, **fields)))
+
+    def assert_problem(self, answer):
+        """See that an answer is a whole problem document that nobody keeps."""
+        self.assertEqual(answer.fields["Content-Type"], "application/problem+json")
+        self.assertEqual(answer.fields["Cache-Control"], "no-store")
+        self.assertEqual(answer.fields["Content-Length"], str(len(answer.body)))
+        self.assertIn("Date", answer.fields)
+        self.assertEqual(json.loads(answer.body)["status"], answer.status)
 
 
 class SiteTests(Case):
@@ -93,13 +103,37 @@ class SiteTests(Case):
             self.assertEqual((answer.status, answer.fields["Allow"]), (405, "GET, HEAD, OPTIONS"), method)
             self.assert_problem(answer)
 
-    def assert_problem(self, answer):
-        """See that an answer is a whole problem document that nobody keeps."""
-        self.assertEqual(answer.fields["Content-Type"], "application/problem+json")
-        self.assertEqual(answer.fields["Cache-Control"], "no-store")
-        self.assertEqual(answer.fields["Content-Length"], str(len(answer.body)))
-        self.assertIn("Date", answer.fields)
-        self.assertEqual(json.loads(answer.body)["status"], answer.status)
+    def test_fault(self):
+        """A fault of livestate's own is a problem document that says nothing of it, and a traceback in the log."""
+
+        def respond(request):
+            request.responseHeaders.setRawHeaders(b"X-Half-Made", [b"1"])
+            raise RuntimeError("hush")
+
+        self.patch(DocumentResource, "respond", lambda resource, request: respond(request))
+        # With anything unusual in it, a request takes the way of twisted.web.
+        answer = self.get(x_unusual="\x01")
+        head = self.get("/", "HEAD")
+        self.assertEqual(answer.status, 500)
+        self.assert_problem(answer)
+        self.assertEqual((head.lines, head.body), (answer.lines, b""))
+        self.assertEqual(set(answer.fields) - {"Content-Length"},
+                         {"Date", "Content-Type", "Cache-Control", "X-Content-Type-Options"})  # fmt: skip
+        for word in (b"hush", b"RuntimeError", b".py", b"Twisted"):
+            self.assertNotIn(word, answer.body)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
+
+    def test_fault_in_the_middle(self):
+        """An answer that breaks off in its middle does not look whole: the connection is cut."""
+
+        def respond(resource, request):
+            request.write(b"half")
+            raise RuntimeError
+
+        self.patch(DocumentResource, "respond", respond)
+        transport = exchange_on(self.site, request("/", "HEAD", x_unusual="\x01"))
+        self.assertTrue(transport.disconnected)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_not_found(self):
         """A path at which nothing is gives a problem document, and to HEAD the same head."""
@@ -152,7 +186,11 @@ class SiteTests(Case):
         ):
             for method in (b"POST", b"GET"):
                 data = b"%b / HTTP/1.1\r\nHost: a\r\n%b" % (method, body)
-                answers = exchange(self.site, data + following)
+                transport = exchange_on(self.site, data + following)
+                for _ in range(10_000):
+                    if not transport.value().endswith(b"[2]"):
+                        self.reactor.advance(0)
+                answers = transport.value()
                 self.assertEqual(answers.count(b"HTTP/1.1 "), 2, body[:30])
                 self.assertTrue(answers.endswith(b"\r\n\r\n[2]"))
 
@@ -204,6 +242,12 @@ class SiteTests(Case):
         self.pollers[0].document.snapshot = None
         self.assertEqual(self.get("/_live/ready").status, 503)
 
+    def test_ready_no_more(self):
+        """`/_live/ready` is a 503 once the server is about to end, however fresh all is."""
+        self.ready.ending = True
+        answer = self.get("/_live/ready")
+        self.assertEqual((answer.status, answer.body), (503, b"ending\n"))
+
 
 class PathTests(SynchronousTestCase):
     """Where a request's target points."""
@@ -235,6 +279,35 @@ class AdminTests(Case):
         answer = self.get("/health", site=self.admin)
         self.assertEqual((answer.status, json.loads(answer.body)), (200, {"status": "ok"}))
         self.assertEqual(answer.fields["Content-Type"], "application/json")
+
+    def ask(self, target, host, *lines):
+        """Ask the admin site by a name."""
+        head = "\r\n".join([f"GET {target} HTTP/1.1", f"Host: {host}", *lines, "", ""])
+        return answer_of(exchange(self.admin, head.encode()))
+
+    def test_foreign_names(self):
+        """Asked by a name that is not known, it says nothing but how to allow one: another's page may have had it lead
+        here (DNS rebinding).
+        """
+        for target in ("/health", "/ready", "/status", "/metrics", "/nothing"):
+            answer = self.ask(target, "evil.example:9180")
+            self.assertEqual((answer.status, answer.reason), (421, "Misdirected Request"))
+            self.assert_problem(answer)
+            self.assertIn("--admin-host", json.loads(answer.body)["detail"])
+            self.assertNotIn(b"evil", answer.body)
+            for host in ("127.0.0.1:9180", "[::1]:9180", "localhost", "live.example"):
+                self.assertEqual(self.ask(target, host).status, 404 if target == "/nothing" else 200)
+        without = answer_of(exchange(self.admin, b"GET /health HTTP/1.0\r\n\r\n"))
+        self.assertEqual(without.status, 200)
+
+    def test_other_origins(self):
+        """No page of another origin is allowed to read anything, whichever it says that it is."""
+        for origin in ("https://evil.example", "null", "http://localhost:9180"):
+            for target in ("/health", "/ready", "/status", "/metrics", "/nothing"):
+                for method in ("GET", "OPTIONS"):
+                    answer = self.get(target, method, site=self.admin, origin=origin)
+                    cross = [name for name in answer.fields if name.startswith(("Access-Control", "Timing-Allow"))]
+                    self.assertEqual(cross, [])
 
     def test_ready(self):
         """It is ready while every document is fresh; else those that are not are named."""

@@ -41,7 +41,7 @@ to_worker = st.one_of(
         ),
     ),
     st.just(Serve()),
-    st.just(Drain()),
+    st.builds(Drain, st.booleans()),
     st.just(Reopen()),
 )
 _counted = st.integers(0, 2**40)

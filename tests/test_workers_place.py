@@ -59,7 +59,7 @@ class PlaceTests(SynchronousTestCase):
                 self.beat(1)
             self.die()
             self.assertEqual(len(self.started), count)
-        self.assertEqual(self.place.restarts, 4)
+        self.assertEqual((self.place.restarts, self.place.unresponsive), (4, 0))
 
     def test_backoff(self):
         """Workers that do not last come at growing pauses, bounded, and that is logged once."""
@@ -86,8 +86,21 @@ class PlaceTests(SynchronousTestCase):
         self.assertEqual(self.killed, [])
         self.beat(1)
         self.assertEqual(self.killed, [7])
+        self.assertEqual((self.place.restarts, self.place.unresponsive), (1, 1))
         self.assertEqual(len(self.started), 2)
         self.assertFalse(self.started[1].gone)
+
+    def test_ended_just_now(self):
+        """One that has ended, which is not seen yet, is replaced when it is to be killed."""
+
+        def nobody(pid: int, number: int) -> None:
+            raise ProcessLookupError
+
+        self.patch(os, "kill", nobody)
+        self.place.fill()
+        self.hear(Hello(7))
+        self.beat(SILENT)
+        self.assertEqual(len(self.started), 2)
 
     def test_start_takes_time(self):
         """One that is still starting is given more time, and then its pipe is closed."""

@@ -9,6 +9,7 @@ from livestate.settings import load_settings
 from livestate.web.counts import Counts, DocumentCounts
 from livestate.workers import supervisor as module
 from livestate.workers.place import STARTING
+from livestate.workers.places import UNSERVED
 from livestate.workers.supervisor import PATIENCE, Supervisor
 from livestate.workers.worker import Supplied
 from tests.support import FakeReactor, log_lines, result_of
@@ -20,7 +21,7 @@ class FakeWorker:
     def __init__(self, generation: "FakeGeneration", number: int) -> None:
         self.number, self.age, self.silence, self.gone = number, 0, 0, False
         self.pid: int | None = 100 + number
-        self.ready = False
+        self.ready = self.unresponsive = False
         self.counts = Counts({"/": DocumentCounts({"br": 10}, event_readers=1)}, connections=1)
         self.generation = generation
 
@@ -65,8 +66,8 @@ class FakeGeneration:
     def tell(self, shipment: Any) -> None:
         self.told.append(shipment.document.path)
 
-    def drain(self) -> None:
-        self.draining = True
+    def drain(self, ending: bool) -> None:
+        self.draining, self.ending = True, ending
 
     def kill(self) -> None:
         self.killed = True
@@ -121,6 +122,7 @@ class SupervisorTests(SynchronousTestCase):
         self.assertIs(self.supervisor._places[0].worker, old.born[0])
         new.born[1].serve()
         self.assertTrue(old.draining)
+        self.assertFalse(old.ending)
         self.assertEqual([place.worker for place in self.supervisor._places], new.born)
         self.assertEqual([draining for _, draining in self.pids()], [False, False, True, True])
         for worker in old.born:
@@ -146,6 +148,46 @@ class SupervisorTests(SynchronousTestCase):
             self.assertFalse(old.draining)
             self.assertEqual([place.worker for place in self.supervisor._places], old.born)
             new.kill()
+
+    def test_told_when_served(self):
+        """Who asks for new workers is told when they serve, or are given up; of two that ask, both, by the last."""
+        done = self.supervisor.certificates_changed()
+        first, second = self.supervisor.renew(), self.supervisor.renew()
+        for asked in (done, first, second):
+            self.assertNoResult(asked)
+        for worker in self.generations[-1].born:
+            worker.serve()
+        for asked in (done, first, second):
+            self.successResultOf(asked)
+        self.assertEqual((self.supervisor.trouble(), self.supervisor.outdated()), ("", False))
+        refused = self.supervisor.renew()
+        self.generations[-1].born[0].end()
+        self.successResultOf(refused)
+        self.assertEqual(self.supervisor.trouble(), "new workers did not come to serve, those before stay")
+        self.assertTrue(self.supervisor.outdated())
+        again = self.supervisor.renew()
+        for worker in self.generations[-1].born:
+            worker.serve()
+        self.successResultOf(again)
+        self.assertFalse(self.supervisor.outdated())
+        last = self.supervisor.renew()
+        self.supervisor.drain()
+        self.successResultOf(last)
+
+    def test_nobody_serves(self):
+        """Where workers do not come to serve, that is said once after a while, and when they do at last."""
+        with log_lines() as lines:
+            self.generations[0].born[0].end()
+            self.assertEqual(self.supervisor.trouble(), "1 of 2 workers not serving")
+            self.reactor.run_for(UNSERVED - 1, 1.0)
+            self.assertEqual(lines[1:], [])
+            self.reactor.run_for(100, 1.0)
+            self.assertEqual(len(lines), 2, lines)
+            self.assertIn("for 10 s: 1 of 2 workers not serving", lines[1])
+            self.generations[0].born[-1].serve()
+            self.reactor.run_for(2, 1.0)
+        self.assertEqual(lines[2:], ["all workers serve"])
+        self.assertTrue(self.supervisor.serving())
 
     def test_two_at_once(self):
         """When asked again meanwhile, only the newest counts."""
@@ -207,6 +249,7 @@ class SupervisorTests(SynchronousTestCase):
         self.supervisor.renew()
         done = self.supervisor.drain()
         self.assertTrue(all(generation.draining for generation in self.generations))
+        self.assertTrue(self.generations[0].ending)
         self.generations[1].kill()
         self.generations[0].born[0].end()
         self.assertNoResult(done)

@@ -61,10 +61,13 @@ class Supply:
 
 
 class Transport(SlowTransport):
-    """Like a real one, it may be told twice that there is no producer any more."""
+    """Like a real one, it may be told twice that there is no producer any more, and to pause after its end."""
 
     def unregisterProducer(self) -> None:
         self.producer = None
+
+    def _checkState(self) -> None:
+        pass
 
 
 class Twins:
@@ -141,6 +144,7 @@ class Connections:
 
     def __init__(self, twins: Twins) -> None:
         self._sites = twins.fast_site, twins.slow_site
+        self._reactor = twins.reactor
         peer = IPv4Address("TCP", "192.0.2.1", 54321)
         self.channels: list[LiveChannel] = []
         self.transports: list[Transport] = []
@@ -161,6 +165,7 @@ class Connections:
         for channel, transport in zip(self.channels, self.transports, strict=True):
             if not transport.disconnecting:
                 channel.dataReceived(data)
+        self._take_turns()
 
     def stop_reading(self) -> None:
         """Take no byte more."""
@@ -173,6 +178,12 @@ class Connections:
             while transport.waiting:
                 transport.give_room(1 << 20)
             transport.room = 1 << 30
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Let those go on who sent so much at once that others came first."""
+        while any(channel._resting for channel in self.channels):
+            self._reactor.advance(0)
 
     def outcomes(self) -> tuple[tuple[bytes, bool, bool], tuple[bytes, bool, bool]]:
         """Give what each wrote, but for the Date's value, and whether it closed, and aborted."""

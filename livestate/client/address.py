@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from livestate.errors import SettingsError
-from livestate.sources import redacted
+from livestate.redaction import redacted
 
 #: ASCII without spaces and controls.
 _PLAIN = re.compile("[!-~]+")

@@ -18,6 +18,7 @@ from livestate.client.connection import Connection
 from livestate.client.follower import Follower
 from livestate.client.state import State, Status
 from livestate.errors import WatchError
+from livestate.redaction import redacted
 from livestate.settings import MAX_SIZE
 
 log = Logger()
@@ -192,7 +193,7 @@ def subscribe(
                 try:
                     callback(state)
                 except Exception:  # it is the caller's, and must not end the reading
-                    log.failure("what was subscribed to {url} failed", url=url)
+                    log.failure("what was subscribed to {url} failed", url=redacted(url))
         except WatchError as error:
             if on_error is None:
                 log.error("{error}", error=error)
@@ -200,5 +201,5 @@ def subscribe(
                 on_error(error)
 
     reading = Deferred.fromCoroutine(read())
-    reading.addErrback(lambda failure: log.failure("reading {url} failed", failure, url=url))
+    reading.addErrback(lambda failure: log.failure("reading {url} failed", failure, url=redacted(url)))
     return lambda: Deferred.fromCoroutine(states.aclose())

@@ -4,12 +4,17 @@ How a direct TLS connection ends.
 Theory of operation
 ===================
 
-Each side says goodbye once, with the alert close_notify (RFC 8446 section 6.1),
-and a clean end has both.  `_say_goodbye` and `_goodbye_heard` are the two
-events, and the connection is over, cleanly, after both:
+Each side says goodbye once, with the alert close_notify, which closes its own
+direction; nobody has to wait for the other's (RFC 8446 section 6.1).
+`_say_goodbye` and `_goodbye_heard` are the two events, and the connection is
+over, cleanly, after both, or after ours alone:
 
-* `loseConnection` waits for the queue, then says it, then goes on reading until
-  it is heard, for at most the port's ``goodbye_timeout``;
+* `loseConnection` waits for the queue and says it.  Where the peer has long had
+  all that it was sent, that is the end.  Else what was sent last may still be
+  under way, and would be lost if the peer sent something now to a socket that
+  is closed: the kernel resets such a connection (RFC 9112 section 9.6).  So
+  reading goes on until the peer's goodbye, for at most the port's
+  ``goodbye_timeout``;
 * if it is heard first, the queue is sent, it is said, and that is the end;
 * `loseWriteConnection` says it and closes the socket's write side;
 * the end of the socket without it is `ConnectionLost`.
@@ -17,6 +22,8 @@ events, and the connection is over, cleanly, after both:
 
 from __future__ import annotations
 
+import socket
+import struct
 from select import EPOLLOUT
 
 from OpenSSL import SSL
@@ -24,8 +31,16 @@ from twisted.internet import main
 from twisted.python.failure import Failure
 
 from livestate.net.secure import SecureTransport
+from livestate.net.stream import unsent
 
 __all__ = ["Goodbye"]
+
+# Milliseconds in which a peer reads what its kernel has acknowledged.
+QUIET = 1000
+
+# In Linux' struct tcp_info (tcp(7), linux/tcp.h): the milliseconds since data
+# were last sent, and last received.
+_TCP_INFO = struct.Struct("44xI4xI")
 
 
 class Goodbye(SecureTransport):
@@ -90,6 +105,7 @@ class Goodbye(SecureTransport):
 
         @return: the reason if the connection is over, else None.
         """
+        quiet = self._heard_goodbye or (self.disconnecting and self._quiet())
         if not self._said_goodbye:
             try:
                 self._connection.shutdown()
@@ -100,12 +116,22 @@ class Goodbye(SecureTransport):
                 # A peer that said goodbye need not stay to hear ours.
                 return main.CONNECTION_DONE if self._heard_goodbye else self._broken(e)
             self._said_goodbye = True
-        if self._heard_goodbye:
+        if quiet:
             return main.CONNECTION_DONE
         if self.disconnecting:
             self.server.deadlines.add(self, self.server.goodbye_timeout)
             self.startReading()
         return None
+
+    def _quiet(self) -> bool:
+        """Has the peer had all that it was sent, and sent nothing, for a while?"""
+        if unsent(self):
+            return False
+        try:
+            info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        except OSError:  # not TCP
+            return False
+        return len(info) == _TCP_INFO.size and min(_TCP_INFO.unpack(info)) >= QUIET
 
     def _goodbye_heard(self) -> BaseException | None:
         self._heard_goodbye = True

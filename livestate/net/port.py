@@ -8,20 +8,46 @@ A wake-up accepts as many connections as came with the last one, doubled while
 there are more, so a burst is taken in a few turns of the loop and a trickle
 pays for few failing ``accept`` calls.  Whatever is not the plain case is left to
 Twisted's own loop: it closes waiting clients with a reserved descriptor when
-there are none left (EMFILE), which keeps the reactor from spinning.
+there are none left (EMFILE), which keeps the reactor from spinning.  It logs a
+line for each of them; here that is one a minute.  Where it has no answer (the
+reserve is gone, or the whole machine is short of files or memory), the port
+accepts nobody for `REST` seconds, and clients wait in the kernel's queue.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
+import time
 from typing import Any, ClassVar
 
 from twisted.internet import interfaces, tcp
+from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
 from twisted.python import log
+from zope.interface import implementer
 
 from livestate.net.transport import DirectServer
 
 __all__ = ["DirectPort"]
+
+# Seconds without accepting, and between two lines of the log about it.
+REST = 1.0
+SILENCE = 60.0
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@implementer(ILogObserver)
+class _Sparing:
+    """An observer that passes on one event a minute."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, event: LogEvent) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + SILENCE
+            globalLogPublisher(event)
 
 
 class DirectPort(tcp.Port):
@@ -38,6 +64,7 @@ class DirectPort(tcp.Port):
 
     transport = DirectServer
     most_accepts: ClassVar[int] = 256
+    _logger = Logger(namespace="twisted.internet.tcp.Port", observer=_Sparing())
 
     def startListening(self) -> None:
         """
@@ -68,11 +95,15 @@ class DirectPort(tcp.Port):
                     fd, address = accept()
                 except BlockingIOError:
                     break
-                except OSError:
+                except OSError as e:
                     # No descriptors left, a connection that died in the
                     # queue, a firewall: Twisted's own loop knows what to do
                     # with each.  It meets the error again, or not.
-                    tcp.Port.doRead(self)
+                    reserve = e.errno == errno.EMFILE and tcp._reservedFD.available()
+                    if e.errno in _SHORTAGES and not reserve:
+                        self._rest(e)
+                    else:
+                        tcp.Port.doRead(self)
                     return
                 self._welcome(socket.socket(family, kind, proto, fd), address)
             else:
@@ -84,6 +115,17 @@ class DirectPort(tcp.Port):
             self.numberAccepts = max(1, accepted - 1)
         except BaseException:
             log.deferr()
+
+    def _rest(self, error: OSError) -> None:
+        self._logger.warn("nobody can be accepted now: {reason}", reason=error.strerror)
+        self.stopReading()
+        reactor: Any = self.reactor  # the interface that Twisted names has no clock
+        reactor.callLater(REST, self._go_on)
+
+    def _go_on(self) -> None:
+        if self.connected and not self.disconnecting:
+            tcp._reservedFD.reserve()
+            self.startReading()
 
     def _welcome(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         if len(address) == 4:

@@ -61,13 +61,14 @@ class DirectTLSPort(DirectPort):
 
     @cvar handshake_timeout: seconds until an unfinished handshake is reset.
     @cvar goodbye_timeout: seconds that a peer's answer to our close_notify is
-        awaited.
+        awaited where what was sent last may still be under way; Apache's
+        lingering close takes as long.
     """
 
     transport = DirectTLSServer
     _type = "TLS"
     handshake_timeout: float = 30.0
-    goodbye_timeout: float = 10.0
+    goodbye_timeout: float = 2.0
 
     def __init__(
         self,

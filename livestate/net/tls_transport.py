@@ -27,9 +27,9 @@ partial write          a record is sent or not; an interrupted write is
 close_notify received  what is queued is sent, close_notify answered, and the
                        protocol sees ConnectionDone
 end without it         ConnectionLost: the data may be truncated (6.1)
-loseConnection         queue, close_notify, then the peer's is awaited for at
-                       most `goodbye_timeout`: closing earlier may reset the
-                       connection and take our last bytes with it
+loseConnection         queue, close_notify, and where our last bytes may not
+                       have been read yet the peer's is awaited for at most
+                       `goodbye_timeout`: a reset would take them with it
 any other error        its `SSL.Error` is the reason of the loss
 =====================  =======================================================
 

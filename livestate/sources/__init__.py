@@ -5,7 +5,6 @@ is not installed is missed only by those who ask for it, and none (some import t
 before the reactor is chosen.
 """
 
-import re
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, unquote
@@ -17,11 +16,9 @@ from twisted.python.reflect import namedAny
 
 from livestate.errors import SettingsError
 from livestate.interfaces import ISource
+from livestate.redaction import redacted
 
 T = TypeVar("T")
-
-#: A part of a query whose name says that its value is secret.
-_SECRET = re.compile(r"([?&][^=&#]*(?:pass|pwd|secret|token|api_?key|signature)[^=&#]*=)[^&#]*", re.IGNORECASE)
 
 #: Seconds until a host's next address is tried beside the first. Twisted notices only then that the first one refused:
 #: its 0.3 s is more than a fetch may take at short intervals, and stores are near.
@@ -35,8 +32,12 @@ SCHEMES = {
     "https": "livestate.sources.http.HTTPSource",
     "mongodb": "livestate.sources.mongodb.MongoSource",
     "redis": "livestate.sources.redis.RedisSource",
+    "redis+cluster": "livestate.sources.redis.RedisSource",
+    "redis+sentinel": "livestate.sources.redis.RedisSource",
     "redis+unix": "livestate.sources.redis.RedisSource",
     "rediss": "livestate.sources.redis.RedisSource",
+    "rediss+cluster": "livestate.sources.redis.RedisSource",
+    "rediss+sentinel": "livestate.sources.redis.RedisSource",
 }
 
 
@@ -93,18 +94,6 @@ def within(seconds: float, asking: Coroutine[Any, Any, T], clock: Any) -> Deferr
         return result
 
     return deferred.addBoth(ended)
-
-
-def redacted(url: str) -> str:
-    """Give `url` as it may be shown: with stars for the password, and for what looks like one in the query.
-
-    A password with a `/`, `?` or `#` in it that should have been escaped is hidden too: everything up to the last @.
-    """
-    scheme, separator, rest = url.partition("://")
-    authority, at, tail = rest.rpartition("@")
-    user, colon, _ = authority.partition(":")
-    shown = f"{scheme}://{user}:***@{tail}" if separator and at and colon else url
-    return _SECRET.sub(r"\1***", shown)
 
 
 def port_of(parts: SplitResult) -> int | None:

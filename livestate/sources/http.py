@@ -6,40 +6,20 @@ the other server point livestate at anything it can reach, and would cost a roun
 the new address instead.
 """
 
+import base64
+import re
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-import treq
-from treq.client import HTTPClient
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseFailed, ResponseNeverReceived
+from hyperlink import URL
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import ISource
-from livestate.sources import ATTEMPT_DELAY, port_of, redacted
-from livestate.tls import client_options, tls_trouble
-
-
-class _TooLarge(Exception):
-    pass
-
-
-@implementer(IAgentEndpointFactory)
-class _Endpoints:
-    """Connects as Twisted's Agent does, but without its long pause before a host's next address."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        host = uri.host.decode("ascii")
-        endpoint = HostnameEndpoint(self._reactor, host, uri.port, attemptDelay=ATTEMPT_DELAY)
-        return wrapClientTLS(client_options(host, None), endpoint) if uri.scheme == b"https" else endpoint
+from livestate.redaction import redacted
+from livestate.sources import port_of
+from livestate.sources.http_connection import HTTPConnections
 
 
 @implementer(ISource)
@@ -57,13 +37,13 @@ class HTTPSource:
             raise SettingsError("it names no host")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         netloc = host if port is None else f"{host}:{port}"
-        self._url = urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
-        self._auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username is not None else None
-        self._max_size = max_size
+        self._url = _encoded(urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, "")))
+        self._fields = {b"Accept": [b"application/json"], b"User-Agent": [b"livestate"]}
+        if parts.username is not None:
+            credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            self._fields[b"Authorization"] = [b"Basic " + base64.b64encode(credentials)]
         self._name = redacted(url)
-        self._pool = HTTPConnectionPool(reactor)
-        # A kept connection that the other server has just closed is tried once more by the pool itself.
-        self._client = HTTPClient(Agent.usingEndpointFactory(reactor, _Endpoints(reactor), self._pool))
+        self._connections = HTTPConnections(reactor, max_size)
         self._etag: bytes | None = None
         self._body = b""
 
@@ -72,25 +52,17 @@ class HTTPSource:
 
     async def fetch(self) -> bytes:
         """GET the URL."""
-        headers = Headers({b"Accept": [b"application/json"], b"User-Agent": [b"livestate"]})
+        headers = Headers(self._fields)
         if self._etag is not None:
             headers.setRawHeaders(b"If-None-Match", [self._etag])
-        try:
-            response = await self._client.get(
-                self._url, headers=headers, auth=self._auth, allow_redirects=False, unbuffered=True
-            )
-            if response.code == 304 and self._etag is not None:
-                return self._body
-            body = await self._collect(response)
-        except _TooLarge:
-            raise SourceError(f"it has more than {self._max_size:,} bytes (--max-size)") from None
-        except (ConnectError, ConnectionLost, DNSLookupError, ResponseFailed, ResponseNeverReceived) as error:
-            raise SourceError(_reason(error)) from None
+        response, body = await self._connections.get(self._url, headers)
+        if response.code == 304 and self._etag is not None:
+            return self._body
         if response.code in (404, 410):
             raise DocumentMissing(f"answered {response.code}")
         if response.code != 200:
-            moved = response.headers.getRawHeaders("Location", [""])[0]
-            hint = f"; redirects are not followed, it points to {redacted(moved)}" if moved else ""
+            moved = response.headers.getRawHeaders(b"Location", [b""])[0]
+            hint = f"; redirects are not followed, it points to {_shown(moved)}" if moved else ""
             raise SourceError(f"answered {response.code}{hint}")
         self._etag = response.headers.getRawHeaders(b"ETag", [None])[0]
         self._body = body
@@ -98,26 +70,24 @@ class HTTPSource:
 
     def close(self) -> None:
         """Let go of kept connections."""
-        self._pool.closeCachedConnections()
-
-    async def _collect(self, response: Any) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-
-        def take(chunk: bytes) -> None:
-            nonlocal size
-            size += len(chunk)
-            if size > self._max_size:
-                raise _TooLarge
-            chunks.append(chunk)
-
-        await treq.collect(response, take)
-        return b"".join(chunks)
+        self._connections.close()
 
 
-def _reason(error: Exception) -> str:
-    """Give the first reason inside a failure, as one line."""
-    reasons = getattr(error, "reasons", None)
-    if reasons:
-        return _reason(reasons[0].value)
-    return tls_trouble(error)
+def _shown(location: bytes) -> str:
+    """Give what the other server says as it can stand in a line of the log, whatever it says.
+
+    Without its query: one that asks for a login likes to repeat there what it was asked, secrets included.
+    """
+    text = re.split(rb"[?#]", location[:500])[0].decode("utf-8", "replace")
+    return redacted("".join(sign if sign.isprintable() else "\ufffd" for sign in text))
+
+
+def _encoded(url: str) -> bytes:
+    """Give `url` with all that is not ASCII encoded.
+
+    :raises SettingsError: its host is none.
+    """
+    try:
+        return URL.from_text(url).to_uri().to_text().encode("ascii")
+    except ValueError:
+        raise SettingsError("that is no host name, or no URL") from None

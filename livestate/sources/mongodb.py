@@ -16,7 +16,7 @@ in its URL is ignored and plaintext sent. It needs PyMongo in any case.
 
 A thread cannot be cancelled, so three rules keep a bad server from costing more than that one thread:
 
-- Every step with the server has an end (connectTimeoutMS and socketTimeoutMS, 2 s), whoever still waits for it.
+- Every step with the server has an end (connectTimeoutMS and socketTimeoutMS, 1 s), whoever still waits for it.
 - A fetch that was cancelled leaves its operation running; the next one first waits for it, and never runs beside it.
 - One connection for documents and one for the driver's own watch on each server are all that is ever open; with
   `notify`, one for changes as well, and one more thread: see `mongodb_changes`.
@@ -35,6 +35,7 @@ from pymongo import MongoClient
 from pymongo.errors import (
     ConfigurationError,
     OperationFailure,
+    ProtocolError,
     PyMongoError,
     ServerSelectionTimeoutError,
 )
@@ -59,8 +60,9 @@ _DRIVER = frozenset({
 _MECHANISMS = frozenset({"SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509"})
 #: A server is looked for in steps of 500 ms (PyMongo's MIN_HEARTBEAT_INTERVAL), the last of which may begin just before
 #: the end: 0.25 s are 0.5 to 0.75, so that the reason is known before a caller with 0.8 s gives up. The others bound
-#: each step with the server; they exceed such a fetch, so that a slow first connection is there for the next one.
-_TIMEOUTS = {"serverSelectionTimeoutMS": "250", "connectTimeoutMS": "2000", "socketTimeoutMS": "2000"}
+#: each step with the server; they exceed such a fetch, so that a slow first connection is there for the next one, and
+#: not by much, so that one that hangs is over before a store that is back has to be noticed.
+_TIMEOUTS = {"serverSelectionTimeoutMS": "250", "connectTimeoutMS": "1000", "socketTimeoutMS": "1000"}
 #: Error codes of MongoDB's src/mongo/base/error_codes.yml; 8000 is Atlas's "bad auth".
 _UNAUTHORIZED, _AUTHENTICATION_FAILED, _ATLAS_ERROR, _TIME_LIMIT = 13, 18, 8000, 50
 
@@ -142,10 +144,9 @@ class MongoSource:
         try:
             # A negative limit asks for one batch and no cursor; two, to see whether the filter names one document.
             found = list(self._collection.find(self._filter, {"_id": False}, limit=-2, max_time_ms=self._patience))
-        except PyMongoError as error:
+        except Exception as error:
+            # Not the driver's own errors alone: what is no message of MongoDB's can make it raise anything.
             raise SourceError(self._trouble(error)) from None
-        except BSONError as error:
-            raise SourceError(f"{self._label}: not a valid BSON document: {_line(error)}") from None
         if not found:
             raise DocumentMissing(f"{self._label}: no document of {self._collection.full_name} matches the query")
         if len(found) > 1:
@@ -156,18 +157,22 @@ class MongoSource:
             return to_json(found[0])
         except ValueError as error:
             raise SourceError(f"{self._label}: not a valid BSON document: {_line(error)}") from None
+        except RecursionError:
+            raise SourceError(f"{self._label}: its arrays and objects are nested too deeply") from None
 
-    def _trouble(self, error: PyMongoError) -> str:
+    def _trouble(self, error: Exception) -> str:
         """Say in one line what is wrong."""
         if isinstance(error, OperationFailure):
             reason = self._refusal(error)
         elif isinstance(error, ServerSelectionTimeoutError):
             reason = self._absence()
+        elif isinstance(error, BSONError):
+            reason = f"not a valid BSON document: {_line(error)}"
         else:
             reason = _reason(error)
         return f"{self._label}: {reason}"
 
-    def _no_changes(self, error: PyMongoError) -> str:
+    def _no_changes(self, error: Exception) -> str:
         """Say in one line why there is no change stream."""
         trouble = self._trouble(error)
         login = (_UNAUTHORIZED, _AUTHENTICATION_FAILED, _ATLAS_ERROR)
@@ -188,7 +193,12 @@ class MongoSource:
     def _absence(self) -> str:
         """Say why no server could be selected, from what the driver's watch on each has met."""
         servers = self._client.topology_description.server_descriptions().values()
-        reasons = {_reason(server.error) for server in servers if server.error}
+        # One that has refused a login counts as absent for half a second.
+        reasons = {
+            self._refusal(server.error) if isinstance(server.error, OperationFailure) else _reason(server.error)
+            for server in servers
+            if server.error
+        }
         if reasons:
             return "; ".join(sorted(reasons))
         if any(server.is_server_type_known for server in servers):
@@ -255,6 +265,11 @@ def _client_of(netloc: str, database: str, given: dict[str, str]) -> MongoClient
         raise SettingsError(_line(error)) from None
 
 
+def _unforeseen(error: BaseException) -> str:
+    """Say in a few words that the driver does not understand the server."""
+    return f"not MongoDB's protocol ({type(error).__name__} in the driver)"
+
+
 def _line(error: object) -> str:
     """Give the first line of an error's text, without the driver's list of its settings."""
     return str(error).partition("\n")[0].partition(" (configured timeouts")[0].strip()
@@ -262,7 +277,13 @@ def _line(error: object) -> str:
 
 def _reason(error: BaseException) -> str:
     """Say in a few words why a server could not be reached, without its address and the number of the error."""
-    if isinstance(error, PyMongoError) and error.timeout:
-        return "no answer in time"
+    if isinstance(error, PyMongoError):
+        if error.timeout:
+            return "no answer in time"
+        if isinstance(error, ProtocolError):
+            # With numbers that are others each time.
+            return f"not MongoDB's protocol: {re.sub('-?[0-9]+', '…', _line(error))}"
+    elif not isinstance(error, OSError):
+        return _unforeseen(error)
     text = re.sub(r"^\S+:\d+: (\[Errno -?\d+\] )?", "", _line(error))
     return text[:1].lower() + text[1:]

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pymongo.collection import Collection
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure
 
 from livestate.backoff import Backoff
 from livestate.sources.push_report import PushReport
@@ -25,15 +25,16 @@ from livestate.sources.push_report import PushReport
 #: Milliseconds that the server may wait for a change before it answers that there was none.
 LONGEST_WAIT = 1000
 
-#: Seconds between two tries: about as soon as the Poller's at first, and seldom where a server has no change streams.
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+#: Seconds between two tries: as soon as the Poller's while the server is away, and seldom where it has no change
+#: streams.
+FIRST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE_OF_REFUSED = 0.5, 1.1, 60.0
 
 
 class MongoChanges:
     """The changes of one collection."""
 
     def __init__(
-        self, reactor: Any, collection: Collection[Any], patience: int, reason: Callable[[PyMongoError], str], name: str
+        self, reactor: Any, collection: Collection[Any], patience: int, reason: Callable[[Exception], str], name: str
     ) -> None:
         """Prepare to listen to `collection`.
 
@@ -46,7 +47,7 @@ class MongoChanges:
         self._wait = min(LONGEST_WAIT, patience // 2)
         self._reason = reason
         self._report = PushReport(name)
-        self._backoff = Backoff(first=FIRST_PAUSE, limit=LONGEST_PAUSE)
+        self._backoff = Backoff(first=FIRST_PAUSE, limit=LONGEST_PAUSE_OF_REFUSED)
         self._stopped = threading.Event()
 
     def start(self, told: Callable[[], None]) -> None:
@@ -59,13 +60,17 @@ class MongoChanges:
 
     def _listen_for_ever(self, told: Callable[[], None]) -> None:
         while not self._stopped.is_set():
+            refused = False
             try:
                 self._listen(told)
                 trouble = "the change stream has ended (the collection was dropped or renamed)"
-            except PyMongoError as error:
+            except Exception as error:
+                # Not the driver's own errors alone: what is no message of MongoDB's can make it raise anything.
                 trouble = self._reason(error)
+                refused = isinstance(error, OperationFailure)
             self._in_reactor(self._report.fails, trouble)
-            self._stopped.wait(self._backoff.next_delay())
+            pause = self._backoff.next_delay()
+            self._stopped.wait(pause if refused else min(pause, LONGEST_PAUSE))
 
     def _listen(self, told: Callable[[], None]) -> None:
         """Listen until the server ends the stream."""

@@ -2,6 +2,8 @@
 
 from twisted.logger import Logger
 
+from livestate.reasons import Reasons, one_line
+
 
 class PushReport:
     """Says in the log whether one source is told of changes."""
@@ -13,20 +15,26 @@ class PushReport:
         self._source = source
         #: Why nothing is heard just now; None while it is, "" before the first time.
         self._trouble: str | None = ""
+        self._reasons = Reasons()
 
     def works(self, how: str) -> None:
         """It listens for changes now: `how`, and to what."""
         if self._trouble is not None:
             self._trouble = None
+            self._reasons.over()
             self.log.info("{source}: listening for changes {how}", source=self._source, how=how)
 
     def fails(self, trouble: str) -> bool:
         """It cannot be told of changes now; give whether that, or the reason, is new."""
+        trouble = one_line(trouble)
         if trouble == self._trouble:
             return False
         self._trouble = trouble
+        told = self._reasons.to_log(trouble)
+        if told is None:
+            return False
         self.log.warn(
             "{source}: not told of changes: {trouble}; polling goes on, and so does trying",
-            source=self._source, trouble=trouble,
+            source=self._source, trouble=told,
         )  # fmt: skip
         return True

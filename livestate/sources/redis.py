@@ -3,6 +3,11 @@
     redis://[[user]:password@]host[:6379]/[database]?key=livestate
     rediss://…?key=…&cafile=ca.pem            TLS, the certificate verified against the system's roots or `cafile`
     redis+unix://[[user]:password@]/path/to/redis.sock?key=…&db=0
+    redis+sentinel://[[user]:password@]host[:26379][,host…]/service[/database]?key=…
+    …&sentinel_username=…&sentinel_password=… the login at the Sentinels; what is before the @ is that at the servers
+    …&read_from=prefer_replica                a replica is read as long as one is well
+    redis+cluster://[[user]:password@]host[:6379][,host…]/?key=…
+    rediss+sentinel://… rediss+cluster://…    TLS to all servers, and to the Sentinels
     …&notify=CHANNEL                          fetched at once when anything is published on this channel
     …&notify=keyspace                         fetched at once when Redis says that the key was touched
 
@@ -11,19 +16,34 @@ dropped and the next fetch makes a new one. With `notify` there is a second one,
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
+from twisted.internet.endpoints import UNIXClientEndpoint
 from zope.interface import alsoProvides, implementer
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import IStore, IWatching
-from livestate.sources import query_of, redacted
+from livestate.redaction import redacted
+from livestate.sources import port_of, query_of
 from livestate.sources.redis_channel import RedisChannel, keyspace_channel
-from livestate.sources.redis_connection import RedisProtocol, RedisServer
+from livestate.sources.redis_cluster import ClusterDeployment
+from livestate.sources.redis_connection import Login, RedisServer, Servers
+from livestate.sources.redis_deployment import Deployment, Standalone
+from livestate.sources.redis_sentinel import SentinelDeployment
+from livestate.sources.redis_sentinels import Sentinels
+from livestate.sources.redis_url import Address, addresses_of, split
 
 _PARAMETERS = frozenset({"key", "cafile", "notify"})
+#: The parameters that go with one kind of URL alone, by what follows the + in its scheme.
+_MORE = {
+    "": frozenset[str](),
+    "unix": frozenset({"db"}),
+    "sentinel": frozenset({"read_from", "sentinel_username", "sentinel_password"}),
+    "cluster": frozenset[str](),
+}
+#: The values of `read_from`, of which the first is the default.
+_READ_FROM = "primary", "prefer_replica"
 
 #: The value of `notify` that is no channel of the user's. In Redis's terms it is one all the same, see `redis_channel`.
 _KEYSPACE = "keyspace"
@@ -38,20 +58,21 @@ class RedisSource:
 
         :raises SettingsError: it is not such a URL.
         """
-        parts = urlsplit(url)
-        query = query_of(parts, _PARAMETERS | {"db"} if parts.scheme == "redis+unix" else _PARAMETERS)
+        kind = url.partition(":")[0].lower().partition("+")[2]
+        parts = split(url) if kind in ("sentinel", "cluster") else urlsplit(url)
+        query = query_of(parts, _PARAMETERS | _MORE[kind])
         self._key = query.get("key", "livestate").encode()
         self._name = redacted(url)
-        self._server = RedisServer(reactor, parts, query)
-        self._make = partial(RedisProtocol, max_size)
-        self._protocol: RedisProtocol | None = None
+        self._deployment = _deployment(reactor, parts, query, self._key, max_size, self._name)
         self._notify = query.get("notify")
         if self._notify is not None:
             if not self._notify:
                 raise SettingsError("notify names a channel, or is keyspace: &notify=results")
             keyspace = self._notify == _KEYSPACE
-            channel = keyspace_channel(self._server.database, self._key) if keyspace else self._notify.encode()
-            self._channel = RedisChannel(reactor, self._server, channel, keyspace, self._name, max_size)
+            database = self._deployment.database
+            channel = keyspace_channel(database, self._key) if keyspace else self._notify.encode()
+            self._channel = RedisChannel(reactor, self._deployment, channel, keyspace, self._name, max_size)
+            self._deployment.moved = self._channel.renew
             alsoProvides(self, IWatching)
 
     def __str__(self) -> str:
@@ -59,11 +80,11 @@ class RedisSource:
 
     async def fetch(self) -> bytes:
         """GET the key."""
-        value = await self._ask(("GET", self._key))
+        value = await self._deployment.read("GET", self._key)
         if value is None:
             raise DocumentMissing(f"there is no key {self._key.decode(errors='replace')!r}")
         if not isinstance(value, bytes):
-            self._disconnect()
+            self._deployment.disconnect()
             raise SourceError("not a Redis reply to GET")
         return value
 
@@ -71,9 +92,9 @@ class RedisSource:
         """SET the key, and tell those who listen on the channel of `notify`: both, or nothing at all."""
         command = "SET", self._key, data
         if self._notify in (None, _KEYSPACE):
-            await self._ask(command)
+            await self._deployment.write(command)
         else:
-            await self._ask(("MULTI",), command, ("PUBLISH", self._notify, self._key), ("EXEC",))
+            await self._deployment.write(("MULTI",), command, ("PUBLISH", self._notify, self._key), ("EXEC",))
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Listen on the channel of `notify`, on a connection of its own."""
@@ -81,28 +102,51 @@ class RedisSource:
 
     def close(self) -> None:
         """Drop the connections."""
-        self._disconnect()
+        self._deployment.disconnect()
         if self._notify is not None:
             self._channel.stop()
 
-    def _disconnect(self) -> None:
-        protocol, self._protocol = self._protocol, None
-        if protocol is not None:
-            protocol.abort()
 
-    async def _ask(self, *commands: tuple[object, ...]) -> object:
-        """Give these commands, on the kept connection or a new one, and give the last one's answer.
+def _deployment(
+    reactor: Any, parts: SplitResult, query: dict[str, str], key: bytes, max_size: int, source: str
+) -> Deployment:
+    """Make what a URL names.
 
-        After any failure the connection is kept no longer, which also ends a transaction that was begun on it.
-        """
-        try:
-            if self._protocol is None or not self._protocol.connected:
-                self._protocol = await self._server.connect(self._make)
-            protocol = self._protocol
-            answer: object = None
-            for command in commands:
-                answer = await protocol.ask(*command)
-            return answer
-        except BaseException:
-            self._disconnect()
-            raise
+    :raises SettingsError: something in it cannot be understood.
+    """
+    security, _, kind = parts.scheme.partition("+")
+    if kind == "unix":
+        if not parts.path:
+            raise SettingsError("it names no socket: redis+unix:///path/to/redis.sock?key=…")
+        endpoint = UNIXClientEndpoint(reactor, unquote(parts.path))
+        return Standalone(RedisServer(endpoint, Login.of(parts, query.get("db", "0"))), max_size)
+    tls, cafile = security == "rediss", query.get("cafile")
+    if kind == "sentinel":
+        sentinels = addresses_of(parts, 26379)
+        service, _, database = unquote(parts.path).strip("/").partition("/")
+        if not service:
+            raise SettingsError("it names no service: redis+sentinel://HOST,HOST/SERVICE?key=…")
+        read_from = query.get("read_from", _READ_FROM[0])
+        if read_from not in _READ_FROM:
+            raise SettingsError(f"read_from is {' or '.join(_READ_FROM)}, not {read_from!r}")
+        login = Login(query.get("sentinel_username", ""), query.get("sentinel_password", ""))
+        watchers = Servers(reactor, tls, cafile, login)
+        return SentinelDeployment(
+            reactor,
+            Servers(reactor, tls, cafile, Login.of(parts, database or "0")),
+            Sentinels(reactor, watchers, sentinels, service),
+            prefer_replica=read_from == _READ_FROM[1],
+            max_size=max_size,
+            source=source,
+        )
+    if kind == "cluster":
+        nodes = addresses_of(parts, 6379)
+        if parts.path.strip("/") not in ("", "0"):
+            raise SettingsError("a cluster has no other database than 0")
+        servers = Servers(reactor, tls, cafile, Login.of(parts, "0"))
+        for node in nodes:
+            servers.at(node)  # A file of authorities that cannot be used is found now.
+        return ClusterDeployment(servers, nodes, key, max_size=max_size, source=source)
+    address = Address(parts.hostname or "127.0.0.1", port_of(parts) or 6379)
+    servers = Servers(reactor, tls, cafile, Login.of(parts, parts.path.strip("/") or "0"))
+    return Standalone(servers.at(address), max_size)

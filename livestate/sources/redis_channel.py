@@ -29,7 +29,8 @@ from livestate.backoff import Backoff
 from livestate.errors import SourceError
 from livestate.sources import within
 from livestate.sources.push_report import PushReport
-from livestate.sources.redis_connection import RedisProtocol, RedisServer
+from livestate.sources.redis_connection import RedisProtocol
+from livestate.sources.redis_deployment import Deployment
 
 #: Seconds between two PINGs, and the most that a connection, a login, a subscription or a PING may take: a subscription
 #: that goes silently dead is noticed within 10 s. Those who want changes sooner than that have a shorter interval.
@@ -56,17 +57,17 @@ class _Subscriber(RedisProtocol):
         self._told = told
 
     def replyReceived(self, reply: object) -> None:
+        """Take a message; all else as ever."""
         if isinstance(reply, list) and reply[:1] == [b"message"]:
+            self._bytes = self._lines = 0
             self._told()
-        elif self.replyQueue.waiting:
-            super().replyReceived(reply)
         else:
-            self.give_up(str(reply) if isinstance(reply, RedisError) else "Redis says what nobody asked")
+            super().replyReceived(reply)
 
     def give_up(self, why: str) -> None:
         """Drop the connection, and remember why."""
         self.trouble = why
-        self.abort()
+        super().give_up(why)
 
 
 class RedisChannel:
@@ -75,9 +76,9 @@ class RedisChannel:
     log = Logger()
 
     def __init__(
-        self, clock: Any, server: RedisServer, channel: bytes, keyspace: bool, source: str, max_size: int
+        self, clock: Any, server: Deployment, channel: bytes, keyspace: bool, source: str, max_size: int
     ) -> None:
-        """Prepare to listen on `channel` of `server`.
+        """Prepare to listen on `channel` of the server that is read.
 
         :param keyspace: the channel is one of Redis's own; see whether they are switched on.
         :param source: the name of what is listened for, in log lines.
@@ -91,6 +92,7 @@ class RedisChannel:
         self._max_size = max_size
         self._backoff = Backoff(first=0.25, limit=LONGEST_PAUSE)
         self._running: Deferred[None] | None = None
+        self._subscriber: _Subscriber | None = None
         self._stopped = False
         self._report = PushReport(source)
         self._advice = ""
@@ -98,6 +100,11 @@ class RedisChannel:
     def start(self, told: Callable[[], None]) -> None:
         """Call `told` at each message and each time the subscription begins, until `stop`."""
         self._running = Deferred.fromCoroutine(self._listen_for_ever(told))
+
+    def renew(self) -> None:
+        """Listen at the server that is read now, no longer at that of before."""
+        if self._subscriber is not None:
+            self._subscriber.give_up("another server is read now")
 
     def stop(self) -> None:
         """Drop the connection and make no other."""
@@ -132,6 +139,7 @@ class RedisChannel:
         """
         make = partial(_Subscriber, self._max_size, told)
         subscriber = await within(LONGEST_WAIT, self._server.connect(make), self._clock)
+        self._subscriber = subscriber
         lost = subscriber.whenDisconnected()
         pings = LoopingCall(self._ping, subscriber)
         pings.clock = self._clock
@@ -143,6 +151,7 @@ class RedisChannel:
             await lost
             raise SourceError(subscriber.trouble)
         finally:
+            self._subscriber = None
             if pings.running:
                 pings.stop()
             subscriber.abort()

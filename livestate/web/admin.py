@@ -1,4 +1,9 @@
-"""The admin site: health, readiness, status and metrics, for those who run livestate."""
+"""The admin site: health, readiness, status and metrics, for those who run livestate.
+
+It is for programs and people on this machine or in a trusted network: nothing there asks for a password. Browsers there
+also run the pages of others, and these are kept out: no answer may be read across origins, and none is given to a name
+that is not this machine's (see `livestate.web.hosts`).
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +17,17 @@ from livestate import __version__
 from livestate.negotiate import media_weight
 from livestate.poller import Poller
 from livestate.web.counts import Counts, DocumentCounts
+from livestate.web.hosts import Hosts
 from livestate.web.metrics import MetricsResource
 from livestate.web.request import field
 from livestate.web.resource import ResponseResource
-from livestate.web.response import Response, unstored
+from livestate.web.response import Response, problem, unstored
+from livestate.web.site import Fixed, LiveSite
 from livestate.web.statuspage import POLICY, status_page
+
+_MISDIRECTED = problem(
+    421, "This is asked by an IP address, by localhost or by this machine's name; --admin-host=NAME allows another."
+)
 
 
 class JSONResource(ResponseResource):
@@ -45,6 +56,27 @@ class StatusResource(JSONResource):
             return unstored(status, page, b"text/html; charset=utf-8", policy, vary)
         answer = super().respond(request)
         return replace(answer, fields=(*answer.fields, vary))
+
+
+class AdminSite(LiveSite):
+    """Serves the admin resources to those who ask by a name that is known."""
+
+    name = "admin"
+
+    def __init__(self, resources: Mapping[bytes, IResource], reactor: Any, names: Iterable[str] = ()) -> None:
+        """Serve `resources`.
+
+        :param names: that it may be asked by, beside those that `Hosts` admits anyway.
+        """
+        super().__init__(resources, reactor)
+        self.hosts = Hosts(names)
+
+    def getResourceFor(self, request: Request) -> IResource:
+        """Find what answers `request`."""
+        host = field(request, b"Host")
+        if host is not None and not self.hosts.admits(host.decode("latin-1")):
+            return Fixed(_MISDIRECTED)
+        return super().getResourceFor(request)
 
 
 def admin_resources(
@@ -94,7 +126,7 @@ def admin_resources(
         b"/health": JSONResource(health),
         b"/ready": JSONResource(ready),
         b"/status": StatusResource(status),
-        b"/metrics": MetricsResource(pollers, counts),
+        b"/metrics": MetricsResource(pollers, counts, workers),
     }
 
 

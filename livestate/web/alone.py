@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -72,17 +72,19 @@ class Alone(MultiService):
         """Give those that are served."""
         return self._listeners.certificates()
 
-    def certificates_changed(self) -> None:
+    def certificates_changed(self) -> Deferred[None]:
         """Nothing is to be done: listeners ask their certificate each time."""
+        return succeed(None)
 
-    def renew(self) -> None:
+    def renew(self) -> Deferred[None]:
         """Say that new code takes more than one process."""
         self.log.warn("new code is loaded by a restart, or with --workers")
+        return succeed(None)
 
     def reopened(self) -> None:
         """There are no other processes with log files."""
 
-    def change(self, settings: Settings, supplies: Iterable[Supply]) -> None:
+    def change(self, settings: Settings, supplies: Iterable[Supply]) -> Deferred[None]:
         """Serve what `settings` say from now on.
 
         :raises SettingsError: a listener or the access log cannot be used; nothing has changed.
@@ -97,12 +99,13 @@ class Alone(MultiService):
         serving.setServiceParent(self)
         self._current.site = serving.site
         self._listeners.change(prepared)
-        self._let_go(before)
+        self._let_go(before, ending=False)
+        return succeed(None)
 
     def drain(self) -> Deferred[None]:
         """Accept nobody any more, and come to an end with all readers."""
         self._listeners.close()
-        self._let_go(self._serving)
+        self._let_go(self._serving, ending=True)
         return gatherResults(list(self._leaving.values())).addCallback(lambda _: None)
 
     def hurry(self) -> None:
@@ -114,6 +117,14 @@ class Alone(MultiService):
         """Tell that this process is there."""
         return True
 
+    def outdated(self) -> bool:
+        """Tell that what serves is made as it was last to be."""
+        return False
+
+    def trouble(self) -> str:
+        """Say that nothing is wrong with what serves: this process answers."""
+        return ""
+
     def counts(self) -> Counts:
         """Give what was counted until now."""
         return total([self._past, *(serving.counts() for serving in {self._serving: None, **self._leaving})])
@@ -122,7 +133,7 @@ class Alone(MultiService):
         """Tell that there are none."""
         return None
 
-    def _let_go(self, serving: Serving) -> None:
+    def _let_go(self, serving: Serving, ending: bool) -> None:
         def gone(_: object) -> None:
             self._past = total([self._past, serving.counts().past()])
             del self._leaving[serving]
@@ -131,4 +142,4 @@ class Alone(MultiService):
         # First noted: it may be over at once.
         done: Deferred[None] = Deferred()
         self._leaving[serving] = done
-        serving.drain().addCallback(gone).chainDeferred(done)
+        serving.drain(ending).addCallback(gone).chainDeferred(done)

@@ -12,6 +12,9 @@ answered. It is looked at after each time that the parser was used.
 A reader who does not read: the transport, when too much waits in it, calls `pauseProducing`, and no further request is
 begun until `resumeProducing`: what is held for one reader is the transport's bound, one answer, and one read.
 
+Who sends many requests at once takes turns with others (`livestate.web.turns`): after TURN answers of the short cut, or
+one of twisted.web's, which takes as long as dozens of them, the rest is held.
+
 Timeouts cost nothing per request. Each request sets `quiet` to zero; the site's sweep counts it up for all channels
 every few seconds, and one who has been quiet for too long is let go (`Sweep`). `unfinished` is counted the same way
 while a request is arriving, and is not set back by more bytes of it: dripping them in holds no connection open.
@@ -21,17 +24,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IHandshakeListener
-from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
 from zope.interface import implementer
 
 from livestate.net.records import session_reused
 from livestate.net.stock import immediate_writer
+from livestate.net.stream import unsent
 from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
 from livestate.web.request import LiveRequest
 from livestate.web.responder import Variant
 from livestate.web.response import closing
 from livestate.web.stream import Stream
+from livestate.web.strict import StrictChannel
 
 if TYPE_CHECKING:
     from livestate.web.site import LiveSite
@@ -41,14 +45,24 @@ _VALIDATOR = b"\r\nIf-None-Match: "
 _SKIP = len(_VALIDATOR)
 _END = b"\r\n\r\n"
 
+#: Bytes that a reader who takes what he is sent takes between two sweeps: 1 KB/s. Who takes less keeps a version of the
+#: document in memory for as long as he likes.
+SLOWEST = 5_000
+
+#: Answers of the short cut that one reader is given in a turn of the reactor: some 0.2 ms.
+TURN = 32
+
+#: Pieces in which twisted.web keeps what comes while an answer is being made.
+_PIECES = 16
+
 
 @implementer(IHandshakeListener)
-class LiveChannel(HTTPChannel):
+class LiveChannel(StrictChannel):
     """Serves one connection."""
 
     # With more names than 30 in it, Python would give each channel's dictionary keys of its own, of 1.5 KB.
     __slots__ = (
-        *("_fast", "_find", "_held", "_last", "_ready", "_unsent"),
+        *("_fast", "_find", "_held", "_last", "_ready", "_resting", "_unsent"),
         *("quiet", "site", "stream", "unfinished", "write_now"),
     )
 
@@ -67,8 +81,9 @@ class LiveChannel(HTTPChannel):
         self.stream: Stream | None = None
         self._fast = True
         self._held = b""
+        self._resting = False
         self._last = 0
-        self._unsent: tuple[int, int] | None = None
+        self._unsent: int | None = None
         self.site = site
         self.factory = site
         self._find = site.memo.get
@@ -88,6 +103,7 @@ class LiveChannel(HTTPChannel):
         """End."""
         self.site.channels.discard(self)
         self._held = b""
+        self._resting = False
         super().connectionLost(reason)
         # Nothing is left in a circle: a reader's memory is free again at once.
         self.requests.clear()
@@ -147,21 +163,57 @@ class LiveChannel(HTTPChannel):
 
     def _take(self, data: bytes) -> None:
         """Go through `data` a request at a time, each on the way that it fits."""
-        start = 0
+        start, turn = 0, TURN
         while start < len(data) and not self.transport.disconnecting:
             if self.stream is not None:
                 self.stream.dataReceived(data[start:])
                 return
-            if self._waitingForTransport and not self._handlingRequest:
+            if self._resting or (self._waitingForTransport and not self._handlingRequest):
                 self._held += data[start:]
+                return
+            if self._handlingRequest:
+                self._keep(data[start:])
+                return
+            if turn <= 0:
+                self._rest(data[start:])
                 return
             end = data.find(_END, start)
             end = len(data) if end < 0 else end + len(_END)
             piece = data[start:end]
             start = end
+            turn -= 1
             if not (self._fast and len(piece) <= LONGEST and self._answer(piece)):
+                turn = 0
                 super().dataReceived(piece)
                 self._settle()
+
+    def _rest(self, data: bytes) -> None:
+        """Go on with `data` when it is this reader's turn again, and read no more until then."""
+        self._held = data
+        self._fast = False
+        self._resting = True
+        self._networkProducer.pauseProducing()
+        self.site.turns.wait(self._rested)
+
+    def _rested(self) -> None:
+        """Go on, if there is still someone, and the transport is not full."""
+        there, self._resting = self._resting, False
+        if there and not self._waitingForTransport:
+            try:
+                self.resumeProducing()
+            except Exception:  # as the reactor does it for what it calls
+                self._log.failure("a request could not be answered")
+                self.abortConnection()
+
+    def _keep(self, data: bytes) -> None:
+        """Have twisted.web keep what comes while an answer is being made, up to its bound.
+
+        In a few pieces: it adds up their lengths with each that comes, which thousands of small ones (of an empty line
+        each, 16 KB in all) would make 0.1 s.
+        """
+        super().dataReceived(data)
+        if len(self._dataBuffer) > _PIECES:
+            self._dataBuffer[:] = [b"".join(self._dataBuffer)]
 
     def _answer(self, piece: bytes) -> bool:
         """Answer a plain request; tells whether it was one."""
@@ -222,7 +274,7 @@ class LiveChannel(HTTPChannel):
     def overdue(self, quiet: int, unfinished: int) -> bool:
         """Tell whether this connection has been quiet, or a request on it unfinished, for so many sweeps.
 
-        It is not while an answer is being made, nor while the reader takes what is being sent, however slowly.
+        It is not while an answer is being made, nor while the reader takes what is being sent, if slowly.
         """
         # After an answer that was the last, twisted.web goes on to say that it handles a request.
         answering = self._handlingRequest and self.requests and not self._waitingForTransport
@@ -231,11 +283,8 @@ class LiveChannel(HTTPChannel):
         if self.unfinished is not None and self.unfinished >= unfinished:
             return True
         if self.quiet >= quiet - 1:
-            # A TLS transport of stock Twisted is wrapped around the one with the buffer.
-            transport: Any = getattr(self.transport, "transport", self.transport)
-            unsent = (len(getattr(transport, "dataBuffer", b"")), getattr(transport, "offset", 0))
-            if unsent != self._unsent:
-                self._unsent = unsent
+            before, self._unsent = self._unsent, unsent(self.transport)
+            if self._unsent and (before is None or not before - SLOWEST < self._unsent <= before):
                 self.quiet = quiet - 1
         return self.quiet >= quiet
 
@@ -250,7 +299,7 @@ class LiveChannel(HTTPChannel):
         first_line: int = self._HTTPChannel__first_line  # type: ignore[attr-defined]  # a private name
         between = not (self.requests or self._handlingRequest or self._buffer or first_line != 1)
         # Who does not read what was sent is sent no more, but has no request unfinished.
-        self._fast = between and not self._waitingForTransport
+        self._fast = between and not (self._waitingForTransport or self._resting)
         if between or self._handlingRequest:
             self.unfinished = None
             self.quiet = 0
@@ -260,6 +309,10 @@ class LiveChannel(HTTPChannel):
     def requestDone(self, request: HTTPRequest) -> None:
         """Go on after an answer."""
         super().requestDone(request)
+        if self._waitingForTransport:
+            # twisted.web stops reading when the transport is full, but not while an answer is being made: it was its
+            # last piece that filled the transport.
+            self._networkProducer.pauseProducing()
         self._settle()
 
     def pauseProducing(self) -> None:
@@ -276,6 +329,9 @@ class LiveChannel(HTTPChannel):
             self.stream.resumeProducing()
             return
         super().resumeProducing()
+        if self._resting:
+            self._networkProducer.pauseProducing()
+            return
         self._settle()
         held, self._held = self._held, b""
         if held:

@@ -48,6 +48,8 @@ class Counts(msgspec.Struct):
     tls_handshakes: int = 0
     #: How many of them took up an earlier session.
     tls_resumptions: int = 0
+    #: Connections that were closed as they came, by reason: see `livestate.web.admission`.
+    connections_refused: dict[str, int] = {}
     #: How late the reactor was.
     lag: Histogram = msgspec.field(default_factory=Histogram)
 

@@ -6,10 +6,11 @@ into metric families, under names and units by Prometheus' conventions. `docs/me
 
 import platform
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from OpenSSL import SSL
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from twisted.web.http import Request
@@ -19,6 +20,7 @@ from livestate import __version__
 from livestate.histogram import Histogram
 from livestate.poller import Poller
 from livestate.web.counts import Counts
+from livestate.web.process_metrics import ProcessMetrics, of_workers
 from livestate.web.resource import ResponseResource
 from livestate.web.response import Response, unstored
 
@@ -29,19 +31,27 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 class LiveCollector(Collector):
     """Gives the metric families."""
 
-    def __init__(self, pollers: Callable[[], Iterable[Poller]], counts: Callable[[], Counts]) -> None:
+    def __init__(
+        self,
+        pollers: Callable[[], Iterable[Poller]],
+        counts: Callable[[], Counts],
+        workers: Callable[[], Sequence[Mapping[str, Any]] | None],
+    ) -> None:
         self._pollers = pollers
         self._counts = counts
+        self._workers = workers
 
     def collect(self) -> Iterator[Metric]:
         """Give them as they are now."""
         build = GaugeMetricFamily("livestate_build_info", "What runs here; always 1.", labels=list(_BUILD))
         build.add_metric(list(_BUILD.values()), 1)
         yield build
-        yield from _of_sources(self._pollers())
-        counts = self._counts()
-        yield from _of_documents(counts)
+        pollers, counts = list(self._pollers()), self._counts()
+        yield from _of_sources(pollers)
+        # What was counted of a document that is served no more is kept, for its return, and not shown.
+        yield from _of_documents(counts, {poller.document.path for poller in pollers})
         yield from _of_processes(counts)
+        yield from of_workers(self._workers() or ())
 
     def describe(self) -> list[Metric]:
         """Name none beforehand: the registry would collect all for that."""
@@ -107,8 +117,8 @@ def _of_sources(pollers: Iterable[Poller]) -> Iterator[Metric]:
     yield from (fetches, failures, notifications, refusals, changes, up, fresh, age, modified, size, publication)
 
 
-def _of_documents(counts: Counts) -> Iterator[Metric]:
-    """Give what those who serve have counted for each document."""
+def _of_documents(counts: Counts, paths: Container[str]) -> Iterator[Metric]:
+    """Give what those who serve have counted for each document of `paths`."""
     path = ["path"]
     responses = CounterMetricFamily(
         "livestate_responses",
@@ -136,6 +146,8 @@ def _of_documents(counts: Counts) -> Iterator[Metric]:
         labels=path,
     )
     for name, document in counts.documents.items():
+        if name not in paths:
+            continue
         for kind, number in document.answers.items():
             status, coding = (kind, "") if kind.isdigit() else ("200", kind)
             responses.add_metric([name, status, coding], number)
@@ -158,6 +170,14 @@ def _of_processes(counts: Counts) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "livestate_connections_accepted", "Connections of readers that were accepted.", counts.connections_accepted
     )
+    refused = CounterMetricFamily(
+        "livestate_connections_refused",
+        "Connections that were closed as they came: there were too many in all (total) or of one address (address).",
+        labels=["reason"],
+    )
+    for reason, number in counts.connections_refused.items():
+        refused.add_metric([reason], number)
+    yield refused
     yield CounterMetricFamily("livestate_tls_handshakes", "TLS handshakes that succeeded.", counts.tls_handshakes)
     yield CounterMetricFamily(
         "livestate_tls_resumptions", "TLS handshakes that took up an earlier session.", counts.tls_resumptions
@@ -180,12 +200,16 @@ def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram)
 class MetricsResource(ResponseResource):
     """Answers with all metrics, in Prometheus' text format, which every scraper takes."""
 
-    def __init__(self, pollers: Callable[[], Iterable[Poller]], counts: Callable[[], Counts]) -> None:
+    def __init__(
+        self,
+        pollers: Callable[[], Iterable[Poller]],
+        counts: Callable[[], Counts],
+        workers: Callable[[], Sequence[Mapping[str, Any]] | None],
+    ) -> None:
         super().__init__()
         self._registry = CollectorRegistry()
-        self._registry.register(LiveCollector(pollers, counts))
-        # Memory, CPU and files of the process that answers.
-        ProcessCollector(registry=self._registry)
+        self._registry.register(LiveCollector(pollers, counts, workers))
+        ProcessMetrics(registry=self._registry)
 
     def respond(self, request: Request) -> Response:
         """Write what there is now."""

@@ -16,9 +16,11 @@ from twisted.web.resource import IResource
 
 from livestate.errors import SettingsError
 from livestate.lag import Lag
+from livestate.limits import most_readers
 from livestate.logs import LogFiles
 from livestate.settings import Settings
 from livestate.ticker import Ticker
+from livestate.web.admission import Admission, share
 from livestate.web.broadcast import Broadcast
 from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.document import DocumentResource
@@ -46,7 +48,8 @@ class Serving(MultiService):
         super().__init__()
         streams = Streams(reactor, settings.heartbeat)
         begin_websocket = _websocket(reactor, settings.cors_origins)
-        resources: dict[bytes, IResource] = {b"/_live/ready": ReadyResource(supplies)}
+        self._ready = ReadyResource(supplies)
+        resources: dict[bytes, IResource] = {b"/_live/ready": self._ready}
         responders: dict[bytes, Responder] = {}
         self._parts: dict[str, tuple[Responder, Broadcast, LongPolls]] = {}
         for wanted, supply in zip(settings.documents, supplies, strict=True):
@@ -59,6 +62,9 @@ class Serving(MultiService):
             self._parts[wanted.path] = responder, broadcast, polls
         resources.update(viewer_resources(wanted.path for wanted in settings.documents))
         self.site = LiveSite(resources, reactor, responders)
+        self._admission = _admission(reactor, settings)
+        if self._admission is not None:
+            self.site.limit(self._admission)
         if settings.access_log is not None:
             try:
                 self.site.access_log = log_files.open(settings.access_log, buffered=True)
@@ -86,8 +92,12 @@ class Serving(MultiService):
             self._log_files.close(log)
         return stopped
 
-    def drain(self) -> Deferred[None]:
-        """Let all readers go; done when the last is gone."""
+    def drain(self, ending: bool) -> Deferred[None]:
+        """Let all readers go; done when the last is gone.
+
+        :param ending: whether the server ends, and readers had better go to another.
+        """
+        self._ready.ending = ending
         self._drain = Drain(self._reactor, self.site, self._leavers)
         return self._drain.start()
 
@@ -110,6 +120,7 @@ class Serving(MultiService):
             connections_accepted=self.site.accepted,
             tls_handshakes=self.site.handshakes,
             tls_resumptions=self.site.resumptions,
+            connections_refused=dict(self._admission.refused) if self._admission is not None else {},
             lag=self._lag.histogram,
             connections=len(self.site.channels),
             remembered_requests=len(self.site.memo),
@@ -131,6 +142,20 @@ def _counts_of(responder: Responder, broadcast: Broadcast, polls: LongPolls) -> 
         websocket_readers=readers["websocket_readers"],
         long_polls=len(polls),
     )
+
+
+def _admission(reactor: Any, settings: Settings) -> Admission | None:
+    """Give what limits the connections of this process, one of `settings.workers`; None where nothing does."""
+    limits = share(settings.max_connections, settings.workers), most_readers()
+    most = min((limit for limit in limits if limit is not None), default=None)
+    most_of_address = share(settings.max_connections_per_address, settings.workers)
+    if most_of_address is not None and settings.workers > 1:
+        # Of a few connections chance may give one worker most: none is to be refused of an address with half as many
+        # as it may have.
+        most_of_address *= 2
+    if most is None and most_of_address is None:
+        return None
+    return Admission(reactor, most, most_of_address, settings.ipv6_prefix_length)
 
 
 def _websocket(reactor: Any, origins: Sequence[str]) -> Callable[[Request, Broadcast], Response | None] | None:

@@ -10,6 +10,7 @@ from twisted.web.server import Site
 
 from livestate.logs import LogFile
 from livestate.web.accesslog import Entry, entry_of, line_of_plain, line_of_request
+from livestate.web.admission import Admission
 from livestate.web.channel import LiveChannel
 from livestate.web.logged_channel import LoggedChannel
 from livestate.web.plain import Memo
@@ -17,6 +18,7 @@ from livestate.web.prepared import PreparedAnswers
 from livestate.web.resource import ResponseResource
 from livestate.web.responder import Responder
 from livestate.web.response import Response, problem
+from livestate.web.turns import Turns
 
 
 class Fixed(ResponseResource):
@@ -40,6 +42,8 @@ class LiveSite(Site):
     name = "documents"
     #: Lines of the access log go here, where one is wanted.
     access_log: LogFile | None = None
+    #: Says who may connect, where that is not everyone.
+    admission: Admission | None = None
 
     def __init__(
         self, resources: Mapping[bytes, IResource], reactor: Any, responders: Mapping[bytes, Responder] | None = None
@@ -55,6 +59,7 @@ class LiveSite(Site):
         self.responders = responders or {}
         self.memo = Memo()
         self.prepared = PreparedAnswers()
+        self.turns = Turns(reactor)
         for responder in self.responders.values():
             responder.before_renewal = self.prepared.renew
         #: Whether each connection's next answer is its last.
@@ -70,8 +75,15 @@ class LiveSite(Site):
         """Name it in Twisted's lines of what starts and stops."""
         return self.name
 
-    def buildProtocol(self, addr: Any) -> LiveChannel:  # type: ignore[override]  # not in twisted.web's wrapper
-        """Give a new connection its channel."""
+    def limit(self, admission: Admission) -> None:
+        """Let only those connect whom `admission` admits; before there are any connections."""
+        self.admission = admission
+        self.channels = admission.channels
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Give a new connection its channel; None where it is to be closed at once."""
+        if self.admission is not None and not self.admission.admits(addr):
+            return self.admission.refusal()
         return LiveChannel(self) if self.access_log is None else LoggedChannel(self)
 
     def drain(self) -> None:
@@ -83,11 +95,13 @@ class LiveSite(Site):
     def getResourceFor(self, request: HTTPRequest) -> IResource:
         """Find what answers `request`.
 
-        An HTTP/1.1 request without exactly one Host field is refused (RFC 9112 section 3.2).
+        An HTTP/1.1 request without exactly one Host field is refused (RFC 9112 section 3.2), and nothing is answered
+        behind it.
         """
         hosts = request.requestHeaders.getRawHeaders(b"Host", [])
         if len(hosts) != 1 and (hosts or request.clientproto == b"HTTP/1.1"):
-            return Fixed(problem(400, "A request has one Host field."))
+            request.channel.persistent = False
+            return Fixed(problem(400, "A request has one Host field.", (b"Connection", b"close")))
         resource = self._resources.get(path_of(request.uri))
         if resource is None:
             return Fixed(problem(404, "There is nothing at this path."))

@@ -14,8 +14,8 @@ BEAT = 5.0
 #: Looks after which a connection is ended: quiet between requests (60 to 65 s; a page that polls each second is far
 #: from it, and one that polls each minute is kept), with a request unfinished (20 to 25 s; it arrives in one piece from
 #: all but the slowest), and ended, but with the reader not taking what was still to be sent (then it is cut off).
-QUIET = 12
-UNFINISHED = 4
+QUIET = 13
+UNFINISHED = 5
 LINGERING = 2
 
 

@@ -17,7 +17,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from livestate.errors import SettingsError
+from livestate.listen import Listener
 from livestate.strports import parse_strports
+from livestate.workers.setup import Port
 
 #: Strports strings that lead to a socket, and to nothing around it.
 _KINDS = frozenset({"tcp", "ssl", "unix", "systemd", "fd"})
@@ -108,6 +110,20 @@ class Binder:
         # Around it there may be TLS, which is the workers' affair.
         if not isinstance(getattr(factory, "wrappedFactory", factory), Placeholder):
             raise SettingsError(_WHAT)
+
+
+class BoundListener(Listener):
+    """A Listener that binds for workers, and what it has bound."""
+
+    def __init__(self, reactor: Any, workers: int, option: str, description: str) -> None:
+        """:raises SettingsError: workers cannot serve that."""
+        Binder.check(option, description)
+        self.binder = Binder(reactor, workers)
+        super().__init__(self.binder, option, description, Placeholder())
+
+    def as_port(self) -> Port:
+        """Tell a zygote what this is."""
+        return Port(None if self.certificate is None else self.certificate.options.pem())
 
 
 def _bound(interface: str, port: int, backlog: int) -> socket.socket:

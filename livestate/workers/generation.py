@@ -72,10 +72,13 @@ class Generation:
             for worker in self.workers:
                 worker.tell(shipment)
 
-    def drain(self) -> None:
-        """Have all workers come to their end."""
+    def drain(self, ending: bool) -> None:
+        """Have all workers come to their end.
+
+        :param ending: whether all of livestate does.
+        """
         for worker in self.workers:
-            worker.drain()
+            worker.drain(ending)
 
     def kill(self) -> None:
         """End all workers at once."""

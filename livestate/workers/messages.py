@@ -47,6 +47,9 @@ class Serve(_Message):
 class Drain(_Message):
     """To a worker: accept no more, come to an end with all readers, and exit."""
 
+    #: Whether all of livestate ends, and no other worker takes this one's place.
+    ending: bool = False
+
 
 class Reopen(_Message):
     """To a worker: open the access log anew."""

@@ -7,6 +7,7 @@ The first successor comes at once. One that is gone within seconds was no good, 
 delays.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -56,6 +57,8 @@ class WorkerProcess:
         self.age = 0
         self.silence = 0
         self.gone = False
+        #: Whether it was killed because it did not answer.
+        self.unresponsive = False
         self._reactor = reactor
         self._on_end = on_end
         self._on_ready = on_ready
@@ -73,9 +76,12 @@ class WorkerProcess:
         if self._feed is not None and not self.gone:
             self._feed.tell(shipment)
 
-    def drain(self) -> None:
-        """Have it come to its end."""
-        self.send(Drain())
+    def drain(self, ending: bool) -> None:
+        """Have it come to its end.
+
+        :param ending: whether all of livestate does.
+        """
+        self.send(Drain(ending))
 
     def send(self, message: ToWorker) -> None:
         """Tell it something, if it is there to hear it."""
@@ -103,13 +109,15 @@ class WorkerProcess:
         if self.silence >= (SILENT if self.pid is not None else STARTING):
             log.error("worker {number} (process {pid}) does not answer: it is killed",
                       number=self.number + 1, pid=self.pid)  # fmt: skip
+            self.unresponsive = True
             self.kill()
 
     def kill(self) -> None:
         """End it at once."""
-        # As long as its pipe is open it exists: nobody else can have its number.
+        # It may have ended, though the end of its pipe is not seen yet: for so short a time nobody else has its number.
         if self.pid is not None and not self.gone:
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self.pipe.close()
 
     def _heard(self, message: FromWorker) -> None:
@@ -137,12 +145,22 @@ class Place:
         """:param start: gives a new worker for a place, or None where that cannot be now."""
         self.number = number
         self.worker: WorkerProcess | None = None
-        #: How often a worker was replaced.
+        #: How often a worker was replaced, and how often of that because it did not answer.
         self.restarts = 0
+        self.unresponsive = 0
         self._reactor = reactor
         self._start = start
         self._backoff = Backoff(*DELAYS)
         self._again: Any = None
+
+    def status(self) -> dict[str, Any]:
+        """Give what /status shows."""
+        return {
+            "worker": self.number + 1,
+            "restarts": self.restarts,
+            "unresponsive_restarts": self.unresponsive,
+            **({"pid": None} if self.worker is None else self.worker.status()),
+        }
 
     def fill(self) -> None:
         """Have a worker here."""
@@ -166,6 +184,7 @@ class Place:
         """Replace the worker that was here."""
         self.worker = None
         self.restarts += 1
+        self.unresponsive += worker.unresponsive
         if worker.age >= GOOD:
             self._backoff.reset()
         first = self._backoff.failures == 0

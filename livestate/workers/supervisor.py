@@ -1,28 +1,30 @@
 """The supervisor's part of livestate: places, the generation of workers that fills them, and news for all."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from livestate.backoff import Backoff
 from livestate.certificate import Certificate
 from livestate.errors import SettingsError
-from livestate.listen import Listener, Listeners
+from livestate.listen import Listeners
 from livestate.settings import Settings
 from livestate.web.counts import Counts, total
 from livestate.web.live import Supply
-from livestate.workers.binder import Binder, Placeholder
+from livestate.workers.binder import BoundListener
 from livestate.workers.feed import Shipment
 from livestate.workers.generation import Generation
 from livestate.workers.messages import Reopen
 from livestate.workers.place import STARTING, Place, WorkerProcess
-from livestate.workers.setup import Port, Setup
+from livestate.workers.places import Places
+from livestate.workers.setup import Setup
+from livestate.workers.shipments import Shipments
 
 #: Seconds between two looks at the workers.
 BEAT = 1.0
@@ -30,22 +32,10 @@ BEAT = 1.0
 #: Beats until workers that were told to end are killed: more than a drain takes.
 PATIENCE = 12
 
+_REFUSED = "new workers did not come to serve, those before stay"
+
 #: Seconds of the delays before a new generation is tried in place of one whose zygote has ended.
 DELAYS = 0.1, 5.0
-
-
-class BoundListener(Listener):
-    """A Listener that binds for workers, and what it has bound."""
-
-    def __init__(self, reactor: Any, workers: int, option: str, description: str) -> None:
-        """:raises SettingsError: workers cannot serve that."""
-        Binder.check(option, description)
-        self.binder = Binder(reactor, workers)
-        super().__init__(self.binder, option, description, Placeholder())
-
-    def as_port(self) -> Port:
-        """Tell a zygote what this is."""
-        return Port(None if self.certificate is None else self.certificate.options.pem())
 
 
 class Supervisor(MultiService):
@@ -64,16 +54,19 @@ class Supervisor(MultiService):
             raise SettingsError("--workers needs Linux")
         self._reactor = reactor
         self._settings = settings
-        self._shipments: dict[Shipment, Callable[[], None]] = {}
-        self._ship(supplies)
+        self._shipments = Shipments(self._tell)
+        self._shipments.change(supplies)
         self._listeners = Listeners(partial(BoundListener, reactor, settings.workers))
         self._listeners.change(self._listeners.prepare(settings))
         self._listeners.setServiceParent(self)
-        self._places = [Place(number, reactor, self._fill) for number in range(settings.workers)]
+        self._places = Places(settings.workers, reactor, self._fill)
         self._generation: Generation | None = None
         #: The one that is on its way to the places, with its first workers and the beats it has had.
         self._next: tuple[Generation, list[WorkerProcess | None]] | None = None
         self._waited = 0
+        #: Those who wait for what becomes of it; and whether nothing did, so that old settings or code serve on.
+        self._waiting: list[Deferred[None]] = []
+        self._refused = False
         #: Those whose workers are coming to their end, with the beats it has taken.
         self._leaving: dict[Generation, int] = {}
         self._emptied: Deferred[None] | None = None
@@ -86,8 +79,7 @@ class Supervisor(MultiService):
         """Start the workers."""
         super().startService()
         self._generation = self._begin()
-        for place in self._places:
-            place.fill()
+        self._places.fill()
         self._beat.start(BEAT, now=False)
 
     # What the service asks for
@@ -96,24 +88,24 @@ class Supervisor(MultiService):
         """Give those that are served."""
         return self._listeners.certificates()
 
-    def certificates_changed(self) -> None:
+    def certificates_changed(self) -> Deferred[None]:
         """Serve those that were loaded anew: in a new generation, whose workers share the keys of session tickets."""
-        self._replace()
+        return self._replace()
 
-    def renew(self) -> None:
+    def renew(self) -> Deferred[None]:
         """Have workers with the code that is on disk."""
         self.log.info("workers with the code that is on disk are started")
-        self._replace()
+        return self._replace()
 
-    def change(self, settings: Settings, supplies: Iterable[Supply]) -> None:
+    def change(self, settings: Settings, supplies: Iterable[Supply]) -> Deferred[None]:
         """Serve what `settings` say from now on.
 
         :raises SettingsError: that cannot be; nothing has changed.
         """
         self._listeners.change(self._listeners.prepare(settings))
         self._settings = settings
-        self._ship(supplies)
-        self._replace()
+        self._shipments.change(supplies)
+        return self._replace()
 
     def reopened(self) -> None:
         """Have all workers open their access log anew."""
@@ -125,11 +117,11 @@ class Supervisor(MultiService):
         # First, so that what a worker closes is the last of it.
         self._listeners.close()
         self._give_up_next()
-        for place in self._places:
-            place.vacate()
+        self._places.vacate()
         if self._generation is not None:
-            self._dismiss(self._generation)
+            self._dismiss(self._generation, ending=True)
             self._generation = None
+        self._settle(refused=False)
         self._emptied = Deferred()
         self._look_whether_empty()
         return self._emptied
@@ -141,7 +133,15 @@ class Supervisor(MultiService):
 
     def serving(self) -> bool:
         """Tell whether there is a worker that serves in each place."""
-        return all(place.worker is not None and place.worker.ready for place in self._places)
+        return self._places.serving()
+
+    def outdated(self) -> bool:
+        """Tell whether those who serve are not made as they were last to be."""
+        return self._refused
+
+    def trouble(self) -> str:
+        """Say what is wrong with the workers; "" if nothing is."""
+        return self._places.trouble() or (_REFUSED if self._refused else "")
 
     def counts(self) -> Counts:
         """Give what all workers have counted, those that are gone included."""
@@ -149,31 +149,13 @@ class Supervisor(MultiService):
 
     def workers(self) -> Sequence[Mapping[str, Any]]:
         """Tell of each worker, and of those that are being drained."""
-        placed = [(place.number, place.restarts, place.worker) for place in self._places]
-        leaving = [(worker.number, None, worker) for generation in self._leaving for worker in generation.workers]
+        leaving = [worker for generation in self._leaving for worker in generation.workers]
         return [
-            {"worker": number + 1, "restarts": restarts, **({"pid": None} if worker is None else worker.status())}
-            for number, restarts, worker in placed
-        ] + [{"worker": number + 1, "draining": True, **worker.status()} for number, _, worker in leaving]
+            *(place.status() for place in self._places),
+            *({"worker": worker.number + 1, "draining": True, **worker.status()} for worker in leaving),
+        ]
 
     # Documents
-
-    def _ship(self, supplies: Iterable[Supply]) -> None:
-        """Tell workers of these documents from now on."""
-        there = {shipment.document: shipment for shipment in self._shipments}
-        wanted = [supply.document for supply in supplies]
-        for shipment, end in list(self._shipments.items()):
-            if shipment.document not in wanted:
-                end()
-                del self._shipments[shipment]
-        ordered = {}
-        for document in wanted:
-            shipment = there.get(document) or Shipment(document)
-            tell = partial(self._tell, shipment)
-            end = self._shipments.get(shipment) or document.subscribe(lambda _, tell=tell: tell())  # type: ignore[misc]
-            document.on_confirmed = tell
-            ordered[shipment] = end
-        self._shipments = ordered
 
     def _tell(self, shipment: Shipment) -> None:
         for generation in self._generations():
@@ -195,19 +177,22 @@ class Supervisor(MultiService):
         """Start a generation that is made as things are now."""
         listeners: list[Any] = self._listeners.all()
         setup = Setup(self._settings, type(self._reactor).__module__, [listener.as_port() for listener in listeners])
-        generation = Generation(self._reactor, list(self._shipments), self._lost, self._ready, self._zygote_ended)
+        generation = Generation(self._reactor, self._shipments.all(), self._lost, self._ready, self._zygote_ended)
         generation.start(setup, [listener.binder for listener in listeners])
         return generation
 
-    def _replace(self) -> None:
-        """Have a new generation take the places, when it serves."""
+    def _replace(self) -> Deferred[None]:
+        """Have a new generation take the places; done when it serves there, or is given up."""
         if not self.running or self._emptied is not None:
-            return
+            return succeed(None)
         self._give_up_next()
+        done: Deferred[None] = Deferred()
+        self._waiting.append(done)
         generation = self._begin()
         self._waited = 0
         self._next = generation, []
         self._next[1].extend(generation.fork(place.number) for place in self._places)
+        return done
 
     def _give_up_next(self) -> None:
         if self._next is not None:
@@ -225,15 +210,15 @@ class Supervisor(MultiService):
             return
         self._next = None
         before, self._generation = self._generation, generation
-        for place, worker in zip(self._places, workers, strict=True):
-            place.take(worker)
+        self._places.take(workers)
         if before is not None:
             self._dismiss(before)
         self.log.info("new workers have taken the places of those before, which let their readers go")
+        self._settle(refused=False)
 
-    def _dismiss(self, generation: Generation) -> None:
+    def _dismiss(self, generation: Generation, ending: bool = False) -> None:
         self._leaving[generation] = 0
-        generation.drain()
+        generation.drain(ending)
         self._bury(generation)
 
     def _bury(self, generation: Generation) -> None:
@@ -256,9 +241,17 @@ class Supervisor(MultiService):
         elif generation is self._generation and self._next is None:
             self._reactor.callLater(self._backoff.next_delay(), self._replace)
 
+    def _settle(self, refused: bool) -> None:
+        """Tell those who wait that there is no next generation any more."""
+        self._refused = refused
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done.callback(None)
+
     def _refuse_next(self) -> None:
         self.log.error("new workers do not come to serve: those that are there stay")
         self._give_up_next()
+        self._settle(refused=True)
         if self._generation is not None and not self._generation.fertile:
             self._reactor.callLater(self._backoff.next_delay(), self._replace)
 
@@ -282,6 +275,8 @@ class Supervisor(MultiService):
     def _look(self) -> None:
         for worker in self._workers():
             worker.beat()
+        if self._emptied is None:
+            self._places.beat()
         if self._next is not None:
             self._waited += 1
             if self._waited >= STARTING:

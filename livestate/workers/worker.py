@@ -91,14 +91,17 @@ class Worker:
         self._serving.startService()
         self._beat.start(BEAT)
 
-    def drain(self) -> None:
-        """Accept no more, come to an end with all readers, and exit."""
+    def drain(self, ending: bool = False) -> None:
+        """Accept no more, come to an end with all readers, and exit.
+
+        :param ending: whether all of livestate does.
+        """
         if self._draining:
             return
         self._draining = True
         for port in self._ports:
             close(self._reactor, port)
-        self._serving.drain().addBoth(lambda _: self._end())
+        self._serving.drain(ending).addBoth(lambda _: self._end())
 
     def _told(self, message: ToWorker) -> None:
         match message:
@@ -111,8 +114,8 @@ class Worker:
                 self._pipe.send(Ready())
             case Reopen():
                 self._log_files.reopen()
-            case Drain():
-                self.drain()
+            case Drain(ending):
+                self.drain(ending)
 
     def _listen(self) -> None:
         for descriptor, options in self._descriptors.items():

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,12 @@ ACCEPTED = {
     "brotli, deflate": "identity",
     "identity": "identity",
     "": "identity",
+}
+
+#: What is different for HAProxy in tests: the files that this process may have, and the user that it may be.
+_FOR_TESTS = {
+    "maxconn 50000": "maxconn 4000",
+    **({} if os.geteuid() == 0 else {"    user haproxy\n    group haproxy\n": ""}),
 }
 
 _LOAD = """
@@ -123,8 +129,27 @@ class Fronts:
                 "bind :80\n": f"bind 127.0.0.1:{http}\n",
                 "bind :443 ": f"bind 127.0.0.1:{https} ",
                 "/etc/livestate/combined.pem": str(self._combined),
-                "maxconn 50000": "maxconn 4000",
-                **({} if os.geteuid() == 0 else {"    user haproxy\n    group haproxy\n": ""}),
+                **_FOR_TESTS,
+            },
+        )
+        self._start(http, "haproxy", "-db", "-f", config)
+        return Front("haproxy", f"http://127.0.0.1:{http}", f"https://127.0.0.1:{https}", self.cafile)
+
+    def haproxy_of_nodes(self, nodes: Sequence[int]) -> Front:
+        """Start HAProxy before three nodes, which it looks at oftener than it would."""
+        http, https = free_port(), free_port()
+        addresses = {f"192.0.2.{number}:8080": f"127.0.0.1:{port}" for number, port in enumerate(nodes, 1)}
+        config = self._adapt(
+            "haproxy-nodes.cfg",
+            {
+                **addresses,
+                "inter 1s": "inter 200ms",
+                # A busy machine is not what the tests are about.
+                "timeout check 2s": "timeout check 20s",
+                "bind :80\n": f"bind 127.0.0.1:{http}\n",
+                "bind :443 ": f"bind 127.0.0.1:{https} ",
+                "/etc/livestate/combined.pem": str(self._combined),
+                **_FOR_TESTS,
             },
         )
         self._start(http, "haproxy", "-db", "-f", config)
@@ -161,7 +186,7 @@ class Fronts:
         return config
 
     def _start(self, port: int, name: str, *arguments: str | Path) -> None:
-        child = Child(self._case, [_program(name), *arguments], self.folder)
+        child = Child(self._case, [program_of(name), *arguments], self.folder)
         # Before it is killed, since it has children of its own.
         self._case.addCleanup(child.stop)
         child.wait_for(lambda: _listens(port), name)
@@ -173,7 +198,7 @@ class Load:
     def __init__(self, case: SynchronousTestCase, folder: Path, url: str, seconds: float, connections: int) -> None:
         script = folder / "load.lua"
         script.write_text(_LOAD % ", ".join(f'"{accepted}"' for accepted in ACCEPTED))
-        arguments: list[str | Path] = [_program("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, url]
+        arguments: list[str | Path] = [program_of("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, url]
         self._child = Child(case, arguments, folder)
         self._limit = seconds + 20
 
@@ -195,8 +220,8 @@ def _listens(port: int) -> bool:
     return True
 
 
-def _program(name: str) -> str:
+def program_of(name: str) -> str:
     """Give the path of a program, which may be for administrators; a missing one is a failure."""
     found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    assert found, f"{name} is not installed: apt-get install varnish nginx haproxy hitch wrk"
+    assert found, f"{name} is not installed: apt-get install varnish nginx haproxy hitch wrk slowhttptest"
     return found

@@ -1,12 +1,15 @@
-"""Readers who ask again and again and notice everything that goes wrong: strict HTTP/1.1 clients on raw sockets."""
+"""Readers who ask again and again and notice everything that goes wrong: strict HTTP/1.1 clients, and wrk."""
 
 import re
+import signal
 import socket
 import ssl
 import threading
 from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration.processes import Child, folder_for
 
 #: Seconds that any one answer may take: longer than a hung worker is waited for.
 TIMEOUT = 15.0
@@ -94,6 +97,23 @@ class Load:
         if not head.startswith(b"HTTP/1.1 200 "):
             self.wrong.append(head)
         return b"\r\nconnection: close" not in head.lower()
+
+
+class Wrk:
+    """One wrk: as fast as it can on 16 connections, until `stop`. It makes anew those that are closed."""
+
+    def __init__(self, case: SynchronousTestCase, url: str) -> None:
+        arguments = ["wrk", "-t1", "-c16", "-d120s", f"--timeout={TIMEOUT:.0f}s", url]
+        self._child = Child(case, arguments, folder_for(case))
+
+    def stop(self) -> tuple[int, str]:
+        """End it, and give the number of answers, and what it says of errors: "" where there were none."""
+        self._child.signal(signal.SIGINT)
+        assert self._child.process.wait(TIMEOUT) == 0, self._child.output
+        output = self._child.output
+        found = re.search(r"(\d+) requests in", output)
+        assert found, output
+        return int(found[1]), "\n".join(re.findall(r"^ *((?:Socket errors|Non-2xx).*)$", output, re.MULTILINE))
 
 
 def _some(connection: socket.socket) -> bytes:

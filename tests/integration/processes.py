@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,12 +93,14 @@ class Child:
         arguments: Iterable[str | Path],
         folder: Path,
         env: dict[str, str] | None = None,
+        pass_fds: Collection[int] = (),
     ) -> None:
         self._output = folder / f"output-{time.monotonic_ns()}"
         with open(self._output, "wb") as output:
             self.process = subprocess.Popen(
-                [*map(str, arguments)], cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env
-            )
+                [*map(str, arguments)],
+                cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, pass_fds=pass_fds,
+            )  # fmt: skip
         case.addCleanup(self.kill)
 
     @property

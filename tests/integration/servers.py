@@ -32,6 +32,11 @@ def _redis_server() -> tuple[str, bool]:
     return program, b"CONFIG FILE ERROR" not in asked.stdout + asked.stderr
 
 
+def redis_program() -> str:
+    """Give the path of redis-server."""
+    return _redis_server()[0]
+
+
 class RedisServer:
     """One Redis; its documents stay over `stop` and `start`.
 
@@ -94,6 +99,17 @@ class RedisServer:
         self._client.save()
         self._client.close()
         assert self._child.stop() == 0, self._child.output
+
+    def kill(self) -> None:
+        """End it without a farewell."""
+        assert self._child is not None
+        self._child.kill()
+        self._client.close()
+
+    def role(self) -> str:
+        """Give what it says of itself: master or slave."""
+        role: bytes = self.command("ROLE")[0]
+        return role.decode()
 
     def freeze(self) -> None:
         """Have it answer no more, while its connections stay and the kernel still accepts new ones."""

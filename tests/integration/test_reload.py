@@ -1,10 +1,12 @@
 """Ending, reloading and renewing while readers read: nothing of theirs is lost."""
 
+import http.client
 import os
 import shutil
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,19 +16,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import livestate
 from tests.integration.certificates import Authority
-from tests.integration.load import Load
-from tests.integration.processes import folder_for, until
+from tests.integration.http import get
+from tests.integration.load import Load, Wrk
+from tests.integration.processes import Child, folder_for, free_port, twistd_arguments, until
 from tests.integration.servers import Livestate
 
 
 class EventReader:
     """A reader of events, on a socket of its own; `ended` says whether the stream came to an orderly end."""
 
-    def __init__(self, service: Livestate, path: str = "/events") -> None:
+    def __init__(self, http: str) -> None:
         self.data = b""
         self.ended = False
-        self._socket = socket.create_connection(("127.0.0.1", int(service.http.rpartition(":")[2])), 20)
-        self._socket.sendall(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
+        self._socket = socket.create_connection(("127.0.0.1", int(http.rpartition(":")[2])), 20)
+        self._socket.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -60,9 +63,9 @@ class AloneCase(SynchronousTestCase):
             (self.folder / f"{name}.json").write_text(f'["{name}"]')
         self.configure()
 
-    def configure(self, *lines: str) -> None:
+    def configure(self, *lines: str, options: str = "") -> None:
         """Write the file."""
-        documents = ['[[document]]\nsource = "file:a.json"', *lines]
+        documents = [options, '[[document]]\nsource = "file:a.json"', *lines]
         (self.folder / "live.toml").write_text("\n".join(documents))
 
     def start(self, *options: str, **more: Any) -> None:
@@ -98,10 +101,13 @@ class AloneTests(AloneCase):
     """The signals, with one process."""
 
     def test_end(self):
-        """SIGTERM loses no request, ends streams in an orderly way and long polls with an answer, and the code is 0."""
-        self.start()
+        """SIGTERM loses no request, ends streams in an orderly way and long polls with an answer, and the code is 0.
+
+        It waits for nobody who is quiet, and for no answer of theirs to TLS's goodbye.
+        """
+        self.start(https="")
         load = Load(self, self.service.http).start()
-        readers = [EventReader(self.service) for _ in range(20)]
+        readers = [EventReader(self.service.http) for _ in range(20)]
         for reader in readers:
             reader.until_begun()
         poller, held = self.service.client(), []
@@ -109,11 +115,12 @@ class AloneTests(AloneCase):
         polling = threading.Thread(target=lambda: held.append(poller.get(If_None_Match=tag, Prefer="wait=50")))
         polling.start()
         until(lambda: self.service.status()["long_polls"] == 1, "a long poll", 5)
-        idle = self.service.client()
-        idle.get()
+        idle = [self.service.client(https) for https in (False, True)]
+        for client in idle:
+            client.get()
         began = time.monotonic()
         self.assertEqual(self.service.stop(), 0)
-        self.assertLess(time.monotonic() - began, 12)
+        self.assertLess(time.monotonic() - began, 8)
         load.stop()
         self.assertEqual((load.lost, load.wrong), ([], []))
         for reader in readers:
@@ -126,10 +133,10 @@ class AloneTests(AloneCase):
     def test_last_answers(self):
         """While it drains, answers say that they are the last, short cut or not, and a waiting connection is served."""
         self.start()
-        clients = [self.service.client() for _ in range(4)]
+        clients = [self.service.client() for _ in range(5)]
         for client in clients:
             client.get()
-        reader = EventReader(self.service)
+        reader = EventReader(self.service.http)
         reader.until_begun()
         os.kill(self.service.pid, signal.SIGTERM)
         until(lambda: "let go" in self.service.log, "SIGTERM")
@@ -137,6 +144,8 @@ class AloneTests(AloneCase):
         for client, fields in zip(clients, ({}, {"Accept": "*/*", "Range": "x"}, {"Foo": "bar"}), strict=False):
             self.assertEqual(client.get(**fields)["Connection"], "close")
         self.assertEqual(clients[3].get("/nothing")["Connection"], "close")
+        ready = clients[4].get("/_live/ready")
+        self.assertEqual((ready.status, ready.body, ready["Connection"]), (503, b"ending\n", "close"))
         reader.wait()
 
     def test_twice(self):
@@ -154,15 +163,29 @@ class AloneTests(AloneCase):
             self.assertLess(time.monotonic() - began, 1.9)
             self.assertNotIn("Traceback", self.service.log)
 
+    def status_as(self, host: str) -> int:
+        """Ask the admin listener by a name, and give the answer's status."""
+        connection = http.client.HTTPConnection(self.service.admin.partition("//")[2], timeout=20)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/health", headers={"Host": host})
+        return connection.getresponse().status
+
     def test_documents(self):
         """SIGHUP adds and removes documents, and loses no request; a document that stays keeps its version."""
         self.start("--access-log=access.log")
         load = Load(self, self.service.http).start()
-        reader = EventReader(self.service)
+        reader = EventReader(self.service.http)
         reader.until_begun()
+        kept = self.service.client()
+        kept.get()
         version = self.service.status()["version"]
-        self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"')
+        self.assertEqual(self.status_as("new.example"), 421)
+        self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"', options='admin-host = "new.example"')
         self.hang_up("is in force")
+        # Also who kept a connection to what is let go is told that this server stays.
+        ready = kept.get("/_live/ready")
+        self.assertEqual((ready.status, ready.body), (200, b"ok\n"))
+        self.assertEqual(self.status_as("new.example"), 200)
         # Workers of before accept until they have been told not to.
         until(lambda: all(self.service.get("/b").status == 200 for _ in range(20)), "the new one")
         self.assertEqual(self.service.get("/b").json(), ["b"])
@@ -177,13 +200,46 @@ class AloneTests(AloneCase):
         until(lambda: load.answers > answers + 100, "still under load")
         self.assert_nothing_lost(load)
         self.assertEqual(len(self.service.documents()), 1)
+        self.assertNotIn(b'path="/b"', get(self.service.admin, "/metrics").body)
+
+    def test_wrk(self):
+        """Neither SIGHUP nor SIGUSR2 gives wrk an error of any kind, over HTTP and HTTPS, and all streams are ended."""
+        self.start(https="")
+        loads = [Wrk(self, url) for url in (self.service.http, self.service.https)]
+        readers = self.readers(10)
+        until(lambda: sum(self.service.status()["answers"].values()) > 500, "load")
+        self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"')
+        self.hang_up("is in force")
+        for reader in readers:
+            reader.wait()
+            self.assertTrue(reader.ended)
+        if self.workers > 1:
+            readers = self.readers(10)
+            os.kill(self.service.pid, signal.SIGUSR2)
+            until(lambda: self.service.log.count("have taken the places") == 2, "new workers")
+            for reader in readers:
+                reader.wait()
+                self.assertTrue(reader.ended)
+        for load in loads:
+            answers, errors = load.stop()
+            # At least the connections of the beginning, and those that were made anew.
+            self.assertGreater(answers, 16)
+            self.assertEqual(errors, "")
+        self.assertNotIn("Traceback", self.service.log)
+
+    def readers(self, number: int) -> list[EventReader]:
+        """Give readers of events who have had the first."""
+        readers = [EventReader(self.service.http) for _ in range(number)]
+        for reader in readers:
+            reader.until_begun()
+        return readers
 
     def test_nothing_new(self):
         """SIGHUP with nothing new, as of logrotate, leaves connections alone."""
         self.start("--access-log=access.log")
         client = self.service.client()
         client.get()
-        reader = EventReader(self.service)
+        reader = EventReader(self.service.http)
         reader.until_begun()
         (self.folder / "access.log").rename(self.folder / "access.log.1")
         os.kill(self.service.pid, signal.SIGHUP)
@@ -208,6 +264,11 @@ class AloneTests(AloneCase):
             self.hang_up("the new configuration is refused")
             line = next(line for line in reversed(self.service.log.splitlines()) if "is refused" in line)
             self.assertIn(expected, line)
+        # Nor is a development certificate made in place of one that is named and broken.
+        self.configure(options=f'https = "ssl:{free_port()}:interface=127.0.0.1:privateKey=a.json:certKey=a.json"')
+        self.hang_up("the new configuration is refused")
+        self.assertIn("no PEM", self.service.log.splitlines()[-1])
+        self.assertFalse((self.folder / "server.pem").exists())
         self.assertEqual(client.get()["Connection"], "")
         self.assertNotIn("Traceback", self.service.log)
 
@@ -228,7 +289,9 @@ class AloneTests(AloneCase):
             shutil.copy(certificate, self.folder / "certificate.pem")
             shutil.copy(key, self.folder / "key.pem")
             if number:
-                os.kill(self.service.pid, signal.SIGHUP)
+                # It is served whatever becomes of the options.
+                self.configure('[[document]]\nsource = "nonsense://b"\npath = "/b"')
+                self.hang_up("the new configuration is refused")
             until(lambda: self.name_served() == name, name, 30)  # noqa: B023  # called within the turn
         self.assert_nothing_lost(load)
 
@@ -266,7 +329,7 @@ class WorkersTests(AloneTests):
         """SIGUSR2 has workers with the code on disk take over, and loses no request."""
         self.start_copy()
         load = Load(self, self.service.http).start()
-        reader = EventReader(self.service)
+        reader = EventReader(self.service.http)
         reader.until_begun()
         before = {worker["pid"] for worker in self.service.workers()}
         self.change_code("web/responder.py", 'b"public, max-age=1,', 'b"public, max-age=7,')
@@ -291,6 +354,44 @@ class WorkersTests(AloneTests):
         self.assertEqual({worker["pid"] for worker in self.service.workers()}, before)
         self.assertEqual(self.service.get().status, 200)
         self.assertIn("SyntaxError", self.service.log)
+
+
+class KeptSocketTests(SynchronousTestCase):
+    """A restart by a service manager that holds the listening socket, as systemd does with livestate.socket."""
+
+    def test_restart(self):
+        """SIGTERM and the start after it give wrk no error of any kind: who comes between them waits."""
+        port = free_port()
+        with socket.create_server(("127.0.0.1", port), backlog=128) as kept:
+            before = self.start(kept)
+            load = Wrk(self, f"http://127.0.0.1:{port}")
+            # One process hands over to workers, and these to one process.
+            for workers in ("2", "1"):
+                reader = EventReader(f"http://127.0.0.1:{port}")
+                reader.until_begun()
+                self.assertEqual(before.stop(), 0)
+                reader.wait()
+                self.assertTrue(reader.ended)
+                between = EventReader(f"http://127.0.0.1:{port}")
+                before = self.start(kept, f"--workers={workers}")
+                between.until_begun()
+            answers, errors = load.stop()
+        self.assertGreater(answers, 100)
+        self.assertEqual(errors, "")
+
+    def start(self, kept: socket.socket, *options: str) -> Child:
+        """Start livestate with the socket passed to it."""
+        # sd_listen_fds(3): the sockets are from descriptor 3 on, for the process that is named.
+        script = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execvpe(sys.argv[2], sys.argv[2:], "
+        script += "{**os.environ, 'LISTEN_FDS': '1', 'LISTEN_FDNAMES': 'http', 'LISTEN_PID': str(os.getpid())})"
+        arguments = [*twistd_arguments(), "-n", "--pidfile=", "livestate", "--source=demo:", "--admin="]
+        arguments += ["--http=systemd:domain=INET:index=0", *options]
+        return Child(
+            self,
+            [sys.executable, "-c", script, str(kept.fileno()), *arguments],
+            folder_for(self),
+            pass_fds=[kept.fileno()],
+        )
 
 
 del AloneCase

@@ -4,13 +4,13 @@ import json
 import os
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.certificates import Authority
 from tests.integration.processes import TERMINATED, folder_for, until
 from tests.integration.servers import Livestate, RedisServer
+from tests.integration.upstream import Upstream
 
 
 class FileTests(SynchronousTestCase):
@@ -96,58 +96,11 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(service.stop(), TERMINATED)
 
 
-class _Upstream(BaseHTTPRequestHandler):
-    """Gives its server's `body` with an entity tag, as conditional requests ask."""
-
-    protocol_version = "HTTP/1.1"
-    server: "_UpstreamServer"
-
-    def do_GET(self) -> None:
-        upstream = self.server
-        tag = f'"{hash(upstream.body)}"'
-        unchanged = self.headers["If-None-Match"] == tag and upstream.status == 200
-        upstream.statuses.append(304 if unchanged else upstream.status)
-        body = b"" if unchanged else upstream.body
-        upstream.hold.wait(10)
-        self.send_response(upstream.statuses[-1])
-        self.send_header("ETag", tag)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in upstream.more.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-class _UpstreamServer(ThreadingHTTPServer):
-    """What it is to answer, and what it has answered."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Upstream)
-        self.body = b'{"n":1}'
-        self.status = 200
-        self.more: dict[str, str] = {}
-        self.statuses: list[int] = []
-        #: Cleared, it accepts and does not answer.
-        self.hold = threading.Event()
-        self.hold.set()
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that did not wait."""
-
-
 class UpstreamTests(SynchronousTestCase):
     """`http:` and `https:`."""
 
     def setUp(self):
-        self.upstream = _UpstreamServer()
-        threading.Thread(target=self.upstream.serve_forever, daemon=True).start()
-        self.addCleanup(self.upstream.server_close)
-        self.addCleanup(self.upstream.shutdown)
+        self.upstream = Upstream(self)
         self.source = f"--source=http://127.0.0.1:{self.upstream.server_port}/results.json"
 
     def test_conditional(self):

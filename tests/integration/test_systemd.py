@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+import livestate
 from tests.integration.certificates import Authority
 from tests.integration.http import Client, get
 from tests.integration.processes import (
@@ -53,6 +56,10 @@ class Manager:
         """Tell how many have come that begin so."""
         return sum(text.startswith(message) for _, text in self.messages)
 
+    def last(self, message: str) -> float:
+        """Give the time of the last that begins so."""
+        return max(when for when, text in self.messages if text.startswith(message))
+
     def wait_for(self, message: str, number: int = 1) -> None:
         """Wait until so many have come."""
         until(lambda: self.count(message) >= number, f"{number} of {message}, not only {self.messages}")
@@ -73,9 +80,11 @@ class NotifyTests(SynchronousTestCase):
         self.folder = folder_for(self)
         self.http = free_port()
 
-    def start(self, address: str, *options: str, watchdog: float = 0.0, before: "list[str] | None" = None) -> Child:
-        """Start with the notify socket at `address`, as it stands in the environment."""
-        env = {**os.environ, "NOTIFY_SOCKET": address}
+    def start(
+        self, address: str, *options: str, watchdog: float = 0.0, before: "list[str] | None" = None, **more: str
+    ) -> Child:
+        """Start with the notify socket at `address`, as it stands in the environment, with `more` there."""
+        env = {**os.environ, "NOTIFY_SOCKET": address, **more}
         if watchdog:
             env["WATCHDOG_USEC"] = str(int(watchdog * 1e6))
         arguments = [
@@ -97,9 +106,9 @@ class NotifyTests(SynchronousTestCase):
         manager.wait_for("READY=1", 2)
         self.assertEqual(child.stop(), TERMINATED)
         manager.wait_for("STOPPING=1")
-        self.assertEqual([text.split("=")[0] for _, text in manager.messages], [
-            "READY", "STATUS", "RELOADING", "READY", "STOPPING",
-        ])  # fmt: skip
+        kinds = [text.split("=")[0] for _, text in manager.messages]
+        # The number of connections in the status may be another by now.
+        self.assertEqual([kind for kind in kinds if kind != "STATUS"], ["READY", "RELOADING", "READY", "STOPPING"])
         self.assertNotIn("Traceback", child.output)
 
     def test_abstract(self):
@@ -111,25 +120,50 @@ class NotifyTests(SynchronousTestCase):
         child.stop()
         manager.wait_for("STOPPING=1")
 
-    def test_ready_waits_for_the_document(self):
-        """It is ready as soon as the first document is there, and the status names what is wrong."""
+    def test_ready_without_document(self):
+        """It is ready when the store was asked in vain: where it is down, and where it does not answer in time."""
         redis = RedisServer(self)
+        redis.freeze()
         address = str(self.folder / "notify")
         manager = Manager(self, address)
-        self.start(address, f"--source={redis.url}?key=livestate")
-        until(self.answers, "livestate")
-        self.assertEqual(manager.messages, [])
-        redis.set("{}")
+        for number, url in enumerate((redis.url, f"redis://127.0.0.1:{free_port()}/0")):
+            child = self.start(address, f"--source={url}?key=livestate")
+            manager.wait_for("READY=1", number + 1)
+            self.assertEqual(get(f"http://127.0.0.1:{self.http}").status, 503)
+            manager.wait_for("STATUS=1 document, 0 connections; / is missing (", number + 1)
+            child.stop()
+
+    def test_ready_with_workers(self):
+        """READY=1 comes when workers serve, not sooner: at the start, and after SIGHUP and SIGUSR2, which may fail."""
+        code = self.folder / "code"
+        shutil.copytree(Path(livestate.__file__).parent, code / "livestate")
+        zygote = code / "livestate" / "workers" / "zygote.py"
+        good = zygote.read_text()
+        config = self.folder / "live.toml"
+        config.write_text('source = "demo:"')
+        zygote.write_text("raise SystemExit(3)")
+        address = str(self.folder / "notify")
+        manager = Manager(self, address)
+        child = self.start(address, "--workers=2", "--config=live.toml", PYTHONPATH=str(code))
+        manager.wait_for("STATUS=1 document, 0 connections; 2 of 2 workers not serving")
+        self.assertEqual(manager.count("READY=1"), 0)
+        zygote.write_text(f"import time\ntime.sleep(1)\n{good}")
         manager.wait_for("READY=1")
         self.assertEqual(get(f"http://127.0.0.1:{self.http}").status, 200)
-
-    def test_ready_without_store(self):
-        """With the store down, it is ready after a while all the same, and says what is missing."""
-        address = str(self.folder / "notify")
-        manager = Manager(self, address)
-        self.start(address, f"--source=redis://127.0.0.1:{free_port()}/0?key=livestate")
-        manager.wait_for("READY=1")
-        manager.wait_for("STATUS=1 document, 0 connections; / is missing (")
+        for number, (signum, change, taken, refused) in enumerate((
+            (signal.SIGHUP, lambda: config.write_text('source = "/new=demo:"'), 2, False),
+            (signal.SIGUSR2, lambda: zygote.write_text("import time\ntime.sleep(1)\nraise SystemExit(3)"), 2, True),
+            # There is nothing new, but what failed is tried again.
+            (signal.SIGHUP, lambda: zygote.write_text(f"import time\ntime.sleep(1)\n{good}"), 3, False),
+        ), 2):  # fmt: skip
+            change()
+            child.signal(signum)
+            manager.wait_for("READY=1", number)
+            self.assertGreater(manager.last("READY=1") - manager.last("RELOADING=1"), 0.9)
+            self.assertEqual(child.output.count("have taken the places"), taken)
+            status = [text for _, text in manager.messages if text.startswith("STATUS=")][-1]
+            self.assertEqual("new workers did not come to serve" in status, refused, status)
+        self.assertEqual(get(f"http://127.0.0.1:{self.http}", "/new").status, 200)
 
     def test_watchdog(self):
         """WATCHDOG=1 comes twice in its time while the reactor turns, not while it is blocked, and again after that."""
@@ -171,13 +205,6 @@ class NotifyTests(SynchronousTestCase):
         """Give the beginning of a command that runs OBEDIENT."""
         return [sys.executable, "-c", OBEDIENT, *twistd_arguments()[1:]]
 
-    def answers(self) -> bool:
-        """Tell whether it answers at all."""
-        try:
-            return get(f"http://127.0.0.1:{self.http}").status in (200, 503)
-        except OSError:
-            return False
-
 
 class SocketActivationTests(SynchronousTestCase):
     """Sockets passed by systemd's own program."""
@@ -192,20 +219,39 @@ class SocketActivationTests(SynchronousTestCase):
 
     def test_http_and_https(self):
         """It serves HTTP on one socket and HTTPS on another, by name and by number; the first connection waits."""
+        self.see_both_served()
+
+    def test_workers(self):
+        """Workers serve both too, and take up each other's TLS sessions."""
+        secure, authority = self.see_both_served("--workers=2")
+        context = ssl.create_default_context(cafile=str(authority.certificate))
+        session, resumed = None, []
+        for _ in range(12):
+            with socket.create_connection(("127.0.0.1", secure), 10) as raw:
+                with context.wrap_socket(raw, server_hostname="localhost", session=session) as connection:
+                    connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                    while connection.recv(65536):
+                        pass
+                    resumed.append(connection.session_reused)
+                    session = connection.session
+        self.assertEqual(resumed, [False] + [True] * 11)
+
+    def see_both_served(self, *options: str) -> tuple[int, Authority]:
+        """Start with two sockets, read from both, and give the port of HTTPS and who has signed its certificate."""
         plain, secure = free_port(), free_port()
         authority = Authority(folder_for(self))
         key, certificate = authority.issue()
         child = self.activate(
             "--http=systemd:domain=INET:name=http",
-            f"--https=systemd:domain=INET:index=1:privateKey={key}:certKey={certificate}",
+            f"--https=systemd:domain=INET:index=1:privateKey={key}:certKey={certificate}", *options,
             names="http:https", addresses=[f"127.0.0.1:{plain}", f"127.0.0.1:{secure}"],
         )  # fmt: skip
         for client in Client(f"http://127.0.0.1:{plain}"), Client(f"https://127.0.0.1:{secure}", authority.certificate):
             until(lambda: client.get().status == 200, "served")  # noqa: B023
             self.assertIn("parties", client.get().json())
             client.close()
-        self.assertEqual(child.stop(), TERMINATED)
-        self.assertNotIn("Traceback", child.output)
+        self.addCleanup(lambda: self.assertEqual((child.stop(), "Traceback" in child.output), (TERMINATED, False)))
+        return secure, authority
 
     def test_all_addresses(self):
         """A socket for all addresses, as livestate.socket has it, serves IPv4 and IPv6."""

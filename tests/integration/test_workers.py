@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import ssl
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from tests.integration.load import Load
 from tests.integration.processes import children, ended, folder_for, free_port, run, twistd_arguments, until
 from tests.integration.servers import Livestate
 
+#: socket(7) has it, Python's module has not.
+SO_TIMESTAMPNS = 35
 
-def worker_of(service: Livestate, client: Client) -> int:
-    """Give the process that `client` is connected to."""
-    connection = client._connection.sock
+
+def worker_of(service: Livestate, connection: socket.socket | None) -> int:
+    """Give the process that `connection` leads to."""
     assert connection is not None
     # The kernel gives one port to connections with several servers.
     ports = [f"{name[1]:04X}" for name in (connection.getpeername(), connection.getsockname())]
@@ -69,7 +72,7 @@ class WorkersCase(SynchronousTestCase):
         def another() -> bool:
             client = self.service.client()
             client.get()
-            if found.setdefault(worker_of(self.service, client), client) is not client:
+            if found.setdefault(worker_of(self.service, client._connection.sock), client) is not client:
                 client.close()
             else:
                 self.addCleanup(client.close)
@@ -92,6 +95,45 @@ class ServingTests(WorkersCase):
             until(lambda: client.get().body == b"[1]", "the change")  # noqa: B023  # called within the turn
         tags = {client.get()["ETag"] for client in clients.values()}
         self.assertEqual(len(tags), 1)
+
+    def test_together(self):
+        """All workers show a new version within 50 ms of each other: the first event of each, median of the changes."""
+        readers: dict[int, socket.socket] = {}
+        url = urlsplit(self.service.http)
+
+        def another() -> bool:
+            reader = socket.create_connection((url.hostname, url.port or 0), timeout=20)
+            self.addCleanup(reader.close)
+            reader.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            reader.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+            self.received(reader, b"data:")
+            readers.setdefault(worker_of(self.service, reader), reader)
+            return len(readers) == 2
+
+        until(another, "a reader of each worker")
+        # A machine that gives one of the workers no time for a while says nothing about livestate: others may be tried.
+        for attempt in range(4):
+            spreads = sorted(self.spread(list(readers.values()), 10 * attempt + number) for number in range(1, 10))
+            print(f"\nbetween the workers: {1000 * spreads[4]:.2f} ms (median of 9), at most {1000 * spreads[-1]:.2f}")
+            if spreads[4] < 0.05:
+                break
+        self.assertLess(spreads[4], 0.05, spreads)
+
+    def spread(self, readers: list[socket.socket], number: int) -> float:
+        """Change the document to `number`, and give the seconds from when the first reader had it to the last."""
+        self.write(b"[%d]" % number)
+        times = [self.received(reader, b"data: [%d]" % number) for reader in readers]
+        return max(times) - min(times)
+
+    def received(self, reader: socket.socket, wanted: bytes) -> float:
+        """Read until `wanted` has come; give the time when it came, as the kernel noted it, whenever it is read."""
+        data = b""
+        while wanted not in data:
+            some, ((_, _, stamp),), _, _ = reader.recvmsg(65536, socket.CMSG_SPACE(16))
+            assert some, data
+            data += some
+        seconds, nanoseconds = struct.unpack("@ll", stamp)
+        return float(seconds + nanoseconds / 1e9)
 
     def test_codings_and_age(self):
         """Each worker gives every content coding, 304, and an age that the store's confirmations keep small."""
@@ -135,6 +177,9 @@ class ServingTests(WorkersCase):
         os.kill(next(iter(clients)), signal.SIGKILL)
         until(lambda: sum(worker["restarts"] for worker in self.service.workers()) == 1, "replaced")
         self.assertEqual(self.counted(), before + 20)
+        metrics = self.metrics()
+        for reason, number in (("died", 1), ("unresponsive", 0)):
+            self.assertEqual(metrics[f'livestate_worker_restarts_total{{reason="{reason}"}}'], number)
 
     def counted(self) -> int:
         """Give how many answers were counted, when the workers have told of all."""
@@ -153,10 +198,7 @@ class ServingTests(WorkersCase):
             for _ in range(3):
                 client.get("/", If_None_Match="*")
 
-        def metrics() -> dict[str, float]:
-            lines = get(self.service.admin, "/metrics").body.decode().splitlines()
-            return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
-
+        metrics = self.metrics
         until(lambda: metrics()['livestate_event_readers{path="/"}'] == 6, "the readers of both workers are counted")
         answers = 'livestate_responses_total{code="304",coding="",path="/"}'
         until(lambda: metrics().get(answers) == 6, "the answers of both workers are counted")
@@ -167,8 +209,18 @@ class ServingTests(WorkersCase):
         self.assertGreater(now["livestate_connections_accepted_total"], 7)
         self.assertGreater(now["livestate_event_loop_lag_seconds_count"], 0)
         self.assertEqual(now['livestate_document_changes_total{path="/"}'], 2)
+        for number in (1, 2):
+            for name in ("cpu_seconds_total", "resident_memory_bytes", "start_time_seconds", "open_fds", "max_fds"):
+                self.assertGreater(now[f'livestate_worker_{name}{{worker="{number}"}}'], 0)
+        ran = run("promtool", "check", "metrics", stdin=get(self.service.admin, "/metrics").body)
+        self.assertEqual((ran.returncode, ran.stdout + ran.stderr), (0, ""))
         page = get(self.service.admin, "/status", accept="text/html").body
         self.assertIn(b"<caption>Workers</caption>", page)
+
+    def metrics(self) -> dict[str, float]:
+        """Give what /metrics says, by name and labels."""
+        lines = get(self.service.admin, "/metrics").body.decode().splitlines()
+        return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
     def test_access_log(self):
         """Both workers write whole lines to one access log, and SIGHUP has both open it anew."""
@@ -217,6 +269,7 @@ class DeathTests(WorkersCase):
         # Connections that it had accepted are lost; there were 8 at most.
         self.assertLessEqual(len(load.lost + load.unaccepted), 8)
         self.assertIn("does not answer", self.service.log)
+        self.assertEqual([worker["unresponsive_restarts"] for worker in self.service.workers()], [0, 1])
 
     def test_supervisor_killed(self):
         """When the supervisor is killed, nobody serves old documents: all its processes end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from livestate.net import port as module
 from livestate.net.deadlines import Deadlines
 from tests.net.harness import DirectCase, Recorder, connect, read_exactly, wait_for
 
@@ -57,14 +59,17 @@ class NoDescriptorsTests(SynchronousTestCase):
             "from twisted.internet import reactor\n"
             "from twisted.internet.protocol import Factory\n"
             "from twisted.protocols.wire import Echo\n"
+            "from twisted.logger import globalLogBeginner, textFileLogObserver\n"
+            "import sys\n"
             "port = reactor.listenTCP(0, Factory.forProtocol(Echo), interface='127.0.0.1')\n"
+            "globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], discardBuffer=True, redirectStandardIO=False)\n"
             "print(port.getHost().port, flush=True)\n"
             "reactor.callLater(30, reactor.stop)\n"
             "reactor.run()\n"
         )
         socks: list[socket.socket] = []
         try:
-            assert child.stdout is not None
+            assert child.stdout is not None and child.stderr is not None
             port = int(child.stdout.readline())
             socks = [connect(port) for _ in range(150)]
             time.sleep(0.3)
@@ -80,6 +85,9 @@ class NoDescriptorsTests(SynchronousTestCase):
             with connect(port) as sock:
                 sock.sendall(b"again")
                 self.assertEqual(read_exactly(sock, 5), b"again")
+            child.kill()
+            said = child.stderr.read()
+            self.assertEqual((said.count("\n"), said.count("EMFILE")), (1, 1), said)
         finally:
             for sock in socks:
                 sock.close()
@@ -89,6 +97,36 @@ class NoDescriptorsTests(SynchronousTestCase):
     def cpu_seconds(self, pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class ShortageTests(DirectCase):
+    def test_nothing_spins_where_the_machine_is_short_of_files(self) -> None:
+        tries: list[float] = []
+        port = self.listen(Recorder)
+        real = port.socket
+
+        class Short:
+            """A listening socket whose accept fails until it is given the real one."""
+
+            def __getattr__(inner, name: str) -> Any:
+                return getattr(real, name)
+
+            def _accept(inner) -> Any:
+                tries.append(time.monotonic())
+                raise OSError(errno.ENFILE, "too many")
+
+        port.socket = Short()
+        self.patch(module, "REST", 0.3)
+
+        def client(number: int) -> bytes:
+            with connect(number) as sock:
+                sock.sendall(b"x")
+                wait_for(lambda: len(tries) > 2)
+                port.socket = real
+                return read_exactly(sock, 1)
+
+        self.assertEqual(self.run_client(client, port), b"x")
+        self.assertLess(len(tries), 6)
 
 
 class LoopTests(DirectCase):

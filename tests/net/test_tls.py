@@ -19,11 +19,12 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SkipTest
 from zope.interface import implementer
 
-from livestate.net import records, tls_transport
+from livestate.net import goodbye, records, tls_transport
 from livestate.net.port import DirectPort
 from livestate.net.tls import DirectTLSPort
 from livestate.net.tls_transport import DirectTLSServer
 from tests.net.harness import (
+    CLIENT_TIMEOUT,
     DirectCase,
     Recorder,
     client_context,
@@ -591,6 +592,53 @@ class GoodbyeTests(TLSCase):
             sock.close()
 
         self.run_client(client, port)
+        self.assertIsInstance(self.reason, ConnectionDone)
+
+    def test_quiet_client_is_not_awaited(self) -> None:
+        """One who has long had all is left at once, with a goodbye; what it does with that is its own affair."""
+
+        class Server(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.write(b"all")
+                self.transport.reactor.callLater(0.3, self.transport.loseConnection)
+
+        port = self.listen(Server)
+        port.goodbye_timeout = 10 * CLIENT_TIMEOUT
+
+        def client(number: int) -> bytes:
+            sock = tls_connect(number)
+            sock.sendall(b"x")
+            wait_for(lambda: self.servers and self.servers[0].reason is not None)
+            got = read_all(sock)  # raises if the end came without close_notify
+            sock.close()
+            return got
+
+        with mock.patch.object(goodbye, "QUIET", 100):
+            self.assertEqual(self.run_client(client, port), b"all")
+        self.assertIsInstance(self.reason, ConnectionDone)
+
+    def test_what_was_just_sent_is_awaited(self) -> None:
+        """After an answer the client's goodbye is awaited, and what it sends before that is no reason to reset it."""
+
+        class Server(Recorder):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.write(b"all")
+                self.transport.loseConnection()
+
+        port = self.listen(Server)
+        port.goodbye_timeout = 10 * CLIENT_TIMEOUT
+
+        def client(number: int) -> bytes:
+            sock = tls_connect(number)
+            for _ in range(3):
+                sock.sendall(b"x")
+                time.sleep(0.05)
+            self.assertIsNone(self.servers[0].reason)
+            got = read_all(sock)
+            say_goodbye(sock)
+            return got
+
+        self.assertEqual(self.run_client(client, port), b"all")
         self.assertIsInstance(self.reason, ConnectionDone)
 
     def test_half_close_by_the_server(self) -> None:

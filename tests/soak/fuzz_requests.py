@@ -61,6 +61,7 @@ def check(data: bytes) -> None:
 
 
 def _second(twins: Twins) -> None:
+    """Let a second go by."""
     twins.confirm()
     twins.reactor.advance(1)
 
