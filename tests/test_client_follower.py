@@ -192,7 +192,7 @@ class StreamTests(FollowerCase):
 
     def test_comes_back(self):
         """After its end it is asked for again, after the server's `retry`, with the id of the event that is held."""
-        self.start(stream(b"retry: 2500\n\n" + event("7-Ab_c-", "1")), stream())
+        self.start(stream(b"retry: 2500\n\n" + b"id: 7-Ab_c-\ndata: 1\n\n"), stream())
         self.assertEqual(self.statuses[-1], Status(False, "events", "the event stream ended"))
         self.assert_pause(2.5, [EVENTS])
         self.assertEqual(self.server.asked[0].field("Last-Event-ID"), "7-Ab_c-")

@@ -61,10 +61,13 @@ class Supply:
 
 
 class Transport(SlowTransport):
-    """Like a real one, it may be told twice that there is no producer any more."""
+    """Like a real one, it may be told twice that there is no producer any more, and to pause after its end."""
 
     def unregisterProducer(self) -> None:
         self.producer = None
+
+    def _checkState(self) -> None:
+        pass
 
 
 class Twins:
@@ -142,6 +145,7 @@ class Connections:
     def __init__(self, twins: Twins) -> None:
         self._reactor = twins.reactor
         self._sites = twins.fast_site, twins.slow_site
+        self._reactor = twins.reactor
         peer = IPv4Address("TCP", "192.0.2.1", 54321)
         self.channels: list[LiveChannel] = []
         self.transports: list[Transport] = []
