@@ -8,9 +8,7 @@ import gzip
 import json
 import re
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
@@ -144,13 +142,9 @@ TAGS: dict[bytes, str] = {}
 class Reader:
     """One who is told, on one connection after the other."""
 
-    #: The fields of the first request.
-    begin_with: Mapping[str, str] = MappingProxyType({})
-
     def __init__(self, target: str) -> None:
         self.fields: dict[str, str] = {}
         self._target = target
-        self.fields = dict(self.begin_with)
         self.value: Any = None
         self.connection: Connection | None = None
         self._taken = 0
@@ -249,7 +243,9 @@ class LibraryReader(EventReader):
 class WebSocketReader(Reader):
     """By WebSocket."""
 
-    begin_with = WEBSOCKET
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self.fields = WEBSOCKET
 
     def read(self) -> None:
         """Take the frames that are whole."""

@@ -143,7 +143,6 @@ class Connections:
     """A connection to each of the two sites; both are sent the same."""
 
     def __init__(self, twins: Twins) -> None:
-        self._reactor = twins.reactor
         self._sites = twins.fast_site, twins.slow_site
         self._reactor = twins.reactor
         peer = IPv4Address("TCP", "192.0.2.1", 54321)
@@ -166,8 +165,7 @@ class Connections:
         for channel, transport in zip(self.channels, self.transports, strict=True):
             if not transport.disconnecting:
                 channel.dataReceived(data)
-        # Who asks for much at once takes turns with others.
-        self._reactor.advance(0)
+        self._take_turns()
 
     def stop_reading(self) -> None:
         """Take no byte more."""
@@ -180,7 +178,12 @@ class Connections:
             while transport.waiting:
                 transport.give_room(1 << 20)
             transport.room = 1 << 30
-        self._reactor.advance(0)
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Let those go on who sent so much at once that others came first."""
+        while any(channel._resting for channel in self.channels):
+            self._reactor.advance(0)
 
     def outcomes(self) -> tuple[tuple[bytes, bool, bool], tuple[bytes, bool, bool]]:
         """Give what each wrote, but for the Date's value, and whether it closed, and aborted."""
