@@ -29,7 +29,8 @@ from zope.interface.verify import verifyObject
 from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import ISource
 from livestate.sources import make_source
-from livestate.sources.mongodb import _CODEC, MongoSource, to_json
+from livestate.sources.mongodb import MongoSource
+from livestate.sources.mongodb_json import CODEC, to_json
 from tests.mongodb_server import EXTERNAL, ExternalServer, MongoServer
 
 reactor: Any = _reactor
@@ -535,7 +536,7 @@ values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(n
 
 
 def decoded(stored: bytes) -> Any:
-    options: Any = _CODEC
+    options: Any = CODEC
     return bson.decode(stored, options)
 
 

@@ -10,8 +10,8 @@ without it (1,000 keep-alive clients, 4.3 KB answers).  Here OpenSSL reads and
 writes the socket, and the transport is a `DirectServer` whose bytes pass
 through `livestate.net.records`.  Twisted's own queue, producers and flags stay.
 
-What OpenSSL adds to a socket's life, and how it is dealt with (the ends of it in
-`livestate.net.goodbye`):
+What OpenSSL adds to a socket's life, and how it is dealt with (its beginning
+in `livestate.net.handshake`, its end in `livestate.net.goodbye`):
 
 =====================  =======================================================
 handshake              `_handshake`, driven by events until it is done; then
@@ -48,15 +48,15 @@ from select import EPOLLOUT
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.internet import abstract, interfaces, main
+from twisted.internet import abstract, interfaces
 
-from livestate.net.goodbye import Goodbye
+from livestate.net.handshake import Handshake
 from livestate.net.records import RECORD_SIZE, attach, read_record, write_record
 
 __all__ = ["DirectTLSServer"]
 
 
-class DirectTLSServer(Goodbye):
+class DirectTLSServer(Handshake):
     """
     TLS straight on an accepted socket.
 
@@ -133,37 +133,6 @@ class DirectTLSServer(Goodbye):
         if isinstance(error, SSL.ZeroReturnError):
             return self._goodbye_heard()
         return self._broken(error)
-
-    # The handshake
-
-    def _handshake(self) -> None:
-        try:
-            self._connection.do_handshake()
-        except SSL.WantReadError:
-            pass
-        except SSL.WantWriteError:
-            self.startWriting()
-        except SSL.Error as e:
-            self._broken(e)
-        else:
-            self._established = True
-            self.server.deadlines.discard(self)
-            self._update_direct()
-            if self._queued():
-                self.startWriting()
-            if interfaces.IHandshakeListener.providedBy(self.protocol):
-                self.protocol.handshakeCompleted()
-
-    def overdue(self) -> None:
-        """
-        Called by the port's `Deadlines`: the handshake, or the peer's
-        goodbye, took too long.
-        """
-        if self._established:
-            self._fate = main.CONNECTION_DONE
-            self.reactor.run_after_poll(self, EPOLLOUT)
-        else:
-            self.abortConnection()
 
     # Writing
 

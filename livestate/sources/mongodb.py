@@ -8,12 +8,7 @@
 and could change from one fetch to the next, so several are refused, as is none. The other parameters are MongoDB's
 own, by its names: `_DRIVER` lists them. Those that weaken TLS or hold a password are left out on purpose.
 
-The JSON: keys in the order they are stored in, without the top-level `_id`, which names the document in the store
-and is no part of its content. ObjectId is its hex string, a date is RFC 3339 in UTC, binary data is base64 and a UUID
-its text. Decimal128 is a string: as a JSON number most readers would round it to a double, and decimals are stored
-where that must not be. Int64 is a number, exact here, though JavaScript rounds it from 2**53. NaN and the infinities,
-which JSON has not, are null, as in JavaScript's JSON.stringify. The rest (regular expression, timestamp, code, DBRef,
-MinKey, MaxKey, dates beyond the year 9999) takes the form of MongoDB's relaxed extended JSON, `{"$timestamp": …}`.
+`mongodb_json` says what becomes of MongoDB's types in JSON.
 
 PyMongo in one thread does the work. txmongo (26.0, tried against a server) cannot do it honestly: it knows no
 SCRAM-SHA-256, so users made with that alone cannot come in; it swallows the error of a wrong password; and `tls=true`
@@ -30,18 +25,12 @@ A thread cannot be cancelled, so three rules keep a bad server from costing more
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-import msgspec
 from bson import json_util
-from bson.binary import Binary, UuidRepresentation
-from bson.codec_options import CodecOptions, DatetimeConversion
-from bson.decimal128 import Decimal128
 from bson.errors import BSONError
-from bson.int64 import Int64
-from bson.objectid import ObjectId
 from pymongo import MongoClient
 from pymongo.errors import (
     ConfigurationError,
@@ -58,6 +47,7 @@ from livestate.errors import DocumentMissing, SettingsError, SourceError
 from livestate.interfaces import ISource, IWatching
 from livestate.sources import query_of
 from livestate.sources.mongodb_changes import MongoChanges
+from livestate.sources.mongodb_json import CODEC, to_json
 
 #: Parameters by the driver's names: https://www.mongodb.com/docs/manual/reference/connection-string-options/
 _DRIVER = frozenset({
@@ -73,39 +63,6 @@ _MECHANISMS = frozenset({"SCRAM-SHA-256", "SCRAM-SHA-1", "MONGODB-X509"})
 _TIMEOUTS = {"serverSelectionTimeoutMS": "250", "connectTimeoutMS": "2000", "socketTimeoutMS": "2000"}
 #: Error codes of MongoDB's src/mongo/base/error_codes.yml; 8000 is Atlas's "bad auth".
 _UNAUTHORIZED, _AUTHENTICATION_FAILED, _ATLAS_ERROR, _TIME_LIMIT = 13, 18, 8000, 50
-
-_CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
-    tz_aware=True,
-    uuid_representation=UuidRepresentation.STANDARD,
-    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
-)
-
-
-def _plain(value: Any) -> Any:
-    """Give what msgspec can write for a BSON type that it does not know."""
-    if isinstance(value, ObjectId):
-        return str(value)
-    if isinstance(value, Decimal128):
-        try:
-            return str(value)
-        except ArithmeticError:
-            raise ValueError("a Decimal128 with more than 34 digits") from None
-    if isinstance(value, Int64):
-        return int(value)
-    if isinstance(value, Binary):
-        return bytes(value)
-    return json_util.default(value, json_util.RELAXED_JSON_OPTIONS)
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_plain)
-
-
-def to_json(document: Mapping[str, Any]) -> bytes:
-    """Write a decoded BSON document as compact UTF-8 JSON, as this module's docstring says.
-
-    :raises ValueError: it holds bits that stand for no value of their type.
-    """
-    return _encoder.encode(document)
 
 
 @implementer(ISource)
@@ -137,7 +94,7 @@ class MongoSource:
         self._client = _client_of(parts.netloc, database, {"maxPoolSize": "2" if watching else "1", **options})
         self._patience = int(given.get("socketTimeoutMS", _TIMEOUTS["socketTimeoutMS"]))
         try:
-            self._collection = self._client[database].get_collection(given["collection"], codec_options=_CODEC)
+            self._collection = self._client[database].get_collection(given["collection"], codec_options=CODEC)
         except PyMongoError as error:
             raise SettingsError(_line(error)) from None
         query = f"&query={quote(given['query'])}" if "query" in given else ""

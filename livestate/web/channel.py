@@ -18,7 +18,7 @@ while a request is arriving, and is not set back by more bytes of it: dripping t
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.web.http import HTTPChannel
@@ -27,12 +27,11 @@ from zope.interface import implementer
 
 from livestate.net.records import session_reused
 from livestate.net.stock import immediate_writer
-from livestate.web.accesslog import host_of
 from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
-from livestate.web.prepared import Prepared
 from livestate.web.request import LiveRequest
 from livestate.web.responder import Variant
 from livestate.web.response import closing
+from livestate.web.stream import Stream
 
 if TYPE_CHECKING:
     from livestate.web.site import LiveSite
@@ -43,39 +42,14 @@ _SKIP = len(_VALIDATOR)
 _END = b"\r\n\r\n"
 
 
-class Stream(Protocol):
-    """What has a connection for itself, from a request on until its end."""
-
-    def dataReceived(self, data: bytes) -> None:
-        """Take what the client sends after the request."""
-
-    def pauseProducing(self) -> None:
-        """Write no more: the transport holds enough."""
-
-    def resumeProducing(self) -> None:
-        """Write on: all is sent."""
-
-    def connectionLost(self, reason: Any) -> None:
-        """End."""
-
-
 @implementer(IHandshakeListener)
 class LiveChannel(HTTPChannel):
     """Serves one connection."""
 
     # With more names than 30 in it, Python would give each channel's dictionary keys of its own, of 1.5 KB.
     __slots__ = (
-        "_fast",
-        "_find",
-        "_held",
-        "_last",
-        "_ready",
-        "_unsent",
-        "quiet",
-        "site",
-        "stream",
-        "unfinished",
-        "write_now",
+        *("_fast", "_find", "_held", "_last", "_ready", "_unsent"),
+        *("quiet", "site", "stream", "unfinished", "write_now"),
     )
 
     #: twisted.web's timer, made anew with each piece of data, is not used.
@@ -304,25 +278,3 @@ class LiveChannel(HTTPChannel):
         held, self._held = self._held, b""
         if held:
             self._take(held)
-
-
-class LoggedChannel(LiveChannel):
-    """Serves one connection, and has the answers of the short way logged (the others log themselves)."""
-
-    def __init__(self, site: "LiveSite") -> None:
-        super().__init__(site)
-        # None is given without a look at its request.
-        nothing: dict[bytes, Prepared] = {}
-        self._ready = nothing.get
-
-    def connectionMade(self) -> None:
-        """Begin."""
-        super().connectionMade()
-        self._host = host_of(self.transport.getPeer())
-
-    def _give(self, variant: Variant, validator: bytes | None, data: bytes, last: bool = False) -> bool:
-        given = super()._give(variant, validator, data, last)
-        if given:
-            not_modified = variant.not_modified().get(validator) if validator is not None else None
-            self.site.log_plain(self._host, data, not_modified or variant.full())
-        return given

@@ -10,7 +10,8 @@ from twisted.web.server import Site
 
 from livestate.logs import LogFile
 from livestate.web.accesslog import Entry, entry_of, line_of_plain, line_of_request
-from livestate.web.channel import LiveChannel, LoggedChannel
+from livestate.web.channel import LiveChannel
+from livestate.web.logged_channel import LoggedChannel
 from livestate.web.plain import Memo
 from livestate.web.prepared import PreparedAnswers
 from livestate.web.resource import ResponseResource
