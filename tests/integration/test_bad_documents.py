@@ -13,7 +13,7 @@ class BadDocumentTests(SynchronousTestCase):
     def setUp(self):
         self.store = RedisServer(self)
         self.store.set('{"n":1}')
-        self.service = Livestate(self, f"--source={self.store.url}", "--interval=0.2", "--max-size=1000")
+        self.service = Livestate(self, f"--source={self.store.url}", "--interval=0.5", "--max-size=1000")
         self.service.until_served()
 
     def assert_kept_and_mended(self, *words: str, refused: bool = False) -> None:

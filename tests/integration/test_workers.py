@@ -21,13 +21,14 @@ def worker_of(service: Livestate, client: Client) -> int:
     """Give the process that `client` is connected to."""
     connection = client._connection.sock
     assert connection is not None
-    _, port = connection.getsockname()
+    # The kernel gives one port to connections with several servers.
+    ports = [f"{name[1]:04X}" for name in (connection.getpeername(), connection.getsockname())]
     for worker in service.workers():
         table = Path(f"/proc/{worker['pid']}/net/tcp").read_text()
         inode = next(
             line.split()[9]
             for line in table.splitlines()[1:]
-            if int(line.split()[2].split(":")[1], 16) == port and line.split()[3] == "01"
+            if [address[-4:] for address in line.split()[1:3]] == ports and line.split()[3] == "01"
         )
         for descriptor in Path(f"/proc/{worker['pid']}/fd").iterdir():
             try:
