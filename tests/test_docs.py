@@ -26,7 +26,7 @@ def text_of(node: ast.AST) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
-        return "".join(value.value if isinstance(value, ast.Constant) else "…" for value in node.values)
+        return "".join(str(value.value) if isinstance(value, ast.Constant) else "…" for value in node.values)
     return ""
 
 
