@@ -1,4 +1,4 @@
-"""The commands of README.md, run one after the other as a reader would, in a copy of the checkout.
+"""The commands of README.md and of the pages in docs/, run as a reader would, in a copy of the checkout.
 
 Ports are exchanged for free ones, and the commands that take minutes are not run twice: `EXCEPTIONS`. Those that serve
 until they are stopped (`twistd -n …`) are left running, until the next of their kind, once they answer.
@@ -58,6 +58,9 @@ class ReadmeTests(SynchronousTestCase):
         """Every command in a fenced `sh` block ends well, or serves, or is excepted with a reason."""
         found = commands((ROOT / "README.md").read_text(encoding="utf-8"))
         self.assertTrue(found)
+        # What the README has started last runs on.
+        for page in sorted((ROOT / "docs").glob("*.md")):
+            found += commands(page.read_text(encoding="utf-8"))
         for command in found:
             reason = next((why for pattern, why in EXCEPTIONS.items() if re.search(pattern, command)), None)
             # What is served right after the installation is shown by the very first command.

@@ -273,26 +273,31 @@ class AloneTests(AloneCase):
         self.assertNotIn("Traceback", self.service.log)
 
     def test_certificate(self):
-        """A changed certificate is served by itself, one that cannot be used is refused, and no request is lost."""
+        """A changed certificate is served by itself, one that cannot be used is refused, and no request is lost.
+
+        Certbot's files are symbolic links, which it leads to the new files one after the other.
+        """
         authority = Authority(self.folder)
-        key, certificate = authority.issue("one")
-        shutil.copy(key, self.folder / "key.pem")
-        shutil.copy(certificate, self.folder / "certificate.pem")
+        links = self.folder / "key.pem", self.folder / "certificate.pem"
+        for link, file in zip(links, authority.issue("one"), strict=True):
+            link.symlink_to(file.name)
         self.start(https=":privateKey=key.pem:certKey=certificate.pem")
         load = Load(self, self.service.https, connections=4).start()
         self.assertEqual(self.name_served(), "one")
-        (self.folder / "certificate.pem").write_text("nothing")
+        links[1].unlink()
+        links[1].write_text("nothing")
         self.hang_up("the new certificate is refused")
         self.assertEqual(self.name_served(), "one")
-        for number, name in enumerate(("two", "three")):
-            key, certificate = authority.issue(name)
-            shutil.copy(certificate, self.folder / "certificate.pem")
-            shutil.copy(key, self.folder / "key.pem")
-            if number:
-                # It is served whatever becomes of the options.
-                self.configure('[[document]]\nsource = "nonsense://b"\npath = "/b"')
-                self.hang_up("the new configuration is refused")
-            until(lambda: self.name_served() == name, name, 30)  # noqa: B023  # called within the turn
+        for link, file in zip(links, authority.issue("two"), strict=True):
+            link.unlink()
+            link.symlink_to(file.name)
+        until(lambda: self.name_served() == "two", "noticed", 30)
+        for link, file in zip(links, authority.issue("three"), strict=True):
+            shutil.copy(file, link)
+        # It is served whatever becomes of the options.
+        self.configure('[[document]]\nsource = "nonsense://b"\npath = "/b"')
+        self.hang_up("the new configuration is refused")
+        until(lambda: self.name_served() == "three", "reread", 30)
         self.assert_nothing_lost(load)
 
     def name_served(self) -> str:
