@@ -61,8 +61,9 @@ class Ground:
         self.wrong: list[tuple[float, str]] = []
         self.delays: list[float] = []
         self.connections: set[Connection] = set()
-        #: Seconds that this process was late at most: what it notes then is the machine's fault.
+        #: Seconds that this process was late at most. What it notes then, and while it makes up for it, is its own fault.
         self.late = 0.0
+        self._late_until = 0.0
         self._meanings: dict[str, bytes] = {}
 
     def named(self, etag: str, body: bytes) -> None:
@@ -78,11 +79,13 @@ class Ground:
         """Find connections on which nothing comes any more; `late` is how many seconds this process is just now."""
         now, must = time.monotonic(), self.must.value
         self.late = max(self.late, late)
+        if late > 0.5:
+            self._late_until = now + 5
         for connection in [*self.connections]:
             if connection.waits_since < now - LIMIT:
                 self.wrong.append((now, f"nothing came for {LIMIT:.0f} s"))
                 connection.close()
-            if connection.streams_since < now - 5 and connection.last < must and late < 0.5:
+            if connection.streams_since < now - 5 and connection.last < must and now > self._late_until:
                 self.wrong.append((now, f"a stream was left behind at {connection.last}, where {must} is due"))
                 connection.close()
 
@@ -94,6 +97,8 @@ class Connection:
         self.ground, self._tls = ground, tls
         #: The number of the last document that came over it.
         self.last = -1
+        #: Whether it was closed here, and is broken by that.
+        self.closed = False
         #: When it began to wait for an answer; when it became a stream.
         self.waits_since = self.streams_since = math.inf
 
@@ -108,6 +113,7 @@ class Connection:
 
     def close(self) -> None:
         """Close it."""
+        self.closed = True
         self.ground.connections.discard(self)
         self.writer.close()
 
@@ -254,11 +260,9 @@ async def read(ground: Ground, kind: Callable[[Ground, Connection], Awaitable[No
             continue
         try:
             await kind(ground, connection)
-        except EOFError as error:
-            if isinstance(error, asyncio.IncompleteReadError):
+        except (EOFError, OSError, Broken) as error:
+            if not connection.closed:
                 ground.broken.append((time.monotonic(), f"{what}: {error!r}"))
-        except (OSError, Broken, asyncio.TimeoutError) as error:
-            ground.broken.append((time.monotonic(), f"{what}: {error!r}"))
         except (Wrong, ValueError, KeyError) as error:
             ground.wrong.append((time.monotonic(), f"{what}: {error!r}"))
         connection.close()
