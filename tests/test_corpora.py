@@ -14,9 +14,10 @@ class CorporaTests(SynchronousTestCase):
     def replay(self, name: str, least: int) -> None:
         inputs = corpus(name)
         self.assertGreater(len(inputs), least)
-        check = importlib.import_module(f"tests.soak.fuzz_{name}").check
+        target = importlib.import_module(f"tests.soak.fuzz_{name}")
+        self.addCleanup(getattr(target, "close", lambda: None))
         for data in inputs:
-            check(data)
+            target.check(data)
 
     def test_requests(self) -> None:
         """Each stream of bytes that ever reached new code is answered by the short cut as by twisted.web."""

@@ -56,6 +56,18 @@ def stand_in() -> None:
 
     from livestate.web.channel import LiveChannel  # noqa: PLC0415
     from livestate.web.site import LiveSite  # noqa: PLC0415
+    from livestate.web.turns import Turns  # noqa: PLC0415
+
+    class AtOnce(Clock):
+        running = False
+
+        def callLater(self, *args: Any, **kwargs: Any) -> Any:
+            super().callLater(*args, **kwargs)
+            if not self.running:
+                self.running = True
+                while self.getDelayedCalls():
+                    self.advance(0)
+                self.running = False
 
     class StandIn(LiveChannel):
         # The suites bring requests of their own, and count on what twisted.web makes of them by default.
@@ -63,6 +75,8 @@ def stand_in() -> None:
 
         def __init__(self) -> None:
             site = LiveSite({}, Clock())
+            # The suites know of no turns: a reader's comes at once.
+            site.turns = Turns(AtOnce())
             super().__init__(site)
             self.factory = None
 

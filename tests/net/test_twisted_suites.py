@@ -58,11 +58,19 @@ INSTALLED_DIFFERENCES = {
     "twisted.test.test_tcp.LoopbackTests.test_tcpNoDelay": NAGLE,
 }
 
+CHUNKED_1_0 = "sends chunks in HTTP/1.0: refused, see livestate.web.strict"
+
 CHANNEL_SUITES = ["twisted.web.test.test_http"]
 CHANNEL_DIFFERENCES = {
     "twisted.web.test.test_http.ChannelProductionTests.test_HTTPChannelToleratesDataWhenTransportPaused": (
         "expects that a request which arrives while its reader does not read is answered: here it waits"
     ),
+    "twisted.web.test.test_http.ChunkingTests.test_multipartFormData": CHUNKED_1_0,
+    "twisted.web.test.test_http.ParsingTests.test_chunkedEncoding": CHUNKED_1_0,
+    "twisted.web.test.test_http.ParsingTests.test_transferEncodingIdentity": (
+        "sends a Transfer-Encoding that RFC 9112 does not know: refused, see livestate.web.strict"
+    ),
+    "twisted.web.test.test_http.ParsingTests.test_headersMultiline": "continues a line: refused, see livestate.web.strict",
 }
 
 

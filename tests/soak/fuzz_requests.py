@@ -32,6 +32,14 @@ _twins: Twins | None = None
 _used = False
 
 
+def close() -> None:
+    """Let go of the sites that inputs were given to."""
+    global _twins  # noqa: PLW0603
+    if _twins is not None:
+        _twins.close()
+        _twins = None
+
+
 def check(data: bytes) -> None:
     """Have both sites take one input.
 
