@@ -83,9 +83,13 @@ class ParserTests(SynchronousTestCase):
     )
     def test_reads_what_is_written(self, version, text, kind):
         """What livestate sends is read as it was meant; ends of lines become line feeds."""
-        wire = eventstream.retry(1500) + eventstream.COMMENT + eventstream.event(version, text.encode(), kind.encode())
+        wire = (
+            eventstream.retry(1500)
+            + eventstream.COMMENT
+            + eventstream.event(b"%d-Ab_c" % version, text.encode(), kind.encode())
+        )
         expected = re.sub("\r\n|\r", "\n", text)
-        self.assertEqual(parsed(wire), [Event(kind or "message", expected, str(version))])
+        self.assertEqual(parsed(wire), [Event(kind or "message", expected, f"{version}-Ab_c")])
 
     def test_examples(self):
         """The examples of the HTML Standard, section 9.2.6."""
