@@ -18,7 +18,7 @@ from livestate.negotiate import media_weight
 from livestate.poller import Poller
 from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.hosts import Hosts
-from livestate.web.metrics import MetricsResource
+from livestate.web.metrics import LiveCollector, MetricsResource
 from livestate.web.request import field
 from livestate.web.resource import ResponseResource
 from livestate.web.response import Response, problem, unstored
@@ -126,7 +126,7 @@ def admin_resources(
         b"/health": JSONResource(health),
         b"/ready": JSONResource(ready),
         b"/status": StatusResource(status),
-        b"/metrics": MetricsResource(pollers, counts, workers),
+        b"/metrics": MetricsResource(LiveCollector(pollers, counts, workers)),
     }
 
 

@@ -200,15 +200,10 @@ def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram)
 class MetricsResource(ResponseResource):
     """Answers with all metrics, in Prometheus' text format, which every scraper takes."""
 
-    def __init__(
-        self,
-        pollers: Callable[[], Iterable[Poller]],
-        counts: Callable[[], Counts],
-        workers: Callable[[], Sequence[Mapping[str, Any]] | None],
-    ) -> None:
+    def __init__(self, collector: Collector) -> None:
         super().__init__()
         self._registry = CollectorRegistry()
-        self._registry.register(LiveCollector(pollers, counts, workers))
+        self._registry.register(collector)
         ProcessMetrics(registry=self._registry)
 
     def respond(self, request: Request) -> Response:

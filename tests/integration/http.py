@@ -98,3 +98,17 @@ def get(url: str, path: str = "/", method: str = "GET", **fields: str) -> Answer
         return client.get(path, method, **fields)
     finally:
         client.close()
+
+
+def resumptions(port: int, context: ssl.SSLContext, times: int) -> list[bool]:
+    """Ask so many times, on new TLS connections that each offer the session of the one before; tell which took it up."""
+    session, resumed = None, []
+    for _ in range(times):
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as raw:
+            with context.wrap_socket(raw, server_hostname="localhost", session=session) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                while connection.recv(65536):
+                    pass
+                resumed.append(bool(connection.session_reused))
+                session = connection.session
+    return resumed

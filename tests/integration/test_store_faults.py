@@ -117,6 +117,19 @@ class Stores:
             "file": f"file:{self.file}",
         }
 
+    def heal(self) -> None:
+        """Have all be reached again."""
+        for proxy in self.proxies.values():
+            proxy.heal()
+
+    def blink(self) -> None:
+        """Have all be gone for 0.3 s, and back for as long."""
+        for proxy in self.proxies.values():
+            proxy.refuse()
+        time.sleep(0.3)
+        self.heal()
+        time.sleep(0.3)
+
     def put(self, text: bytes | None = None) -> bytes:
         """Put a new document, or `text` where it is not one for MongoDB, into each, and give it."""
         self.number += 1
@@ -252,8 +265,7 @@ class StoreFaultTests(StoreFaultCase):
             self.assert_kept(set(kinds), body, began)
             body = self.stores.put()
             healed = time.monotonic()
-            for proxy in self.stores.proxies.values():
-                proxy.heal()
+            self.stores.heal()
             for kind in self.stores.sources():
                 self.service.until_body(body, f"/{kind}")
                 self.assertLess(time.monotonic() - healed, RECOVERY, (name, kind))
@@ -266,12 +278,7 @@ class StoreFaultTests(StoreFaultCase):
         """All stores are gone and back each 0.3 s, for some seconds."""
         mark = len(self.service.log)
         for _ in range(6):
-            for proxy in self.stores.proxies.values():
-                proxy.refuse()
-            time.sleep(0.3)
-            for proxy in self.stores.proxies.values():
-                proxy.heal()
-            time.sleep(0.3)
+            self.stores.blink()
             for kind in self.stores.sources():
                 self.assertEqual(self.service.get(f"/{kind}").status, 200)
         body, healed = self.stores.put(), time.monotonic()
@@ -334,8 +341,7 @@ class StoreFaultTests(StoreFaultCase):
 
     def delete(self) -> None:
         """Take every document away."""
-        for proxy in self.stores.proxies.values():
-            proxy.heal()
+        self.stores.heal()
         self.stores.redis.command("DEL", "livestate")
         self.stores.upstream.status = 404
         self.stores.collection.delete_many({})

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import livestate
 from tests.integration.certificates import Authority
-from tests.integration.http import Client, get
+from tests.integration.http import Client, get, resumptions
 from tests.integration.processes import (
     TERMINATED,
     Child,
@@ -225,16 +225,7 @@ class SocketActivationTests(SynchronousTestCase):
         """Workers serve both too, and take up each other's TLS sessions."""
         secure, authority = self.see_both_served("--workers=2")
         context = ssl.create_default_context(cafile=str(authority.certificate))
-        session, resumed = None, []
-        for _ in range(12):
-            with socket.create_connection(("127.0.0.1", secure), 10) as raw:
-                with context.wrap_socket(raw, server_hostname="localhost", session=session) as connection:
-                    connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-                    while connection.recv(65536):
-                        pass
-                    resumed.append(connection.session_reused)
-                    session = connection.session
-        self.assertEqual(resumed, [False] + [True] * 11)
+        self.assertEqual(resumptions(secure, context, 12), [False] + [True] * 11)
 
     def see_both_served(self, *options: str) -> tuple[int, Authority]:
         """Start with two sockets, read from both, and give the port of HTTPS and who has signed its certificate."""

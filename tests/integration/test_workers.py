@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.http import Client, get
+from tests.integration.http import Client, get, resumptions
 from tests.integration.load import Load
 from tests.integration.processes import children, ended, folder_for, free_port, run, twistd_arguments, until
 from tests.integration.servers import Livestate
@@ -321,19 +321,11 @@ class ListeningTests(WorkersCase):
     def test_resumption(self):
         """A TLS session that one worker began is resumed by the others."""
         self.start("--workers=3", https="")
+        port = int(self.service.https.rpartition(":")[2])
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             context = ssl.create_default_context(cafile=str(self.service.cafile))
             context.minimum_version = context.maximum_version = version
-            session, resumed = None, []
-            for _ in range(40):
-                with socket.create_connection(("127.0.0.1", int(self.service.https.rpartition(":")[2])), 10) as raw:
-                    with context.wrap_socket(raw, server_hostname="localhost", session=session) as connection:
-                        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-                        while connection.recv(65536):
-                            pass
-                        resumed.append(connection.session_reused)
-                        session = connection.session
-            self.assertEqual(resumed, [False] + [True] * 39)
+            self.assertEqual(resumptions(port, context, 40), [False] + [True] * 39)
         until(lambda: all(worker["answers"] for worker in self.service.workers()), "each had some of them")
 
     def test_unix_socket(self):

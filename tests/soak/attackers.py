@@ -30,6 +30,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.integration.http import Client
 from tests.integration.servers import Livestate
 from tests.integration.test_clients import files, memory
+from tests.soak.script import run
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 MISSING = b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -201,9 +202,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["attack"]:
         for _ in KINDS[sys.argv[2]](*map(int, sys.argv[3:5])):
             pass
-    case = Attackers()
-    result = case.defaultTestResult()
-    case.run(result)
-    for _, trouble in [*result.errors, *result.failures]:
-        print(trouble, file=sys.stderr)
-    sys.exit(not result.wasSuccessful())
+    run(Attackers())

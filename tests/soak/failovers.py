@@ -15,6 +15,7 @@ from tests.integration.processes import until
 from tests.integration.redis_groups import SERVICE, Watched
 from tests.integration.servers import Livestate
 from tests.integration.test_redis_groups import GroupCase, Reader
+from tests.soak.script import run
 
 
 class Failovers(GroupCase):
@@ -85,9 +86,4 @@ class Failovers(GroupCase):
 
 
 if __name__ == "__main__":
-    case = Failovers()
-    result = case.defaultTestResult()
-    case.run(result)
-    for _, trouble in [*result.errors, *result.failures]:
-        print(trouble, file=sys.stderr)
-    sys.exit(not result.wasSuccessful())
+    run(Failovers())

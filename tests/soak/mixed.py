@@ -27,6 +27,7 @@ from tests.integration.http import get
 from tests.integration.servers import Livestate, RedisServer
 from tests.soak import mixed_readers
 from tests.soak.mixed_document import render
+from tests.soak.script import run
 
 #: Seconds after which a published document is due: one of the interval, the rest for a busy machine's delivery. After a
 #: fault the same holds for what is published then.
@@ -193,9 +194,4 @@ def slope(points: list[tuple[float, float]]) -> float:
 
 
 if __name__ == "__main__":
-    case = Mixed()
-    outcome = case.defaultTestResult()
-    case.run(outcome)
-    for _, trouble in [*outcome.errors, *outcome.failures]:
-        print(trouble, file=sys.stderr)
-    sys.exit(not outcome.wasSuccessful())
+    run(Mixed())

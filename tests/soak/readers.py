@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench import client, cpu
 from tests.integration.processes import folder_for, until
 from tests.integration.servers import Livestate
+from tests.soak.script import run
 
 #: Connections of each client process, and seconds between two requests on one.
 READERS, EVERY = 7500, 15
@@ -90,9 +91,4 @@ class Readers(SynchronousTestCase):
 
 
 if __name__ == "__main__":
-    case = Readers()
-    result = case.defaultTestResult()
-    case.run(result)
-    for _, trouble in [*result.errors, *result.failures]:
-        print(trouble, file=sys.stderr)
-    sys.exit(not result.wasSuccessful())
+    run(Readers())

@@ -21,6 +21,7 @@ from tests.integration.http import Client
 from tests.integration.servers import Livestate
 from tests.integration.test_clients import memory
 from tests.integration.test_metrics import exported
+from tests.soak.script import run
 
 #: slowhttptest's options, by what it does then.
 MODES = {
@@ -99,9 +100,4 @@ class Slow(SynchronousTestCase):
 
 
 if __name__ == "__main__":
-    case = Slow()
-    result = case.defaultTestResult()
-    case.run(result)
-    for _, trouble in [*result.errors, *result.failures]:
-        print(trouble, file=sys.stderr)
-    sys.exit(not result.wasSuccessful())
+    run(Slow())

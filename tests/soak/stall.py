@@ -19,6 +19,7 @@ from tests.integration.http import Client
 from tests.integration.processes import folder_for
 from tests.integration.servers import Livestate, RedisServer
 from tests.integration.test_large import large_document
+from tests.soak.script import run
 
 
 def latencies(client: Client, seconds: float) -> list[float]:
@@ -104,9 +105,4 @@ class Stall(SynchronousTestCase):
 
 
 if __name__ == "__main__":
-    case = Stall()
-    result = case.defaultTestResult()
-    case.run(result)
-    for _, trouble in [*result.errors, *result.failures]:
-        print(trouble, file=sys.stderr)
-    sys.exit(not result.wasSuccessful())
+    run(Stall())

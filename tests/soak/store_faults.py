@@ -115,8 +115,7 @@ class Outages(test_store_faults.StoreFaultCase):
     def recover(self, slowest: dict[str, float]) -> None:
         """Heal all, with a new document, and note how long each store's took."""
         body, healed = self.stores.put(), time.monotonic()
-        for proxy in self.stores.proxies.values():
-            proxy.heal()
+        self.stores.heal()
         waiting = set(self.stores.sources())
         while waiting:
             for kind in list(waiting):
@@ -130,12 +129,7 @@ class Outages(test_store_faults.StoreFaultCase):
         self.start()
         end, slowest, mark = self.watch(), dict[str, float](), len(self.service.log)
         for _ in range(100):
-            for proxy in self.stores.proxies.values():
-                proxy.refuse()
-            time.sleep(0.3)
-            for proxy in self.stores.proxies.values():
-                proxy.heal()
-            time.sleep(0.3)
+            self.stores.blink()
         self.recover(slowest)
         lines = self.lines(mark)
         print(f"\n{len(lines)} lines about 3 documents in a minute; back after {slowest}")

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from typing import Any
 
@@ -19,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.integration.certificates import Authority
 from tests.integration.processes import folder_for
 from tests.integration.servers import Livestate
+from tests.soak.script import run
 
 #: testssl.sh's ratings that are not worse than low.
 GOOD = {"OK", "INFO", "LOW"}
@@ -92,9 +92,4 @@ class Audit(SynchronousTestCase):
 
 
 if __name__ == "__main__":
-    case = Audit()
-    result = case.defaultTestResult()
-    case.run(result)
-    for _, trouble in [*result.errors, *result.failures]:
-        print(trouble, file=sys.stderr)
-    sys.exit(not result.wasSuccessful())
+    run(Audit())
