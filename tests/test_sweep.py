@@ -2,9 +2,10 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.web import channel as channel_module
-from livestate.web.channel import SLOWEST, LiveChannel
+from livestate.web import timed_channel
+from livestate.web.channel import LiveChannel
 from livestate.web.sweep import BEAT, LINGERING, QUIET, UNFINISHED, Sweep
+from livestate.web.timed_channel import SLOWEST
 from tests.test_channel import Pair, PausableTransport, request
 
 
@@ -55,7 +56,7 @@ class SweepTests(SynchronousTestCase):
     def test_slow_reader(self) -> None:
         """A reader who takes what is sent, if slowly, is kept; one who takes next to nothing is not."""
         waiting = 1_000_000
-        self.patch(channel_module, "unsent", lambda transport: waiting)
+        self.patch(timed_channel, "unsent", lambda transport: waiting)
         for _ in range(60):
             waiting -= SLOWEST
             self.wait(1)

@@ -14,10 +14,6 @@ begun until `resumeProducing`: what is held for one reader is the transport's bo
 
 Who sends many requests at once takes turns with others (`livestate.web.turns`): after TURN answers of the short cut, or
 one of twisted.web's, which takes as long as dozens of them, the rest is held.
-
-Timeouts cost nothing per request. Each request sets `quiet` to zero; the site's sweep counts it up for all channels
-every few seconds, and one who has been quiet for too long is let go (`Sweep`). `unfinished` is counted the same way
-while a request is arriving, and is not set back by more bytes of it: dripping them in holds no connection open.
 """
 
 from collections.abc import Callable
@@ -29,13 +25,12 @@ from zope.interface import implementer
 
 from livestate.net.records import session_reused
 from livestate.net.stock import immediate_writer
-from livestate.net.stream import unsent
 from livestate.web.plain import LONGEST, SINGLE_ETAG, understand
 from livestate.web.request import LiveRequest
 from livestate.web.responder import Variant
 from livestate.web.response import closing
 from livestate.web.stream import Stream
-from livestate.web.strict import StrictChannel
+from livestate.web.timed_channel import TimedChannel
 
 if TYPE_CHECKING:
     from livestate.web.site import LiveSite
@@ -45,10 +40,6 @@ _VALIDATOR = b"\r\nIf-None-Match: "
 _SKIP = len(_VALIDATOR)
 _END = b"\r\n\r\n"
 
-#: Bytes that a reader who takes what he is sent takes between two sweeps: 1 KB/s. Who takes less keeps a version of the
-#: document in memory for as long as he likes.
-SLOWEST = 5_000
-
 #: Answers of the short cut that one reader is given in a turn of the reactor: some 0.2 ms.
 TURN = 32
 
@@ -57,33 +48,20 @@ _PIECES = 16
 
 
 @implementer(IHandshakeListener)
-class LiveChannel(StrictChannel):
+class LiveChannel(TimedChannel):
     """Serves one connection."""
 
     # With more names than 30 in it, Python would give each channel's dictionary keys of its own, of 1.5 KB.
-    __slots__ = (
-        *("_fast", "_find", "_held", "_last", "_ready", "_resting", "_unsent"),
-        *("quiet", "site", "stream", "unfinished", "write_now"),
-    )
+    __slots__ = ("_fast", "_find", "_held", "_last", "_ready", "_resting", "site", "write_now")
 
-    #: twisted.web's timer, made anew with each piece of data, is not used.
-    timeOut = None
     requestFactory = LiveRequest
-
-    transport: Any
 
     def __init__(self, site: "LiveSite") -> None:
         super().__init__()
-        #: Sweeps since the last request, and sweeps since an unfinished one began (None: there is none).
-        self.quiet = 0
-        self.unfinished: int | None = None
-        #: What twisted.web has handed this connection over to.
-        self.stream: Stream | None = None
         self._fast = True
         self._held = b""
         self._resting = False
         self._last = 0
-        self._unsent: int | None = None
         self.site = site
         self.factory = site
         self._find = site.memo.get
@@ -271,27 +249,6 @@ class LiveChannel(StrictChannel):
         self._fast = False
         self.loseConnection()
 
-    def overdue(self, quiet: int, unfinished: int) -> bool:
-        """Tell whether this connection has been quiet, or a request on it unfinished, for so many sweeps.
-
-        It is not while an answer is being made, nor while the reader takes what is being sent, if slowly.
-        """
-        # After an answer that was the last, twisted.web goes on to say that it handles a request.
-        answering = self._handlingRequest and self.requests and not self._waitingForTransport
-        if self.stream is not None or answering:
-            return False
-        if self.unfinished is not None and self.unfinished >= unfinished:
-            return True
-        if self.quiet >= quiet - 1:
-            before, self._unsent = self._unsent, unsent(self.transport)
-            if self._unsent and (before is None or not before - SLOWEST < self._unsent <= before):
-                self.quiet = quiet - 1
-        return self.quiet >= quiet
-
-    def abortConnection(self) -> None:
-        """End the connection now, whatever is still to be sent."""
-        self.transport.abortConnection()
-
     def _settle(self) -> None:
         """See where the parser stands: between two requests, or within one."""
         # twisted.web's and LineReceiver's own state: a request begun, an answer being made, a part of a line, and an
@@ -300,11 +257,7 @@ class LiveChannel(StrictChannel):
         between = not (self.requests or self._handlingRequest or self._buffer or first_line != 1)
         # Who does not read what was sent is sent no more, but has no request unfinished.
         self._fast = between and not (self._waitingForTransport or self._resting)
-        if between or self._handlingRequest:
-            self.unfinished = None
-            self.quiet = 0
-        elif self.unfinished is None:
-            self.unfinished = 0
+        self._count(arriving=not (between or self._handlingRequest))
 
     def requestDone(self, request: HTTPRequest) -> None:
         """Go on after an answer."""

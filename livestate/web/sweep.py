@@ -6,7 +6,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 
-from livestate.web.channel import LiveChannel
+from livestate.web.timed_channel import TimedChannel
 
 #: Seconds between two looks. 30,000 connections take a look about 3 ms.
 BEAT = 5.0
@@ -22,12 +22,12 @@ LINGERING = 2
 class Sweep(Service):
     """Looks at the channels of some sites."""
 
-    def __init__(self, clock: Any, channels: Callable[[], Iterable[LiveChannel]]) -> None:
+    def __init__(self, clock: Any, channels: Callable[[], Iterable[TimedChannel]]) -> None:
         """:param channels: gives the open ones."""
         self._channels = channels
         self._loop = LoopingCall(self.look)
         self._loop.clock = clock
-        self._ending: dict[LiveChannel, int] = {}
+        self._ending: dict[TimedChannel, int] = {}
 
     def startService(self) -> None:
         """Begin to look."""
@@ -42,7 +42,7 @@ class Sweep(Service):
 
     def look(self) -> None:
         """Count each channel up, and end those whose time is over."""
-        ending: dict[LiveChannel, int] = {}
+        ending: dict[TimedChannel, int] = {}
         for channel in list(self._channels()):
             if channel in self._ending:
                 ending[channel] = self._ending[channel] + 1
