@@ -7,10 +7,15 @@ Theory of operation
 The handshake is driven by events: each read or write event is one step, until it
 is done.  What the protocol wrote meanwhile was queued, and is sent then.  One that
 takes longer than the port's ``handshake_timeout`` is reset.
+
+A client that speaks HTTP without TLS, because somebody wrote ``http://`` where
+``https://`` was meant, is told so in HTTP, as nginx and Go's net/http do it.
+OpenSSL knows such a client by its first bytes, of which it has read five.
 """
 
 from __future__ import annotations
 
+import contextlib
 from select import EPOLLOUT
 
 from OpenSSL import SSL
@@ -19,6 +24,15 @@ from twisted.internet import interfaces, main
 from livestate.net.goodbye import Goodbye
 
 __all__ = ["Handshake"]
+
+# What a client is told that speaks HTTP without TLS.
+_NO_TLS = b"This port speaks HTTPS: write https:// in place of http://.\n"
+_NO_TLS_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+) % (len(_NO_TLS), _NO_TLS)
+
+# OpenSSL's words for that (SSL_R_HTTP_REQUEST).
+_HTTP_REQUEST = "http request"
 
 
 class Handshake(Goodbye):
@@ -32,6 +46,8 @@ class Handshake(Goodbye):
         except SSL.WantWriteError:
             self.startWriting()
         except SSL.Error as e:
+            if _HTTP_REQUEST in str(e):
+                self._refuse_http()
             self._broken(e)
         else:
             self._established = True
@@ -41,6 +57,13 @@ class Handshake(Goodbye):
                 self.startWriting()
             if interfaces.IHandshakeListener.providedBy(self.protocol):
                 self.protocol.handshakeCompleted()
+
+    def _refuse_http(self) -> None:
+        # The rest of the request is read first: the kernel resets a connection
+        # that is closed with something unread, and the answer could be lost.
+        with contextlib.suppress(OSError):
+            self.socket.recv(self.read_size)
+            self.socket.send(_NO_TLS_ANSWER)
 
     def overdue(self) -> None:
         """

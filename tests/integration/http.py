@@ -61,19 +61,26 @@ class _UnixConnection(http.client.HTTPConnection):
 class Client:
     """One connection that is kept, and made anew when the server has closed it."""
 
-    def __init__(self, url: str, cafile: Path | None = None) -> None:
-        """:param url: `http://host:port`, `https://host:port` or `unix:/path`."""
+    def __init__(self, url: str, cafile: Path | None = None, source: str = "") -> None:
+        """Connect when it is first asked.
+
+        :param url: `http://host:port`, `https://host:port` or `unix:/path`.
+        :param source: the address to connect from.
+        """
         parts = urlsplit(url)
+        address = (source, 0) if source else None
         self._connection: http.client.HTTPConnection
         if parts.scheme == "unix":
             self._connection = _UnixConnection(parts.path)
         elif parts.scheme == "https":
             context = ssl.create_default_context(cafile=str(cafile))
             self._connection = http.client.HTTPSConnection(
-                parts.hostname or "", parts.port, timeout=TIMEOUT, context=context
+                parts.hostname or "", parts.port, timeout=TIMEOUT, source_address=address, context=context
             )
         else:
-            self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
+            self._connection = http.client.HTTPConnection(
+                parts.hostname or "", parts.port, timeout=TIMEOUT, source_address=address
+            )
 
     def get(self, path: str = "/", method: str = "GET", **fields: str) -> Answer:
         """Ask once; underscores in the names of fields stand for dashes."""

@@ -258,7 +258,7 @@ class HandshakeTests(TLSCase):
         def client(port: int) -> bytes:
             good = tls_connect(port)
             with connect(port) as bad:
-                bad.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                bad.sendall(b"\0" * 100)
                 with contextlib.suppress(ConnectionResetError):
                     read_all(bad)
             good.sendall(b"hello")
@@ -270,6 +270,23 @@ class HandshakeTests(TLSCase):
         self.assertEqual(self.run_client(client, self.listen()), b"hello")
         reasons = {type(server.reason.value) for server in self.servers}
         self.assertEqual(reasons, {SSL.Error, ConnectionDone})
+
+    def test_http_is_answered(self) -> None:
+        """A client that speaks HTTP without TLS is told so, and reads it: it is not reset."""
+
+        def client(port: int) -> list[bytes]:
+            answers = []
+            for method in (b"GET", b"HEAD", b"POST"):
+                with connect(port) as sock:
+                    sock.sendall(method + b" / HTTP/1.1\r\nHost: localhost\r\n" + b"X-Y: z\r\n" * 300 + b"\r\n")
+                    answers.append(read_all(sock))
+            return answers
+
+        for answer in self.run_client(client, self.listen()):
+            self.assertTrue(answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"), answer)
+            head, _, body = answer.partition(b"\r\n\r\n")
+            self.assertIn(f"Content-Length: {len(body)}".encode(), head)
+        self.assertEqual({type(server.reason.value) for server in self.servers}, {SSL.Error})
 
     def test_stalled_handshake_is_reset(self) -> None:
         port = self.listen()

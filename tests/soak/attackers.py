@@ -1,9 +1,9 @@
 """An honest reader's latency while others attack: slowloris, RST, requests nobody reads the answers to, half handshakes.
 
-Ten honest connections, half of them HTTPS, ask twenty times a second each, first alone, then while each kind of attacker
-is at work, then while all are. Their p99 must stay below five times what it usually is: the
-median of what it is alone before each. Attackers run at a lower priority,
-in a process for each kind, since they share the machine with the server that they attack; what they may do is:
+Honest readers (`tests.soak.honest`) ask first alone, then while each kind of attacker is at work, then while all are.
+Their p99 must stay below five times what it usually is: the median of what it is alone before each. Attackers run at a
+lower priority, in a process for each kind, since they share the machine with the server that they attack; what they may
+do is:
 
 - slowloris: 2,000 connections on which a byte of a request's head arrives each second, made anew when they are closed;
 - resets: 500 connections a second that are reset, with nothing sent, half a request, a request, or half a handshake;
@@ -21,15 +21,14 @@ import statistics
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.http import Client
 from tests.integration.servers import Livestate
 from tests.integration.test_clients import files, memory
+from tests.soak.honest import measure
 from tests.soak.script import run
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -136,15 +135,15 @@ class Attackers(SynchronousTestCase):
         self.seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 30
         self.service = Livestate(self, "--source=demo:", https="")
         self.service.until_served()
-        self.measure("warming up", 3)
+        measure(self, self.service, "warming up", 3)
         alone: list[float] = []
         attacked: dict[str, float] = {}
         before, logged = memory(self.service.pid), len(self.service.log)
         for kinds in (*([kind] for kind in KINDS), list(KINDS)):
-            alone.append(self.measure("alone"))
+            alone.append(measure(self, self.service, "alone", self.seconds))
             attackers = [self.start(kind) for kind in kinds]
             time.sleep(3)
-            attacked[" + ".join(kinds)] = self.measure(" + ".join(kinds))
+            attacked[" + ".join(kinds)] = measure(self, self.service, " + ".join(kinds), self.seconds)
             print(
                 f"    {files(self.service.pid)} files, {(memory(self.service.pid) - before) / 1e6:+.1f} MB",
                 flush=True,
@@ -153,7 +152,7 @@ class Attackers(SynchronousTestCase):
                 attacker.kill()
                 attacker.wait()
             time.sleep(2)
-        usual = statistics.median([*alone, self.measure("alone")])
+        usual = statistics.median([*alone, measure(self, self.service, "alone", self.seconds)])
         print(f"{len(self.service.log) - logged} bytes were logged meanwhile; load average {os.getloadavg()[0]:.1f}")
         for name, p99 in attacked.items():
             print(f"{name}: p99 is {p99 / usual:.1f} times the usual {1e3 * usual:.2f} ms")
@@ -166,36 +165,6 @@ class Attackers(SynchronousTestCase):
         attacker = subprocess.Popen(["nice", "-n", "10", sys.executable, "-m", __spec__.name, "attack", kind, *ports])
         self.addCleanup(attacker.kill)
         return attacker
-
-    def measure(self, what: str, seconds: float = 0) -> float:
-        """Be honest readers for a while; give the p99 of their latencies in seconds."""
-        latencies: list[float] = []
-        errors: list[BaseException] = []
-        end = time.monotonic() + (seconds or self.seconds)
-
-        def read(client: Client) -> None:
-            try:
-                while time.monotonic() < end:
-                    began = time.perf_counter()
-                    assert client.get().status == 200
-                    latencies.append(time.perf_counter() - began)
-                    time.sleep(0.05)
-            except BaseException as error:
-                errors.append(error)
-
-        readers = [threading.Thread(target=read, args=(self.service.client(bool(n % 2)),)) for n in range(10)]
-        for reader in readers:
-            reader.start()
-        for reader in readers:
-            reader.join()
-        self.assertEqual(errors, [])
-        cuts = statistics.quantiles(latencies, n=100)
-        print(
-            f"{what}: {len(latencies)} requests, ms: p50 {1e3 * cuts[49]:.2f}, p99 {1e3 * cuts[98]:.2f}, "
-            f"max {1e3 * max(latencies):.1f}",
-            flush=True,
-        )
-        return cuts[98]
 
 
 if __name__ == "__main__":
