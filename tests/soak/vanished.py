@@ -1,21 +1,17 @@
 """Readers that vanish: their machines are switched off, and nothing tells livestate so, no FIN and no RST.
 
-Each client socket is given a filter of the kernel's (SO_ATTACH_FILTER) that drops all that comes for it: nothing is read,
-acknowledged or refused any more. For each kind of reader, over HTTP and HTTPS, it is printed how long livestate goes on
-holding the connections, by the kernel's table of them. All must be let go within BOUND, the honest reader beside them
-must be answered each time, and the memory must not grow when all is done once more.
+For each kind of reader, over HTTP and HTTPS, it is printed how long livestate goes on holding the connections, by the
+kernel's table of them. All must be let go within BOUND, the honest reader beside them must be answered each time, and the
+memory must not grow when all is done once more.
 
     python -m tests.soak.vanished [READERS OF EACH KIND [ROUNDS]]
 """
 
-import ctypes
 import socket
 import ssl
-import struct
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,17 +19,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.integration.processes import folder_for
 from tests.integration.servers import Livestate
 from tests.integration.test_clients import files, memory
+from tests.integration.test_vanished import held, vanish
 from tests.soak.script import run
 
 #: Seconds. The longest is a request that waits for a change as long as it may, a minute, and then as long as any other
 #: that is quiet: 60 to 65, and two looks for what was still to be sent.
 BOUND = 60 + 65 + 10 + 5
-
-#: A filter of one instruction: accept no byte (BPF_RET | BPF_K, linux/filter.h).
-DROP = struct.pack("HBBI", 0x06, 0, 0, 0)
-
-#: From asm-generic/socket.h; Python does not name it.
-SO_ATTACH_FILTER = 26
 
 #: A request for each kind, and what its answer begins with and has in its head, which is read before the client vanishes;
 #: nothing: it vanishes at once. The large document is more than the kernel takes for a reader.
@@ -50,22 +41,6 @@ KINDS: dict[str, tuple[str, bytes]] = {
         b"101 Switching Protocols",
     ),
 }
-
-
-def vanish(sock: socket.socket) -> None:
-    """Have the kernel drop all that comes for it."""
-    kept = ctypes.create_string_buffer(DROP)
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(kept)))
-
-
-def held(port: int) -> set[int]:
-    """Give the ports of those whose connection to `port` a process still holds, which shows in its inode."""
-    found = set()
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        _, local, remote, *_, inode = line.split()[:10]
-        if int(local.rpartition(":")[2], 16) == port and inode != "0":
-            found.add(int(remote.rpartition(":")[2], 16))
-    return found
 
 
 class Vanished(SynchronousTestCase):
@@ -93,6 +68,7 @@ class Vanished(SynchronousTestCase):
         self.context = ssl.create_default_context()
         self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
         stop, errors = threading.Event(), list[BaseException]()
+        self.addCleanup(stop.set)
         honest = threading.Thread(target=self.ask, args=(stop, errors))
         honest.start()
         sizes = []
