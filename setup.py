@@ -8,7 +8,7 @@ version = next(
     for line in (here / "livestate/__init__.py").read_text().splitlines()
     if line.startswith("__version__")
 )
-mongodb = ["pymongo>=4.10"]
+mongodb = ["pymongo>=4.18.2"]
 websocket = ["autobahn>=24.4"]
 test = [
     *mongodb,
@@ -45,10 +45,10 @@ setup(
     package_dir={"": "."},
     package_data={"livestate": ["py.typed", "web/static/*"]},
     install_requires=[
-        "brotli>=1.1",
+        "brotli>=1.2",
         "msgspec>=0.19",
         "prometheus-client>=0.20",
-        "pyopenssl>=24.3",
+        "pyopenssl>=26.0",
         "service-identity>=24.1",
         "tomli>=2.0; python_version < '3.11'",
         "treq>=24.9",
