@@ -10,6 +10,7 @@ that hangs (the watchdog's 30 s), a restart without the store, and one under loa
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -214,11 +215,14 @@ class Booted(SynchronousTestCase):
 
     def power_off(self, machine: "subprocess.Popen[bytes]") -> None:
         """Have the machine end, and wait for it."""
+        children = Path(f"/proc/{machine.pid}/task/{machine.pid}/children").read_text().split()
         self.inside("systemctl", "poweroff", check=False)
         try:
             machine.wait(30)
         except subprocess.TimeoutExpired:
-            machine.kill()
+            # All that runs in it ends with its first process, which does not end with systemd-nspawn.
+            for pid in (*map(int, children), machine.pid):
+                os.kill(pid, signal.SIGKILL)
             machine.wait(10)
 
 
