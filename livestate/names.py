@@ -23,6 +23,7 @@ from zope.interface import implementer
 #: What is looked up: the host, the port, the family of addresses and the type of socket.
 Key = tuple[str, int, int, int]
 
+#: What each family's addresses are called; with any other choice, those of both are looked for.
 _FAMILIES = {frozenset([IPv4Address]): socket.AF_INET, frozenset([IPv6Address]): socket.AF_INET6}
 _SOCKETS = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 
@@ -45,14 +46,7 @@ class Names:
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         """See IHostnameResolver."""
-        types = set(addressTypes or ())
-        family = (
-            socket.AF_INET
-            if types == {IPv4Address}
-            else socket.AF_INET6
-            if types == {IPv6Address}
-            else socket.AF_UNSPEC
-        )
+        family = _FAMILIES.get(frozenset(addressTypes or ()), socket.AF_UNSPEC)
         key = hostName, portNumber, family, _SOCKETS[transportSemantics]
         resolution = _Resolution(hostName, lambda: self._leave(key, resolutionReceiver))
         resolutionReceiver.resolutionBegan(resolution)

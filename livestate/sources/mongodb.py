@@ -265,11 +265,6 @@ def _client_of(netloc: str, database: str, given: dict[str, str]) -> MongoClient
         raise SettingsError(_line(error)) from None
 
 
-def _unforeseen(error: BaseException) -> str:
-    """Say in a few words that the driver does not understand the server."""
-    return f"not MongoDB's protocol ({type(error).__name__} in the driver)"
-
-
 def _line(error: object) -> str:
     """Give the first line of an error's text, without the driver's list of its settings."""
     return str(error).partition("\n")[0].partition(" (configured timeouts")[0].strip()
@@ -284,6 +279,6 @@ def _reason(error: BaseException) -> str:
             # With numbers that are others each time.
             return f"not MongoDB's protocol: {re.sub('-?[0-9]+', '…', _line(error))}"
     elif not isinstance(error, OSError):
-        return _unforeseen(error)
+        return f"not MongoDB's protocol ({type(error).__name__} in the driver)"
     text = re.sub(r"^\S+:\d+: (\[Errno -?\d+\] )?", "", _line(error))
     return text[:1].lower() + text[1:]
