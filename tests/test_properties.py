@@ -4,7 +4,6 @@ Two nodes ask one simulated store, each by a clock of its own, and are restarted
 Readers of all kinds read from either, and change over. All in one process, with time that is told to go on.
 """
 
-import gzip
 import json
 import re
 import tempfile
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import brotli
-import zstandard
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from twisted.internet.error import ConnectionLost
@@ -33,12 +30,13 @@ from livestate.saved import SavedDocument
 from livestate.settings import load_settings
 from livestate.snapshot import Snapshot
 from livestate.web.serving import Serving
+from tests.codings import DECODERS
 from tests.support import NOW, Answer, FakeReactor, answer_of, request, stories
 from tests.test_events import Connection
 from tests.test_eventstream import parsed
 from tests.test_websocket import FIELDS as WEBSOCKET
 from tests.test_websocket import TEXT, frames
-from tests.twins import _viewer_of
+from tests.twins import viewer_of
 
 #: Seconds: an interval, and the moment that it takes to tell the readers.
 BOUND = 1.0 + 0.05
@@ -47,13 +45,6 @@ BOUND = 1.0 + 0.05
 NOTICED = 2.0
 
 SETTINGS = load_settings({"source": ["demo:"]})
-
-DECODERS: dict[str, Any] = {
-    "gzip": gzip.decompress,
-    "br": brotli.decompress,
-    "zstd": lambda data: zstandard.ZstdDecompressor().decompress(data),
-    "identity": bytes,
-}
 
 members = st.recursive(
     st.sampled_from([None, True, 1, 1.0, "x", "é"]),
@@ -105,7 +96,7 @@ class Node:
         self.document.subscribe(self._note)
         saved = SavedDocument(self.reactor, self.document, folder)
         poller = Poller(self.document, store, 1.0, self.reactor)
-        with mock.patch("livestate.web.serving.viewer_resources", _viewer_of):
+        with mock.patch("livestate.web.serving.viewer_resources", viewer_of):
             self.serving = Serving(self.reactor, SETTINGS, [poller], LogFiles())
         self.parts = self.serving, poller, saved
         for part in self.parts:

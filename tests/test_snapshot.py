@@ -1,25 +1,17 @@
 """One version of a document, and what may become one."""
 
-import gzip
 import json
 import math
 from unittest import mock
 
-import brotli
-import zstandard
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import DocumentRefused
 from livestate.snapshot import ENCODERS, LARGE, SMALLEST_CODED, check, completed, new_snapshot, with_coding
+from tests.codings import DECODERS
 from tests.support import few, many
-
-DECODERS = {
-    "gzip": gzip.decompress,
-    "br": brotli.decompress,
-    "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
-}
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), texts)

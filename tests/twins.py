@@ -34,7 +34,8 @@ _DATE = re.compile(rb"\r\nDate: [^\r]*")
 _viewer = lru_cache(viewer_resources)
 
 
-def _viewer_of(paths: Iterable[str]) -> Any:
+def viewer_of(paths: Iterable[str]) -> Any:
+    """Give the viewer's resources, as they were made once."""
     return _viewer(tuple(paths))
 
 
@@ -80,7 +81,7 @@ class Twins:
         settings = load_settings({"source": ["demo:", "/results.json=demo:"], **given})
         self.documents = {w.path: Document(self.reactor, w.path, settings.max_size) for w in settings.documents}
         supplies = [Supply(document) for document in self.documents.values()]
-        with mock.patch("livestate.web.serving.viewer_resources", _viewer_of):
+        with mock.patch("livestate.web.serving.viewer_resources", viewer_of):
             self.serving = Serving(self.reactor, settings, supplies, LogFiles())
         self.fast_site = self.serving.site
         self.slow_site = LiveSite(self.fast_site._resources, self.reactor)

@@ -1,6 +1,5 @@
 """A client for tests: the standard library's, and so nothing of livestate's own."""
 
-import gzip
 import http.client
 import json
 import socket
@@ -10,18 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import brotli
-import zstandard
+from tests.codings import DECODERS
 
 #: Seconds that any one answer may take.
 TIMEOUT = 10.0
-
-DECODERS = {
-    "identity": lambda data: data,
-    "gzip": gzip.decompress,
-    "br": brotli.decompress,
-    "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
-}
 
 
 @dataclass(frozen=True)

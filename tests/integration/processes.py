@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -145,3 +146,13 @@ def children(pid: int) -> list[int]:
     """Give all processes below `pid`."""
     own = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return own + [below for child in own for below in children(child)]
+
+
+def memory(pid: int) -> int:
+    """Give the resident bytes of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def files(pid: int) -> int:
+    """Give the open files of a process."""
+    return len(os.listdir(f"/proc/{pid}/fd"))

@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.http import get
-from tests.integration.processes import until
+from tests.integration.processes import files, memory, until
 from tests.integration.servers import Livestate
 from tests.integration.test_metrics import exported
 
@@ -76,16 +76,6 @@ def cpu(pid: int) -> float:
     """Give the seconds of CPU that a process has had."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory(pid: int) -> int:
-    """Give the resident bytes of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def files(pid: int) -> int:
-    """Give the open files of a process."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 class LimitTests(SynchronousTestCase):

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from livestate.merge import apply
 from tests.integration.fronts import Front
 from tests.integration.http import get
-from tests.integration.processes import TERMINATED, until
+from tests.integration.processes import TERMINATED, memory, until
 from tests.integration.servers import Livestate, RedisServer
 from tests.test_eventstream import parsed
 
@@ -231,19 +231,14 @@ class EventsTests(SynchronousTestCase):
         reader = self.reader()
         reader.until_version(1)
         reader.socket.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * 100)
-        before = self.memory()
+        before = memory(self.service.pid)
         piece = b"x" * 65536
         for _ in range(16 * 64):
             reader.socket.sendall(piece)
-        self.assertLess(self.memory() - before, 16 * 1024 * 1024)
+        self.assertLess(memory(self.service.pid) - before, 16 * 1024 * 1024)
         self.change(2)
         reader.until_version(2)
         self.assertEqual(reader.received.count(b"HTTP/1.1 "), 1)
-
-    def memory(self) -> int:
-        """Give the bytes of memory that the server has for itself."""
-        with open(f"/proc/{self.service.pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * 4096
 
     def test_comes_and_goes(self) -> None:
         """A thousand readers who come and go, politely or not, leave nothing behind."""

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.http import DECODERS, Client
+from tests.codings import DECODERS
+from tests.integration.http import Client
 from tests.integration.processes import folder_for
 from tests.integration.servers import Livestate, RedisServer
 

@@ -5,8 +5,6 @@ A thousand of each kind of store, MongoDB's too: tests/soak/store_faults.py.
 
 import gc
 import os
-import re
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as _reactor
@@ -20,6 +18,7 @@ from livestate.interfaces import ISource
 from livestate.sources import make_source, within
 from tests.integration import faults
 from tests.integration.faults import Fault, Proxy, instead
+from tests.integration.processes import files, memory
 from tests.integration.servers import RedisServer
 from tests.integration.upstream import Upstream
 from tests.support import until
@@ -67,12 +66,6 @@ async def cycles(source: ISource, proxy: Proxy, table: tuple[Fault | None, ...],
     return failed
 
 
-def memory() -> float:
-    """Give this process's resident memory in MB."""
-    [kilobytes] = re.findall(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(kilobytes) / 1024
-
-
 def deferreds() -> int:
     """Give how many Deferreds there are."""
     gc.collect()
@@ -112,27 +105,27 @@ class LeakTests(TestCase):
 
         while not answers:
             await fetch()
-        await until(reactor, lambda: len(os.listdir("/proc/self/fd")) <= self.files + 8)
+        await until(reactor, lambda: files(os.getpid()) <= self.files + 8)
         await deferLater(reactor, 0.2)
 
     def left(self) -> dict[str, float]:
         """Give what there is."""
         return {
-            "files": len(os.listdir("/proc/self/fd")),
+            "files": files(os.getpid()),
             "timers": len(reactor.getDelayedCalls()),
             "deferreds": deferreds(),
-            "MB": memory(),
+            "MB": memory(os.getpid()) / 2**20,
         }
 
     async def test_redis(self):
         """Of Redis."""
         store = RedisServer(self)
         store.set("1")
-        self.files = len(os.listdir("/proc/self/fd"))
+        self.files = files(os.getpid())
         await self.assert_nothing_is_left("redis://127.0.0.1:{}/0", Proxy(self, store.port), REDIS)
 
     async def test_http(self):
         """Of an HTTP server."""
         store = Upstream(self)
-        self.files = len(os.listdir("/proc/self/fd"))
+        self.files = files(os.getpid())
         await self.assert_nothing_is_left("http://127.0.0.1:{}/r.json", Proxy(self, store.server_port), HTTP)

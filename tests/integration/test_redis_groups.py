@@ -1,6 +1,5 @@
 """More than one Redis: real Sentinels and a real cluster, whose servers are killed while readers ask."""
 
-import os
 import re
 import threading
 import time
@@ -11,7 +10,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from livestate.sources.redis_slots import slot_of
 from tests.integration.certificates import Authority
 from tests.integration.http import Client
-from tests.integration.processes import folder_for, free_port, program, run, until
+from tests.integration.processes import files, folder_for, free_port, program, run, until
 from tests.integration.redis_groups import SERVICE, Cluster, Sentinel, Watched
 from tests.integration.servers import Livestate, RedisServer, redis_program
 
@@ -71,10 +70,6 @@ class GroupCase(SynchronousTestCase):
         ran = run(program("livestate"), "publish", "-", "--to", url, stdin=str(value).encode())
         self.assertEqual((ran.returncode, ran.stderr), (0, ""))
 
-    def open_files(self, service: Livestate) -> int:
-        """Count the files and sockets of a livestate."""
-        return len(os.listdir(f"/proc/{service.pid}/fd"))
-
 
 class SentinelTests(GroupCase):
     """A primary, two replicas, and Sentinels."""
@@ -89,7 +84,7 @@ class SentinelTests(GroupCase):
         service.until_body(b"1")
         self.read(service)
         time.sleep(1)
-        files = self.open_files(service)
+        opened = files(service.pid)
         first.kill()
         second = group.until_primary_is_not(first)
         service.until_status(trouble=None)
@@ -111,7 +106,7 @@ class SentinelTests(GroupCase):
         self.publish(url, 4)
         self.assertEqual(third.command("GET", "livestate"), b"4")
         service.until_body(b"4")
-        until(lambda: self.open_files(service) == files, "that no more is open than at the start")
+        until(lambda: files(service.pid) == opened, "that no more is open than at the start")
         self.assert_read(4)
         said = service.log + str(service.documents())
         self.assertNotIn("hush", said)

@@ -11,7 +11,6 @@ The same for longer, and counted: tests/soak/store_faults.py.
 """
 
 import json
-import os
 import re
 import resource
 import struct
@@ -24,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration import faults
 from tests.integration.faults import Fault, Proxy, instead
-from tests.integration.processes import LIMIT, TERMINATED, folder_for, until
+from tests.integration.processes import LIMIT, TERMINATED, files, folder_for, until
 from tests.integration.servers import Livestate, RedisServer
 from tests.integration.upstream import Upstream
 from tests.mongodb_server import MongoServer
@@ -161,16 +160,13 @@ class StoreFaultCase(SynchronousTestCase):
             self.service.until_body(body, f"/{kind}")
             self.service.until_status(f"/{kind}", trouble=None)
         until(lambda: "listening for changes on" in self.service.log, "the subscription")
-        self.memory, self.files = self.peak(), self.open_files()
+        self.memory, self.files = self.peak(), files(self.service.pid)
         return body
 
     def peak(self) -> int:
         """Give the most memory that livestate has had, in MB."""
         [kilobytes] = re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{self.service.pid}/status").read_text())
         return int(kilobytes) // 1024
-
-    def open_files(self) -> int:
-        return len(os.listdir(f"/proc/{self.service.pid}/fd"))
 
     def lines(self, mark: int) -> list[str]:
         """Give what was logged since `mark`, but for what is about the subscription."""
@@ -240,7 +236,7 @@ class StoreFaultCase(SynchronousTestCase):
 
     def assert_nothing_left(self) -> None:
         """See that no connection, memory or traceback is left of it all."""
-        until(lambda: self.open_files() <= self.files + 2, "the connections are closed")
+        until(lambda: files(self.service.pid) <= self.files + 2, "the connections are closed")
         self.assertLess(self.peak() - self.memory, 64, "MB")
         self.assertEqual(self.service.stop(), TERMINATED)
         self.assertNotIn("Traceback", self.service.log)

@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from livestate.merge import apply
-from tests.integration.processes import TERMINATED, until
+from tests.integration.processes import TERMINATED, memory, until
 from tests.integration.servers import Livestate, RedisServer
 from tests.integration.test_events import TIMEOUT, EventReader, document
 from tests.test_websocket import FIELDS, TEXT, frame, frames
@@ -147,13 +147,13 @@ class WebSocketTests(SynchronousTestCase):
         """What a client says is read past: it costs no memory, and the messages go on."""
         for https in (False, True):
             reader = self.reader(https=https)
-            before = self.memory()
+            before = memory(self.service.pid)
             piece = (frame(TEXT, b"x" * 4000) + frame(9, b"ping")) * 16
             for _ in range(16 * 32):
                 reader.socket.sendall(piece)
                 if len(reader.received) < 32_000_000:
                     reader.read()
-            self.assertLess(self.memory() - before, 16 * 1024 * 1024)
+            self.assertLess(memory(self.service.pid) - before, 16 * 1024 * 1024)
             self.change(2 + https)
             reader.until(lambda reader=reader, n=2 + https: b'"state":{"version": %d' % n in reader.received)  # type: ignore[misc]
             reader.socket.close()
@@ -161,13 +161,13 @@ class WebSocketTests(SynchronousTestCase):
     def test_pings_and_reads_nothing(self) -> None:
         """One who pings and reads nothing has no pongs piled up for it."""
         reader = self.reader(receive=4096)
-        before = self.memory()
+        before = memory(self.service.pid)
         reader.socket.settimeout(1)
         piece = frame(9, b"x" * 125) * 500
         with contextlib.suppress(TimeoutError):
             for _ in range(500):
                 reader.socket.sendall(piece)
-        self.assertLess(self.memory() - before, 8 * 1024 * 1024)
+        self.assertLess(memory(self.service.pid) - before, 8 * 1024 * 1024)
 
     def test_too_large(self) -> None:
         """A client that says too much is told so, and let go."""
@@ -239,8 +239,3 @@ class WebSocketTests(SynchronousTestCase):
         """Give the frames that a reader of its own make was sent."""
         found: list[tuple[int, bytes]] = frames(reader.received.partition(b"\r\n\r\n")[2])
         return found
-
-    def memory(self) -> int:
-        """Give the bytes of memory that the server has for itself."""
-        with open(f"/proc/{self.service.pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * 4096

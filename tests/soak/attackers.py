@@ -19,17 +19,16 @@ import os
 import socket
 import statistics
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.integration.processes import files, memory
 from tests.integration.servers import Livestate
-from tests.integration.test_clients import files, memory
 from tests.soak.honest import measure
-from tests.soak.script import run
+from tests.soak.script import beside, run
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 MISSING = b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -141,7 +140,7 @@ class Attackers(SynchronousTestCase):
         before, logged = memory(self.service.pid), len(self.service.log)
         for kinds in (*([kind] for kind in KINDS), list(KINDS)):
             alone.append(measure(self, self.service, "alone", self.seconds))
-            attackers = [self.start(kind) for kind in kinds]
+            attackers = [beside(self, self.service, __spec__.name, "attack", kind) for kind in kinds]
             time.sleep(3)
             attacked[" + ".join(kinds)] = measure(self, self.service, " + ".join(kinds), self.seconds)
             print(
@@ -158,13 +157,6 @@ class Attackers(SynchronousTestCase):
             print(f"{name}: p99 is {p99 / usual:.1f} times the usual {1e3 * usual:.2f} ms")
         self.assertLess(max(attacked.values()) / usual, MOST)
         self.service.stop()
-
-    def start(self, kind: str) -> subprocess.Popen[bytes]:
-        """Start attackers of a kind."""
-        ports = [url.rpartition(":")[2] for url in (self.service.http, self.service.https)]
-        attacker = subprocess.Popen(["nice", "-n", "10", sys.executable, "-m", __spec__.name, "attack", kind, *ports])
-        self.addCleanup(attacker.kill)
-        return attacker
 
 
 if __name__ == "__main__":

@@ -62,9 +62,9 @@ class Booted(SynchronousTestCase):
         self.boot()
         self.starts()
         self.reloads()
-        self.is_replaced()
+        self.is_replaced("-KILL", 10)
         self.restarts_without_the_store()
-        self.is_watched()
+        self.is_replaced("-STOP", 45)
         self.is_activated()
         self.inside("systemctl", "stop", "livestate.socket", "livestate")
         self.assertEqual(self.shown("Result"), "success")
@@ -105,9 +105,8 @@ class Booted(SynchronousTestCase):
 
     def is_up(self, pid: int) -> bool:
         """Tell whether all is started, and note which process is the machine's first: at first it is another."""
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        self.process_1 = children[0] if children else ""
-        return bool(children) and "running" in self.inside("systemctl", "is-system-running", check=False)
+        self.process_1 = _first_child(pid)
+        return bool(self.process_1) and "running" in self.inside("systemctl", "is-system-running", check=False)
 
     def starts(self) -> None:
         """It is ready when it serves, in its sandbox."""
@@ -133,11 +132,17 @@ class Booted(SynchronousTestCase):
         self.assertEqual((self.shown("MainPID"), self.shown("ActiveState")), (before, "active"))
         print("reloaded")
 
-    def is_replaced(self) -> None:
-        """After kill -9."""
-        before = self.shown("MainPID")
-        self.inside("kill", "-9", before)
-        print(f"killed, replaced {self.until_replaced(before, 10):.1f} s later")
+    def is_replaced(self, signal: str, limit: float) -> None:
+        """A process that is dead, or does nothing any more, is replaced within `limit` seconds."""
+        before, began = self.shown("MainPID"), time.monotonic()
+        self.inside("kill", signal, before)
+        until(
+            lambda: self.shown("ActiveState") == "active" and self.shown("MainPID") not in (before, "0"),
+            "another process",
+            limit,
+        )
+        self.assertEqual(self.document(), '{"n": 1}')
+        print(f"kill {signal}: replaced {time.monotonic() - began:.1f} s later")
 
     def restarts_without_the_store(self) -> None:
         """With the document that it saved."""
@@ -147,12 +152,6 @@ class Booted(SynchronousTestCase):
         self.assertEqual(self.document(), '{"n": 1}')
         self.inside("systemctl", "start", "redis-server")
         print("restarted without Redis, with the saved document")
-
-    def is_watched(self) -> None:
-        """A process that does nothing any more is replaced."""
-        before = self.shown("MainPID")
-        self.inside("kill", "-STOP", before)
-        print(f"stopped, replaced {self.until_replaced(before, 45):.1f} s later")
 
     def is_activated(self) -> None:
         """With systemd's sockets a restart, a reload and new code under load lose nothing, and a connection starts it."""
@@ -187,17 +186,6 @@ class Booted(SynchronousTestCase):
         """Give what systemd knows of the service."""
         return self.inside("systemctl", "show", "--property", name, "--value", "livestate").strip()
 
-    def until_replaced(self, before: str, limit: float) -> float:
-        """Give the seconds until another process serves."""
-        began = time.monotonic()
-        until(
-            lambda: self.shown("ActiveState") == "active" and self.shown("MainPID") not in (before, "0"),
-            "another process",
-            limit,
-        )
-        self.assertEqual(self.document(), '{"n": 1}')
-        return time.monotonic() - began
-
     def command(self, *command: str) -> list[str]:
         """Give the command that runs one on the machine."""
         return ["nsenter", "--target", self.process_1, "--mount", "--uts", "--ipc", "--pid", "--net", "--", *command]
@@ -215,15 +203,20 @@ class Booted(SynchronousTestCase):
 
     def power_off(self, machine: "subprocess.Popen[bytes]") -> None:
         """Have the machine end, and wait for it."""
-        children = Path(f"/proc/{machine.pid}/task/{machine.pid}/children").read_text().split()
+        first = _first_child(machine.pid)
         self.inside("systemctl", "poweroff", check=False)
         try:
             machine.wait(30)
         except subprocess.TimeoutExpired:
             # All that runs in it ends with its first process, which does not end with systemd-nspawn.
-            for pid in (*map(int, children), machine.pid):
-                os.kill(pid, signal.SIGKILL)
+            if first:
+                os.kill(int(first), signal.SIGKILL)
+            machine.kill()
             machine.wait(10)
+
+
+def _first_child(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().partition(" ")[0]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """20,000 connections of one address where 5,000 are allowed, beside honest readers of another.
 
 Four client processes try to hold 5,000 connections each, half of them to HTTPS, from 127.0.0.1; who is closed, as all are
-whose minute without a request is over, comes again a second later. livestate must hold 5,000 of them and no more, and
+whose minute without a request is over, comes again within two seconds. livestate must hold 5,000 of them and no more, and
 honest readers from 127.0.0.2 (`tests.soak.honest`) must have a p99 of less than five times what it is without the crowd,
 and get new connections. When the crowd has gone, livestate must notice at once.
 
@@ -9,20 +9,18 @@ and get new connections. When the crowd has gone, livestate must notice at once.
 """
 
 import socket
-import subprocess
 import sys
 import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.http import Client
-from tests.integration.processes import until
+from tests.integration.processes import files, memory, until
 from tests.integration.servers import Livestate
-from tests.integration.test_clients import files, memory
 from tests.integration.test_metrics import exported
 from tests.soak.attackers import MOST, kept
 from tests.soak.honest import measure
-from tests.soak.script import run
+from tests.soak.script import beside, run
 
 #: Connections that one address may have, and what each process of the crowd tries to have.
 ALLOWED, WANTED, PROCESSES = 5000, 5000, 4
@@ -42,7 +40,7 @@ class CrowdRun(SynchronousTestCase):
         measure(self, service, "warming up", 3, "127.0.0.2")
         usual = measure(self, service, "alone", seconds / 2, "127.0.0.2")
         before = memory(service.pid)
-        crowd = [self.start(service) for _ in range(PROCESSES)]
+        crowd = [beside(self, service, __spec__.name, "crowd") for _ in range(PROCESSES)]
         until(lambda: self.connections(service) >= ALLOWED, "as many are there as may be", 60)
         under = measure(self, service, "beside the crowd", seconds, "127.0.0.2")
         most = 0
@@ -64,13 +62,6 @@ class CrowdRun(SynchronousTestCase):
         print(f"gone {time.monotonic() - went:.1f} s after their processes\nlogged:\n{service.log}")
         self.assertLess(under / usual, MOST)
         self.assertEqual(service.stop(), 0)
-
-    def start(self, service: Livestate) -> "subprocess.Popen[bytes]":
-        """Start a process of the crowd."""
-        ports = [url.rpartition(":")[2] for url in (service.http, service.https)]
-        process = subprocess.Popen(["nice", "-n", "10", sys.executable, "-m", __spec__.name, "crowd", *ports])
-        self.addCleanup(process.kill)
-        return process
 
     def connections(self, service: Livestate) -> int:
         """Give how many there are now."""

@@ -11,7 +11,7 @@ at the start and after each failover.
 import sys
 import time
 
-from tests.integration.processes import until
+from tests.integration.processes import files, until
 from tests.integration.redis_groups import SERVICE, Watched
 from tests.integration.servers import Livestate
 from tests.integration.test_redis_groups import GroupCase, Reader
@@ -35,8 +35,8 @@ class Failovers(GroupCase):
             self.read(service)
             readers += self.readers
         time.sleep(3)
-        files = [self.open_files(service) for service in services]
-        print(f"open files at the start: {files}")
+        opened = [files(service.pid) for service in services]
+        print(f"open files at the start: {opened}")
         for number in range(2, count + 2):
             kind = ("killed", "hung", "switched")[number % 3]
             for reader in readers:
@@ -61,7 +61,7 @@ class Failovers(GroupCase):
             print(
                 f"{number - 1:>3} {kind:<8} a write on the new primary is served after "
                 f"{', '.join(f'{seconds:.2f}' for seconds in taken)} s; longest ages {ages} s; "
-                f"open files {[self.open_files(service) for service in services]}",
+                f"open files {[files(service.pid) for service in services]}",
                 flush=True,
             )
         wrong = [text for reader in readers for text in reader.wrong]

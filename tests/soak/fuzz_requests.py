@@ -47,8 +47,7 @@ def check(data: bytes) -> None:
     """
     global _twins, _used  # noqa: PLW0603  # making it takes as long as hundreds of inputs
     if _twins is None or _used:
-        if _twins is not None:
-            _twins.close()
+        close()
         _twins, _used = Twins(cors_origin="https://a.example", max_stale="3600"), False
     twins = _twins
     twins.forget()

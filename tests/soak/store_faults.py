@@ -18,6 +18,7 @@ from livestate.sources import make_source, within
 from tests.integration import faults, test_leaks, test_store_faults
 from tests.integration.faults import Fault, Proxy
 from tests.integration.http import get
+from tests.integration.processes import files, memory
 from tests.integration.servers import RedisServer
 from tests.integration.upstream import Upstream
 from tests.mongodb_server import MongoServer
@@ -51,8 +52,8 @@ class Cycles(TestCase):
                 except Exception:  # noqa: S112
                     continue
             await deferLater(reactor, 0.5)
-            files = len(os.listdir("/proc/self/fd"))
-            rows.append((files, len(reactor.getDelayedCalls()), test_leaks.deferreds(), test_leaks.memory()))
+            rows.append((files(os.getpid()), len(reactor.getDelayedCalls()), test_leaks.deferreds(),
+                         memory(os.getpid()) / 2**20))  # fmt: skip
             print(f"\n{source[:8]} {failed} of {200 * len(rows)} failed; files {rows[-1][0]}, timers {rows[-1][1]}, "
                   f"Deferreds {rows[-1][2]}, {rows[-1][3]:.1f} MB", end="", flush=True)  # fmt: skip
         # The first 200 are to warm it.

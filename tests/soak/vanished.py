@@ -10,15 +10,14 @@ memory must not grow when all is done once more.
 import socket
 import ssl
 import sys
-import threading
 import time
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.processes import folder_for
+from tests.integration.load import Load
+from tests.integration.processes import files, folder_for, memory
 from tests.integration.servers import Livestate
-from tests.integration.test_clients import files, memory
 from tests.integration.test_vanished import held, vanish
 from tests.soak.script import run
 
@@ -55,11 +54,9 @@ class Vanished(SynchronousTestCase):
         (folder / "still.json").write_text('{"still": true}')
         self.service = Livestate(
             self,
-            *(
-                "--source=demo:",
-                f"--source=/large=file:{folder}/large.json",
-                f"--source=/still=file:{folder}/still.json",
-            ),
+            "--source=demo:",
+            f"--source=/large=file:{folder}/large.json",
+            f"--source=/still=file:{folder}/still.json",
             https="",
         )
         for path in ("/", "/large", "/still"):
@@ -67,21 +64,17 @@ class Vanished(SynchronousTestCase):
         self.etag = self.service.get("/still")["ETag"]
         self.context = ssl.create_default_context()
         self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
-        stop, errors = threading.Event(), list[BaseException]()
-        self.addCleanup(stop.set)
-        honest = threading.Thread(target=self.ask, args=(stop, errors))
-        honest.start()
+        honest = Load(self, self.service.https, connections=1, pause=0.1).start()
         sizes = []
         for _ in range(rounds):
             self.once()
             sizes.append(memory(self.service.pid) / 1e6)
-        stop.set()
-        honest.join()
+        honest.stop()
         print(
             f"memory after each round, MB: {[round(size, 1) for size in sizes]}; {files(self.service.pid)} files open"
         )
         print(f"logged:\n{self.service.log}")
-        self.assertEqual(errors, [])
+        self.assertEqual((honest.lost, honest.unaccepted, honest.refused, honest.wrong), ([], [], [], []))
         self.assertLess(sizes[-1] - sizes[0], 5.0)
         self.assertEqual(self.service.stop(), 0)
 
@@ -122,15 +115,6 @@ class Vanished(SynchronousTestCase):
             self.assertIn(answer, sock.recv(4096))
         vanish(sock)
         return sock
-
-    def ask(self, stop: threading.Event, errors: list[BaseException]) -> None:
-        """Be the honest reader."""
-        client = self.service.client(https=True)
-        try:
-            while not stop.wait(0.1):
-                assert client.get().status == 200
-        except BaseException as error:
-            errors.append(error)
 
 
 if __name__ == "__main__":
