@@ -57,7 +57,7 @@ setup(
         "zstandard>=0.23",
     ],
     extras_require={"mongodb": mongodb, "test": test, "websocket": websocket},
-    entry_points={"console_scripts": ["livestate=livestate.cli:main"]},
+    entry_points={"console_scripts": ["livestate=livestate.cli.main:main"]},
     classifiers=[
         "Framework :: Twisted",
         "Operating System :: POSIX :: Linux",

@@ -17,20 +17,20 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from livestate.certificate import Certificate, reload_all
+from livestate.config.settings import Settings
+from livestate.documents.registry import Supplies
 from livestate.errors import LivestateError
-from livestate.listen import Listener
-from livestate.logs import LogFiles
-from livestate.notify import Manager, Notifier, summary
-from livestate.settings import Settings
-from livestate.signals import Signals
-from livestate.supplies import Supplies
-from livestate.web.admin import AdminSite, admin_resources
-from livestate.web.alone import Alone
-from livestate.web.counts import Counts
-from livestate.web.hosts import Hosts
-from livestate.web.live import Supply
-from livestate.web.sweep import Sweep
+from livestate.listeners.listener import Listener
+from livestate.system.logs import LogFiles
+from livestate.system.signals import Signals
+from livestate.system.systemd import Manager, Notifier, summary
+from livestate.tls.certificate import Certificate, reload_all
+from livestate.web.admin.counts import Counts
+from livestate.web.admin.host_allowlist import Hosts
+from livestate.web.admin.site import AdminSite, admin_resources
+from livestate.web.idle_timeout import Sweep
+from livestate.web.in_process_server import Alone
+from livestate.web.resources.readiness import Supply
 from livestate.workers.supervisor import Supervisor
 
 #: Seconds between two looks at the files of certificates; they are read when they were the same twice.

@@ -16,15 +16,15 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from livestate import __version__
+from livestate.config.redaction import holds_secret, redacted
+from livestate.config.settings import MAX_SIZE, Settings, load_settings
 from livestate.errors import LivestateError, SettingsError
-from livestate.garbage import settle
-from livestate.limits import raise_open_files
-from livestate.logs import LogFiles, choose_observer, observer_for
-from livestate.names import Names
-from livestate.notify import Manager
-from livestate.redaction import holds_secret, redacted
+from livestate.net.host_resolver import Names
 from livestate.service import LivestateService
-from livestate.settings import MAX_SIZE, Settings, load_settings
+from livestate.system.gc_tuning import settle
+from livestate.system.logs import LogFiles, choose_observer, observer_for
+from livestate.system.open_files import raise_open_files
+from livestate.system.systemd import Manager
 
 #: What `--help` ends with; Twisted would wrap it.
 EXAMPLES = """
@@ -229,7 +229,7 @@ class Options(usage.Options):
                 raise SettingsError(f"--logfile {name}: {error.strerror}") from None
         # twistd takes the dotted name of what gives the observer, as its --logger does.
         choose_observer(observer)
-        parent["logger"] = "livestate.logs.chosen_observer"  # type: ignore[index]  # twistd's options are a dict
+        parent["logger"] = "livestate.system.logs.chosen_observer"  # type: ignore[index]  # twistd's options are a dict
 
 
 def makeService(options: Options) -> IService:

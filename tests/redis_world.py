@@ -7,9 +7,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from livestate.errors import SourceError
-from livestate.sources.redis_connection import Login, Refused
-from livestate.sources.redis_slots import SLOTS, slot_of
-from livestate.sources.redis_url import Address
+from livestate.sources.redis.connection import Login, Refused
+from livestate.sources.redis.slots import SLOTS, slot_of
+from livestate.sources.redis.url import Address
 
 
 def refusal(text: str) -> Refused:

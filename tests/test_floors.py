@@ -197,7 +197,7 @@ class FloorsTests(SynchronousTestCase):
         """What twistd imports to parse the options installs no reactor: livestate's own is chosen after that."""
         for module in (
             "livestate.tap",
-            "livestate.cli",
+            "livestate.cli.main",
             "livestate.workers.zygote",
             "twisted.plugins.livestate_plugin",
         ):

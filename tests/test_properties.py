@@ -20,23 +20,23 @@ from zope.interface import implementer
 
 from livestate.client.state import Held, State
 from livestate.client.stream import SETTLED, Stream
-from livestate.document import Document
+from livestate.config.settings import load_settings
+from livestate.documents.document import Document
+from livestate.documents.poller import Poller
+from livestate.documents.snapshot import Snapshot
+from livestate.documents.snapshot_store import SavedDocument
 from livestate.errors import DocumentMissing, SourceError
-from livestate.interfaces import ISource
-from livestate.logs import LogFiles
-from livestate.merge import apply
-from livestate.poller import Poller
-from livestate.saved import SavedDocument
-from livestate.settings import load_settings
-from livestate.snapshot import Snapshot
-from livestate.web.serving import Serving
+from livestate.formats.merge_patch import apply
+from livestate.sources.api import ISource
+from livestate.system.logs import LogFiles
+from livestate.web.site_service import Serving
 from tests.codings import DECODERS
+from tests.formats.test_event_stream import parsed
 from tests.support import NOW, Answer, FakeReactor, answer_of, request, stories
-from tests.test_events import Connection
-from tests.test_eventstream import parsed
-from tests.test_websocket import FIELDS as WEBSOCKET
-from tests.test_websocket import TEXT, frames
-from tests.twins import viewer_of
+from tests.web.http1.twins import viewer_of
+from tests.web.resources.test_events import Connection
+from tests.web.resources.test_websocket import FIELDS as WEBSOCKET
+from tests.web.resources.test_websocket import TEXT, frames
 
 #: Seconds: an interval, and the moment that it takes to tell the readers.
 BOUND = 1.0 + 0.05
@@ -96,7 +96,7 @@ class Node:
         self.document.subscribe(self._note)
         saved = SavedDocument(self.reactor, self.document, folder)
         poller = Poller(self.document, store, 1.0, self.reactor)
-        with mock.patch("livestate.web.serving.viewer_resources", viewer_of):
+        with mock.patch("livestate.web.site_service.viewer_resources", viewer_of):
             self.serving = Serving(self.reactor, SETTINGS, [poller], LogFiles())
         self.parts = self.serving, poller, saved
         for part in self.parts:

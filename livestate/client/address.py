@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from livestate.config.redaction import redacted
 from livestate.errors import SettingsError
-from livestate.redaction import redacted
 
 #: ASCII without spaces and controls.
 _PLAIN = re.compile("[!-~]+")

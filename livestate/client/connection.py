@@ -38,7 +38,7 @@ from livestate import __version__
 from livestate.client.address import Address
 from livestate.errors import WatchError
 from livestate.sources import within
-from livestate.tls import client_options, tls_trouble
+from livestate.tls.contexts import client_options, tls_trouble
 
 #: Seconds until a connection is made, until the head of an answer is there after that, and between parts of a body.
 ANSWER = 10.0

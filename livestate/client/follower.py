@@ -19,13 +19,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from livestate.backoff import Backoff
 from livestate.client.address import Address
 from livestate.client.connection import ANSWER, Connection, Silent, Unreachable
 from livestate.client.eventstream import EventTooLarge
 from livestate.client.state import Held, State, Status, Transport, parse
 from livestate.client.stream import NotEvents, Stream
 from livestate.errors import WatchError
+from livestate.system.backoff import Backoff
 
 T = TypeVar("T")
 

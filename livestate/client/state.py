@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from livestate.merge import apply
+from livestate.formats.merge_patch import apply
 
 #: How a state came: an event stream, a request that the server held until there was news, or plain polling.
 Transport = Literal["events", "long-poll", "poll"]

@@ -17,9 +17,9 @@ from livestate.client.address import parse_address
 from livestate.client.connection import Connection
 from livestate.client.follower import Follower
 from livestate.client.state import State, Status
+from livestate.config.redaction import redacted
+from livestate.config.settings import MAX_SIZE
 from livestate.errors import WatchError
-from livestate.redaction import redacted
-from livestate.settings import MAX_SIZE
 
 log = Logger()
 

@@ -14,9 +14,9 @@ from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
+from livestate.config.redaction import redacted
 from livestate.errors import SettingsError
-from livestate.interfaces import ISource
-from livestate.redaction import redacted
+from livestate.sources.api import ISource
 
 T = TypeVar("T")
 
@@ -27,17 +27,17 @@ ATTEMPT_DELAY = 0.02
 #: Scheme of a source URL -> dotted name of what makes the source from it.
 SCHEMES = {
     "demo": "livestate.sources.demo.DemoSource",
-    "file": "livestate.sources.file.FileSource",
-    "http": "livestate.sources.http.HTTPSource",
-    "https": "livestate.sources.http.HTTPSource",
-    "mongodb": "livestate.sources.mongodb.MongoSource",
-    "redis": "livestate.sources.redis.RedisSource",
-    "redis+cluster": "livestate.sources.redis.RedisSource",
-    "redis+sentinel": "livestate.sources.redis.RedisSource",
-    "redis+unix": "livestate.sources.redis.RedisSource",
-    "rediss": "livestate.sources.redis.RedisSource",
-    "rediss+cluster": "livestate.sources.redis.RedisSource",
-    "rediss+sentinel": "livestate.sources.redis.RedisSource",
+    "file": "livestate.sources.file.source.FileSource",
+    "http": "livestate.sources.http.source.HTTPSource",
+    "https": "livestate.sources.http.source.HTTPSource",
+    "mongodb": "livestate.sources.mongodb.source.MongoSource",
+    "redis": "livestate.sources.redis.source.RedisSource",
+    "redis+cluster": "livestate.sources.redis.source.RedisSource",
+    "redis+sentinel": "livestate.sources.redis.source.RedisSource",
+    "redis+unix": "livestate.sources.redis.source.RedisSource",
+    "rediss": "livestate.sources.redis.source.RedisSource",
+    "rediss+cluster": "livestate.sources.redis.source.RedisSource",
+    "rediss+sentinel": "livestate.sources.redis.source.RedisSource",
 }
 
 

@@ -2,7 +2,7 @@
 
 from twisted.logger import Logger
 
-from livestate.reasons import Reasons, one_line
+from livestate.system.log_throttle import Reasons, one_line
 
 
 class PushReport:

@@ -16,7 +16,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
 if TYPE_CHECKING:
-    from livestate.web.channel import LiveChannel
+    from livestate.web.http1.channel import LiveChannel
 
 #: Seconds between two lines of the log about those who were refused, at least.
 PAUSE = 60.0

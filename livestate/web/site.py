@@ -8,17 +8,17 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 
-from livestate.logs import LogFile
-from livestate.web.accesslog import Entry, entry_of, line_of_plain, line_of_request
+from livestate.system.logs import LogFile
 from livestate.web.admission import Admission
-from livestate.web.channel import LiveChannel
-from livestate.web.logged_channel import LoggedChannel
-from livestate.web.plain import Memo
-from livestate.web.prepared import PreparedAnswers
-from livestate.web.resource import ResponseResource
-from livestate.web.responder import Responder
-from livestate.web.response import Response, problem
-from livestate.web.turns import Turns
+from livestate.web.http1.access_log import Entry, entry_of, line_of_plain, line_of_request
+from livestate.web.http1.channel import LiveChannel
+from livestate.web.http1.fair_scheduler import Turns
+from livestate.web.http1.fast_request import Memo
+from livestate.web.http1.logged_channel import LoggedChannel
+from livestate.web.http1.response_memo import PreparedAnswers
+from livestate.web.resources.resource import ResponseResource
+from livestate.web.resources.responder import Responder
+from livestate.web.resources.response import Response, problem
 
 
 class Fixed(ResponseResource):

@@ -6,7 +6,7 @@ of the workers: what arrives at a dead worker's socket waits there for the next 
 its own (SO_REUSEPORT): the kernel spreads connections evenly over them, which it does not where several processes
 accept from one (`bench/NOTES.md`).
 
-A *worker* is the same server as a single process (`livestate.web.serving`), whose documents come down a pipe (`feed`,
+A *worker* is the same server as a single process (`livestate.web.site_service`), whose documents come down a pipe (`feed`,
 `messages`) with every content coding made already. It tells the supervisor each second what it has counted, which is
 also its sign of life: one that is silent for five is killed, and one that is gone is replaced. New settings,
 certificates or code come with a new `generation` of workers, which takes the places of the old ones when it serves.

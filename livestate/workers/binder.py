@@ -16,9 +16,9 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from livestate.config.strports import parse_strports
 from livestate.errors import SettingsError
-from livestate.listen import Listener
-from livestate.strports import parse_strports
+from livestate.listeners.listener import Listener
 from livestate.workers.setup import Port
 
 #: Strports strings that lead to a socket, and to nothing around it.

@@ -7,8 +7,8 @@ has read, it is told how things stand by then. What is sent is made once for all
 from collections.abc import Sequence
 from typing import Any
 
-from livestate.document import Document
-from livestate.snapshot import Snapshot
+from livestate.documents.document import Document
+from livestate.documents.snapshot import Snapshot
 from livestate.workers.messages import Changed, Confirmed, frame
 from livestate.workers.pipe import Pipe
 

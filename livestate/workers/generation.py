@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred, succeed
 from livestate.workers.binder import Binder
 from livestate.workers.feed import Shipment
 from livestate.workers.launcher import Launcher
-from livestate.workers.place import WorkerProcess
 from livestate.workers.setup import Setup
+from livestate.workers.slot import WorkerProcess
 
 
 class Generation:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from livestate.web.counts import Counts
+from livestate.web.admin.counts import Counts
 
 M = TypeVar("M")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from livestate.settings import Settings
+from livestate.config.settings import Settings
 
 #: The zygote's end of the socket that it is told to fork by.
 CONTROL = 3

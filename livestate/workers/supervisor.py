@@ -10,21 +10,21 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from livestate.backoff import Backoff
-from livestate.certificate import Certificate
+from livestate.config.settings import Settings
 from livestate.errors import SettingsError
-from livestate.listen import Listeners
-from livestate.settings import Settings
-from livestate.web.counts import Counts, total
-from livestate.web.live import Supply
+from livestate.listeners.listener import Listeners
+from livestate.system.backoff import Backoff
+from livestate.tls.certificate import Certificate
+from livestate.web.admin.counts import Counts, total
+from livestate.web.resources.readiness import Supply
 from livestate.workers.binder import BoundListener
+from livestate.workers.document_feeds import Shipments
 from livestate.workers.feed import Shipment
 from livestate.workers.generation import Generation
 from livestate.workers.messages import Reopen
-from livestate.workers.place import STARTING, Place, WorkerProcess
-from livestate.workers.places import Places
 from livestate.workers.setup import Setup
-from livestate.workers.shipments import Shipments
+from livestate.workers.slot import STARTING, Place, WorkerProcess
+from livestate.workers.slots import Places
 
 #: Seconds between two looks at the workers.
 BEAT = 1.0

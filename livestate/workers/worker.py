@@ -15,14 +15,14 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogBeginner
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from livestate.document import Document
-from livestate.garbage import settle
-from livestate.listen import close
-from livestate.logs import LogFiles
-from livestate.settings import Settings
-from livestate.snapshot import Representation, Snapshot
-from livestate.tls import ServerOptions
-from livestate.web.serving import Serving
+from livestate.config.settings import Settings
+from livestate.documents.document import Document
+from livestate.documents.snapshot import Representation, Snapshot
+from livestate.listeners.listener import close
+from livestate.system.gc_tuning import settle
+from livestate.system.logs import LogFiles
+from livestate.tls.contexts import ServerOptions
+from livestate.web.site_service import Serving
 from livestate.workers.messages import (
     Alive,
     Changed,

@@ -15,8 +15,8 @@ import sys
 import traceback
 from typing import NoReturn
 
-from livestate.garbage import settle
-from livestate.tls import ServerOptions
+from livestate.system.gc_tuning import settle
+from livestate.tls.contexts import ServerOptions
 from livestate.workers import worker
 from livestate.workers.setup import CONTROL, Setup
 

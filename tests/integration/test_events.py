@@ -12,12 +12,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.merge import apply
+from livestate.formats.merge_patch import apply
+from tests.formats.test_event_stream import parsed
 from tests.integration.fronts import Front
 from tests.integration.http import get
 from tests.integration.processes import TERMINATED, memory, until
 from tests.integration.servers import Livestate, RedisServer
-from tests.test_eventstream import parsed
 
 #: Seconds that one read may take.
 TIMEOUT = 20.0

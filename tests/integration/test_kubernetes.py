@@ -9,8 +9,8 @@ import kubernetes_validate
 import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.settings import load_settings
-from livestate.strports import parse_strports
+from livestate.config.settings import load_settings
+from livestate.config.strports import parse_strports
 from livestate.web.drain import LIMIT as DRAINED
 from livestate.workers.supervisor import PATIENCE
 from tests.integration.certificates import Authority

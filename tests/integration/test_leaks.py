@@ -14,8 +14,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from livestate.errors import SourceError
-from livestate.interfaces import ISource
 from livestate.sources import make_source, within
+from livestate.sources.api import ISource
 from tests.integration import faults
 from tests.integration.faults import Fault, Proxy, instead
 from tests.integration.processes import files, memory

@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.eventstream import LAST_CHUNK
-from livestate.merge import apply
+from livestate.formats.event_stream import LAST_CHUNK
+from livestate.formats.merge_patch import apply
 from tests.integration.fronts import Front, Fronts
 from tests.integration.http import Answer, get
 from tests.integration.load import Load

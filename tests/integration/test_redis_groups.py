@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from livestate.sources.redis_slots import slot_of
+from livestate.sources.redis.slots import slot_of
 from tests.integration.certificates import Authority
 from tests.integration.http import Client
 from tests.integration.processes import files, folder_for, free_port, program, run, until

@@ -13,7 +13,7 @@ from tests.integration.fronts import program_of
 from tests.integration.http import get
 from tests.integration.processes import Child, folder_for, free_port, until
 from tests.integration.servers import Livestate
-from tests.test_smuggling import BEHIND, DOUBTFUL, SOUND
+from tests.web.http1.test_smuggling import BEHIND, DOUBTFUL, SOUND
 
 NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log; user root;

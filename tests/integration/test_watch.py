@@ -15,12 +15,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.merge import apply
+from livestate.formats.merge_patch import apply
+from tests.cli.test_screen import Emulator
 from tests.integration.certificates import Authority
 from tests.integration.processes import LIMIT, Child, folder_for, free_port, program, run, until
 from tests.integration.servers import Livestate, RedisServer
 from tests.integration.venvs import ROOT
-from tests.test_screen import Emulator
 
 
 def document(number: int) -> str:

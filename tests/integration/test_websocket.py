@@ -11,11 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from livestate.merge import apply
+from livestate.formats.merge_patch import apply
 from tests.integration.processes import TERMINATED, memory, until
 from tests.integration.servers import Livestate, RedisServer
 from tests.integration.test_events import TIMEOUT, EventReader, document
-from tests.test_websocket import FIELDS, TEXT, frame, frames
+from tests.web.resources.test_websocket import FIELDS, TEXT, frame, frames
 
 #: As header names are given to `EventReader`.
 UPGRADE: dict[str, Any] = {name.title(): value for name, value in FIELDS.items()}

@@ -1,4 +1,4 @@
-/** livestate.js against a server that can be told to misbehave. Run by tests/test_livestate_js.py, or `npm test`. */
+/** livestate.js against a server that can be told to misbehave. Run by tests/web/static/test_livestate_js.py, or `npm test`. */
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it } from "node:test";

@@ -54,9 +54,9 @@ def stand_in() -> None:
     from twisted.internet.task import Clock  # noqa: PLC0415
     from twisted.web import http  # noqa: PLC0415
 
-    from livestate.web.channel import LiveChannel  # noqa: PLC0415
+    from livestate.web.http1.channel import LiveChannel  # noqa: PLC0415
+    from livestate.web.http1.fair_scheduler import Turns  # noqa: PLC0415
     from livestate.web.site import LiveSite  # noqa: PLC0415
-    from livestate.web.turns import Turns  # noqa: PLC0415
 
     class AtOnce(Clock):
         running = False

@@ -58,7 +58,7 @@ INSTALLED_DIFFERENCES = {
     "twisted.test.test_tcp.LoopbackTests.test_tcpNoDelay": NAGLE,
 }
 
-CHUNKED_1_0 = "sends chunks in HTTP/1.0: refused, see livestate.web.strict"
+CHUNKED_1_0 = "sends chunks in HTTP/1.0: refused, see livestate.web.http1.request_rules"
 
 CHANNEL_SUITES = ["twisted.web.test.test_http"]
 CHANNEL_DIFFERENCES = {
@@ -68,9 +68,9 @@ CHANNEL_DIFFERENCES = {
     "twisted.web.test.test_http.ChunkingTests.test_multipartFormData": CHUNKED_1_0,
     "twisted.web.test.test_http.ParsingTests.test_chunkedEncoding": CHUNKED_1_0,
     "twisted.web.test.test_http.ParsingTests.test_transferEncodingIdentity": (
-        "sends a Transfer-Encoding that RFC 9112 does not know: refused, see livestate.web.strict"
+        "sends a Transfer-Encoding that RFC 9112 does not know: refused, see livestate.web.http1.request_rules"
     ),
-    "twisted.web.test.test_http.ParsingTests.test_headersMultiline": "continues a line: refused, see livestate.web.strict",
+    "twisted.web.test.test_http.ParsingTests.test_headersMultiline": "continues a line: refused, see livestate.web.http1.request_rules",
 }
 
 

@@ -7,8 +7,8 @@ one, and nothing does for any other sign.
 
 from collections.abc import Callable
 
-import livestate.web.websocket  # noqa: F401  # now, while the fuzzer looks at what is imported
-from tests.twins import BODY, Connections, Twins
+import livestate.web.resources.websocket  # noqa: F401  # now, while the fuzzer looks at what is imported
+from tests.web.http1.twins import BODY, Connections, Twins
 
 MARK = b"\xff\xfe"
 

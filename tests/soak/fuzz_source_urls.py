@@ -6,8 +6,8 @@ from urllib.parse import unquote, urlsplit
 
 from twisted.python.reflect import namedAny
 
+from livestate.config.settings import load_settings
 from livestate.errors import SettingsError
-from livestate.settings import load_settings
 from livestate.sources import SCHEMES, make_source
 from tests.support import FakeReactor
 

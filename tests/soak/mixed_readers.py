@@ -20,7 +20,7 @@ from typing import Any
 import brotli
 import zstandard
 
-from livestate.merge import apply
+from livestate.formats.merge_patch import apply
 from tests.soak.mixed_document import number_of, state
 
 #: Seconds that anything may take: longer than a wait, a heartbeat or the replacement of a worker.

@@ -28,12 +28,12 @@ def serve(reactor: Any, description: str) -> None:
     from autobahn.twisted.websocket import WebSocketServerProtocol  # noqa: PLC0415
     from twisted.internet.endpoints import serverFromString  # noqa: PLC0415
 
-    from livestate.document import Document  # noqa: PLC0415
-    from livestate.web.events import EventsResource  # noqa: PLC0415
-    from livestate.web.responder import Responder  # noqa: PLC0415
+    from livestate.documents.document import Document  # noqa: PLC0415
+    from livestate.web.resources.events import EventsResource  # noqa: PLC0415
+    from livestate.web.resources.responder import Responder  # noqa: PLC0415
+    from livestate.web.resources.websocket import LiveWebSocket, WebSockets  # noqa: PLC0415
     from livestate.web.site import LiveSite  # noqa: PLC0415
-    from livestate.web.streams import Streams  # noqa: PLC0415
-    from livestate.web.websocket import LiveWebSocket, WebSockets  # noqa: PLC0415
+    from livestate.web.streams.streams import Streams  # noqa: PLC0415
 
     class Echo(LiveWebSocket):
         onMessageFrameData = WebSocketServerProtocol.onMessageFrameData

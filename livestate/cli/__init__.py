@@ -1,0 +1,1 @@
+"""The `livestate` command: check, publish, watch."""

@@ -1,0 +1,197 @@
+"""Everything a user can set, checked and frozen.
+
+Settings come from the command line and from a TOML file (`--config`); a name on the command line wins over the
+same name in the file. Both go through the same converters here, once, and nobody below sees either of them.
+A wrong value is a `SettingsError` that names the option as it is typed.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from livestate.config import option_types as values
+from livestate.config.redaction import redacted
+from livestate.config.strports import parse_strports
+from livestate.errors import SettingsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+#: What is served when no source is named: the key `livestate` of the Redis on this machine.
+DEFAULT_SOURCE = "redis://127.0.0.1:6379/0?key=livestate"
+
+#: Bytes a document may have where no other limit is set.
+MAX_SIZE = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSettings:
+    """One document: where it is served, where it comes from, and how often that is asked."""
+
+    path: str
+    source: str
+    #: Seconds between two fetches.
+    interval: float
+    #: Seconds since the last good fetch after which 503 is answered instead of the old document; None: never.
+    max_stale: float | None
+
+    @property
+    def events_path(self) -> str:
+        """The path of the document's event stream, reserved beside it."""
+        return events_path(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that one livestate was asked to do."""
+
+    http: tuple[str, ...]
+    https: tuple[str, ...]
+    admin: str | None
+    documents: tuple[DocumentSettings, ...]
+    cors_origins: tuple[str, ...]
+    #: Bytes.
+    max_size: int
+    state_dir: Path | None
+    access_log: Path | None
+    #: Seconds of silence after which a reader of events is sent a sign of life.
+    heartbeat: float
+    #: One of livestate.config.option_types.LOG_FORMATS.
+    log_format: str
+    #: Processes that serve.
+    workers: int = 1
+    #: Connections of readers, in all and of one address; None: as many as there may be open files, and any number.
+    max_connections: int | None = None
+    max_connections_per_address: int | None = None
+    #: Bits of an IPv6 address that make one address in this sense.
+    ipv6_prefix_length: int = 64
+    #: Names that the admin listener may be asked by, beside this machine's own; `*`: any.
+    admin_hosts: tuple[str, ...] = ()
+
+
+def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None = None) -> Settings:
+    """Make Settings of the options given on the command line and those in a TOML file.
+
+    :param command_line: option names without dashes in front, and each one's values in order.
+    :param config: the TOML file's name.
+    :raises SettingsError: a value, name or combination that makes no sense, or a file that cannot be read.
+    """
+    given: dict[str, Any] = _read_toml(config) if config is not None else {}
+    tables = given.pop("document", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise SettingsError(f"{config}: documents are written as [[document]] tables")
+    _refuse_unknown(given, set(values.CONVERTERS), f"{config}: ")
+    given.update(command_line)
+    if "source" in command_line:
+        tables = []
+
+    def get(name: str, default: Any) -> Any:
+        return values.CONVERTERS[name](f"--{name}", given[name]) if name in given else default
+
+    interval = get("interval", 1.0)
+    max_stale = get("max-stale", None)
+    documents = [_document_of_text(text, interval, max_stale) for text in get("source", [])]
+    documents += [_document_of_table(table, interval, max_stale, f"{config}: [[document]] ") for table in tables]
+    if not documents:
+        documents = [DocumentSettings("/", DEFAULT_SOURCE, interval, max_stale)]
+    _refuse_clashes(documents)
+    settings = Settings(
+        http=tuple(filter(None, get("http", ["tcp:8080"]))),
+        https=tuple(filter(None, get("https", []))),
+        admin=get("admin", "tcp:9180:interface=127.0.0.1") or None,
+        documents=tuple(documents),
+        cors_origins=tuple(get("cors-origin", ["*"])),
+        max_size=get("max-size", MAX_SIZE),
+        state_dir=get("state-dir", None),
+        access_log=get("access-log", None),
+        heartbeat=get("heartbeat", 15.0),
+        log_format=get("log-format", "text"),
+        workers=get("workers", 1),
+        max_connections=get("max-connections", None),
+        max_connections_per_address=get("max-connections-per-address", None),
+        ipv6_prefix_length=get("ipv6-prefix-length", 64),
+        admin_hosts=tuple(get("admin-host", [])),
+    )
+    if not settings.http and not settings.https:
+        raise SettingsError("--http and --https are both off: there would be nothing to serve on")
+    _refuse_shared_ports(settings)
+    return settings
+
+
+def events_path(path: str) -> str:
+    """Give the path of the event stream of the document at `path`."""
+    return path.rstrip("/") + "/events"
+
+
+def _read_toml(name: str) -> dict[str, Any]:
+    try:
+        with open(name, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"--config {name}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        # TOMLDecodeError and UnicodeDecodeError are ValueErrors, and so is a number of more than 4,300 digits.
+        raise SettingsError(f"--config {name}: not TOML: {error}") from None
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: set[str], where: str) -> None:
+    for name in given:
+        if name not in known:
+            raise SettingsError(f"{where}unknown name {redacted(repr(name))}; there are {', '.join(sorted(known))}")
+
+
+def _document_of_text(text: str, interval: float, max_stale: float | None) -> DocumentSettings:
+    """Understand the `[PATH=]URL` of --source."""
+    path, url = "/", text
+    if text.startswith("/"):
+        path, equals, url = text.partition("=")
+        if not equals or "://" in path:
+            hint = "" if "://" in text else f"; for a file write file:{text}"
+            raise SettingsError(f"--source {redacted(text)}: expected [PATH=]URL{hint}")
+    return DocumentSettings(
+        values.document_path("--source", path), values.source_url("--source", url), interval, max_stale
+    )
+
+
+def _document_of_table(
+    table: Mapping[str, Any], interval: float, max_stale: float | None, where: str
+) -> DocumentSettings:
+    _refuse_unknown(table, {"path", "source", "interval", "max-stale"}, where)
+    if "source" not in table:
+        raise SettingsError(f"{where}has no source")
+    return DocumentSettings(
+        path=values.document_path(f"{where}path", table.get("path", "/")),
+        source=values.source_url(f"{where}source", table["source"]),
+        interval=values.interval(f"{where}interval", table.get("interval", interval)),
+        max_stale=values.max_stale(f"{where}max-stale", table["max-stale"]) if "max-stale" in table else max_stale,
+    )
+
+
+def _refuse_clashes(documents: Sequence[DocumentSettings]) -> None:
+    """See that no two things are to be served at one path."""
+    taken: dict[str, str] = {}
+    for document in documents:
+        for path, what in ((document.path, "a document"), (document.events_path, f"the events of {document.path}")):
+            if path in taken:
+                raise SettingsError(f"--source {document.path}: {path} is already {taken[path]}")
+            taken[path] = what
+
+
+def _refuse_shared_ports(settings: Settings) -> None:
+    """See that no two listeners want one port. In the background it is too late to say so once they listen."""
+    taken: dict[str, list[tuple[str, str]]] = {}
+    everywhere = {"", "0.0.0.0"}  # noqa: S104  # not listened on, but recognised
+    listeners = [("--http", text) for text in settings.http] + [("--https", text) for text in settings.https]
+    for option, text in [*listeners, ("--admin", settings.admin or "")]:
+        kind, arguments = parse_strports(text)
+        port, interface = arguments.get("port", ""), arguments.get("interface", "")
+        if kind not in ("tcp", "ssl") or port.strip("0") == "":
+            continue
+        for other, where in taken.setdefault(port, []):
+            if where == interface or (":" not in where + interface and {where, interface} & everywhere):
+                raise SettingsError(f"{option}={text}: the port is in use by {other}")
+        taken[port].append((f"{option}={text}", interface))

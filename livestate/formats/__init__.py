@@ -1,0 +1,1 @@
+"""Pure functions on bytes and text: content negotiation, event streams, merge patches, JSON Pointer."""

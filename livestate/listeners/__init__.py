@@ -1,0 +1,1 @@
+"""Listening sockets made from strports strings."""

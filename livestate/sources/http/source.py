@@ -1,0 +1,93 @@
+"""A document that another server gives: `http://…`, `https://…`.
+
+Asked with If-None-Match, so that an unchanged document costs the other server a 304. Certificates are verified
+against the system's roots (or the file that SSL_CERT_FILE names). Redirects are not followed: a redirect would let
+the other server point livestate at anything it can reach, and would cost a round trip each second; the error names
+the new address instead.
+"""
+
+import base64
+import re
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from hyperlink import URL
+from twisted.web.http_headers import Headers
+from zope.interface import implementer
+
+from livestate.config.redaction import redacted
+from livestate.errors import DocumentMissing, SettingsError, SourceError
+from livestate.sources import port_of
+from livestate.sources.api import ISource
+from livestate.sources.http.connection import HTTPConnections
+
+
+@implementer(ISource)
+class HTTPSource:
+    """Gets one URL."""
+
+    def __init__(self, reactor: Any, url: str, max_size: int) -> None:
+        """Understand `url`; a user and password in it are sent as Basic authentication.
+
+        :raises SettingsError: it names no host.
+        """
+        parts = urlsplit(url)
+        port = port_of(parts)
+        if not parts.hostname:
+            raise SettingsError("it names no host")
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        netloc = host if port is None else f"{host}:{port}"
+        self._url = _encoded(urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, "")))
+        self._fields = {b"Accept": [b"application/json"], b"User-Agent": [b"livestate"]}
+        if parts.username is not None:
+            credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            self._fields[b"Authorization"] = [b"Basic " + base64.b64encode(credentials)]
+        self._name = redacted(url)
+        self._connections = HTTPConnections(reactor, max_size)
+        self._etag: bytes | None = None
+        self._body = b""
+
+    def __str__(self) -> str:
+        return self._name
+
+    async def fetch(self) -> bytes:
+        """GET the URL."""
+        headers = Headers(self._fields)
+        if self._etag is not None:
+            headers.setRawHeaders(b"If-None-Match", [self._etag])
+        response, body = await self._connections.get(self._url, headers)
+        if response.code == 304 and self._etag is not None:
+            return self._body
+        if response.code in (404, 410):
+            raise DocumentMissing(f"answered {response.code}")
+        if response.code != 200:
+            moved = response.headers.getRawHeaders(b"Location", [b""])[0]
+            hint = f"; redirects are not followed, it points to {_shown(moved)}" if moved else ""
+            raise SourceError(f"answered {response.code}{hint}")
+        self._etag = response.headers.getRawHeaders(b"ETag", [None])[0]
+        self._body = body
+        return body
+
+    def close(self) -> None:
+        """Let go of kept connections."""
+        self._connections.close()
+
+
+def _shown(location: bytes) -> str:
+    """Give what the other server says as it can stand in a line of the log, whatever it says.
+
+    Without its query: one that asks for a login likes to repeat there what it was asked, secrets included.
+    """
+    text = re.split(rb"[?#]", location[:500])[0].decode("utf-8", "replace")
+    return redacted("".join(sign if sign.isprintable() else "\ufffd" for sign in text))
+
+
+def _encoded(url: str) -> bytes:
+    """Give `url` with all that is not ASCII encoded.
+
+    :raises SettingsError: its host is none.
+    """
+    try:
+        return URL.from_text(url).to_uri().to_text().encode("ascii")
+    except ValueError:
+        raise SettingsError("that is no host name, or no URL") from None

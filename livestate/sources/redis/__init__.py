@@ -1,0 +1,1 @@
+"""Documents from Redis: one server, Sentinels, or a cluster."""

@@ -1,0 +1,1 @@
+"""The process and its surroundings: logs, signals, systemd, limits, periodic tasks."""

@@ -1,0 +1,1 @@
+"""The admin site: health, readiness, status and metrics."""

@@ -1,0 +1,1 @@
+"""What the public site serves: documents, event streams, long polls, WebSockets, the viewer."""

@@ -1,0 +1,44 @@
+"""The resource of a document: methods and fields of a request to one of the Responder's answers."""
+
+from twisted.web.http import Request
+from twisted.web.server import NOT_DONE_YET
+
+from livestate.web.http1.request import field
+from livestate.web.resources.long_poll import LongPolls, applied, seconds_to_wait
+from livestate.web.resources.resource import ResponseResource
+from livestate.web.resources.responder import ALLOW, Responder, Variant
+from livestate.web.resources.response import Response, problem
+
+
+class DocumentResource(ResponseResource):
+    """Answers GET, HEAD and OPTIONS for one document, and holds the GETs that ask for that."""
+
+    def __init__(self, responder: Responder, polls: LongPolls | None = None) -> None:
+        super().__init__()
+        self.responder = responder
+        self._polls = polls
+
+    def render(self, request: Request) -> int:
+        """Answer at once, or have the request held."""
+        seconds = seconds_to_wait(request) if self._polls is not None else None
+        if seconds is None or self._polls is None:
+            return super().render(request)
+        if_none_match = field(request, b"If-None-Match") or b""
+        variant = self._variant(request)
+        if seconds and variant.current(if_none_match):
+            self._polls.hold(request, variant, if_none_match, seconds)
+        else:
+            applied(variant.answer(if_none_match), seconds).write_to(request)
+        return NOT_DONE_YET
+
+    def respond(self, request: Request) -> Response:
+        """Answer by method."""
+        method = request.method
+        if method in (b"GET", b"HEAD"):
+            return self._variant(request).answer(field(request, b"If-None-Match"), method == b"HEAD")
+        if method == b"OPTIONS":
+            return self.responder.preflight(field(request, b"Origin"))
+        return problem(405, "A document can be read: GET, HEAD and OPTIONS.", (b"Allow", ALLOW))
+
+    def _variant(self, request: Request) -> Variant:
+        return self.responder.variant(field(request, b"Accept-Encoding"), field(request, b"Origin"))

@@ -1,0 +1,113 @@
+"""A document's changes as server-sent events (HTML Standard section 9.2).
+
+The same path goes on as WebSocket where a request asks for that and `livestate.web.resources.websocket` is there.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+from twisted.web.http import Request
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from livestate.documents.history import Message
+from livestate.formats.event_stream import COMMENT, LAST_CHUNK, MEDIA_TYPE, chunk, event, retry, unchunked_length
+from livestate.web.http1.channel import LiveChannel
+from livestate.web.http1.request import field, wants_patches
+from livestate.web.resources.responder import ALLOW, Responder
+from livestate.web.resources.response import Response, problem
+from livestate.web.resources.upgrade import NOT_INSTALLED, wants_websocket
+from livestate.web.streams.broadcast import Broadcast, Framing
+from livestate.web.streams.subscriber import LoggedReader, Reader
+
+#: Milliseconds that a reader waits before it comes back, each another time: after a restart of the server they come one
+#: after the other, 5,000 a second if there are 15,000.
+RETRY = 1000, 4000
+
+
+def _encode(messages: Sequence[Message]) -> bytes:
+    return b"".join(event(m.name, m.data, b"patch" if m.is_patch else b"") for m in messages)
+
+
+def _encode_chunk(messages: Sequence[Message]) -> bytes:
+    return chunk(_encode(messages))
+
+
+#: By whether the stream is sent in chunks.
+FRAMINGS = {
+    False: Framing(_encode, COMMENT, b"", "event_readers"),
+    True: Framing(_encode_chunk, chunk(COMMENT), LAST_CHUNK, "event_readers"),
+}
+
+
+class EventsResource(Resource):
+    """Streams the changes of one document.
+
+    The answer is 200 also while there is no document yet: an EventSource comes back after no other status.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        responder: Responder,
+        broadcast: Broadcast,
+        begin_websocket: Callable[[Request, Broadcast], Response | None] | None = None,
+    ) -> None:
+        """:param begin_websocket: takes a request over, or gives the answer to it; None: WebSocket is not spoken."""
+        super().__init__()
+        self._responder = responder
+        self._broadcast = broadcast
+        self._begin_websocket = begin_websocket
+
+    def render(self, request: Request) -> int:
+        """Answer by method."""
+        method = request.method
+        if method == b"GET":
+            if wants_websocket(request):
+                self._upgrade(request)
+            else:
+                self._stream(request)
+        elif method == b"HEAD":
+            self._head(request).write_to(request)
+        elif method == b"OPTIONS":
+            self._responder.preflight(field(request, b"Origin")).write_to(request)
+        else:
+            problem(405, "Events can be read: GET, HEAD and OPTIONS.", (b"Allow", ALLOW)).write_to(request)
+        return NOT_DONE_YET
+
+    def _head(self, request: Request) -> Response:
+        fields = (
+            (b"Content-Type", MEDIA_TYPE),
+            (b"Cache-Control", b"no-store"),
+            # nginx would gather the events until it has some kilobytes of them.
+            (b"X-Accel-Buffering", b"no"),
+            (b"X-Content-Type-Options", b"nosniff"),
+            *self._responder.cross_origin(field(request, b"Origin")),
+        )
+        return Response(200, fields)
+
+    def _upgrade(self, request: Request) -> None:
+        refused: Response | None = problem(501, NOT_INSTALLED)
+        if self._begin_websocket is not None:
+            refused = self._begin_websocket(request, self._broadcast)
+        if refused is not None:
+            refused.write_to(request)
+
+    def _stream(self, request: Request) -> None:
+        channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
+        chunked = request.clientproto == b"HTTP/1.1"
+        audience = self._broadcast.audience(FRAMINGS[chunked], wants_patches(request))
+        version = self._broadcast.history.version_named(field(request, b"Last-Event-ID") or b"")
+        entry = channel.site.entry(request)
+        reader = (
+            Reader(channel, audience, version)
+            if entry is None
+            else LoggedReader(channel, audience, version, entry, unchunked_length if chunked else len)
+        )
+        for name, value in self._head(request).fields:
+            request.responseHeaders.setRawHeaders(name, [value])
+        request.write(b"")
+        first = retry(random.randint(*RETRY))  # noqa: S311  # no secret
+        reader.write(chunk(first) if chunked else first)
+        reader.start()

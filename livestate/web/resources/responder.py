@@ -1,0 +1,282 @@
+"""What a document answers, worked out once and used for every client that asks alike.
+
+Theory of operation. All that the answer to a GET depends on is: the document's state, the content codings that the
+client accepts, its origin (where not all origins may read), and its validators. A Variant stands for one choice of the
+middle two; there are few, however many clients there are. It keeps its prepared answers until the state changes or the
+second does (`Date` and the age), when `renew` drops them all; they are made again when next asked for.
+
+Which representation a client is given: the best coding it accepts among those there are. Where it names in
+If-None-Match the entity tag of another acceptable one, that one is selected and the answer is 304: a reader who was
+sent the plain bytes while the compressed ones were being made is not sent the same document twice.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from email.utils import formatdate
+from urllib.parse import quote
+
+from livestate.config.settings import events_path
+from livestate.documents.document import Document
+from livestate.documents.snapshot import Representation, Snapshot
+from livestate.formats.negotiation import accepted_codings, allowed_origin, matches
+from livestate.web.resources.response import Fields, Response, problem
+
+#: Shared caches may answer from memory for a second, and for one more while they ask anew (RFC 5861), so that what a
+#: reader behind one sees is two seconds old at most; while livestate is away, for five minutes.
+CACHE_CONTROL = b"public, max-age=1, stale-while-revalidate=1, stale-if-error=300"
+
+#: Seconds that a browser may keep the answer to a preflight; the most that any takes is a day (Firefox).
+PREFLIGHT_AGE = b"86400"
+
+ALLOW = b"GET, HEAD, OPTIONS"
+
+
+class Variant:
+    """A document as it is given to all clients that accept the same codings and come from the same origin."""
+
+    __slots__ = (
+        "_codings",
+        "_full",
+        "_not_modified",
+        "_origin",
+        "_responder",
+        "bodiless",
+        "general",
+        "given",
+        "given_not_modified",
+        "parsed",
+        "repeated",
+        "wire",
+        "wires_not_modified",
+    )
+
+    def __init__(self, responder: "Responder", codings: tuple[str, ...], origin: bytes | None) -> None:
+        self._responder = responder
+        self._codings = codings
+        self._origin = origin
+        self._full: Response | None = None
+        self._not_modified: dict[bytes, Response] | None = None
+        #: The answers as bytes to send; None and empty until they are prepared.
+        self.wire: bytes | None = None
+        self.wires_not_modified: dict[bytes, bytes] = {}
+        #: How often each kind was given since the last `renew`.
+        self.given = 0
+        self.given_not_modified = 0
+        #: How many of them were given to requests that twisted.web parsed, that the grammar of plain requests did, and
+        #: that came again byte for byte; and to how many of the former the document itself was not sent (HEAD).
+        self.general = 0
+        self.parsed = 0
+        self.repeated = 0
+        self.bodiless = 0
+
+    def answer(self, if_none_match: bytes | None = None, head: bool = False) -> Response:
+        """Answer a GET (or a HEAD, whose body is then left out), and count it."""
+        self.general += 1
+        if if_none_match is not None:
+            for etag, response in self.not_modified().items():
+                if matches(if_none_match, etag):
+                    self.given_not_modified += 1
+                    return response
+        response = self.full()
+        self.given += 1
+        self.bodiless += head
+        return response
+
+    def current(self, if_none_match: bytes) -> bool:
+        """Tell whether an If-None-Match field names what is current for these clients."""
+        return any(matches(if_none_match, etag) for etag in self.not_modified())
+
+    def full(self) -> Response:
+        """Give the answer for a client that has nothing."""
+        if self._full is None:
+            self._full = self._responder.full(self._codings, self._origin)
+        return self._full
+
+    def not_modified(self) -> dict[bytes, Response]:
+        """Give a 304 for each entity tag that is current for these clients, the preferred one first."""
+        if self._not_modified is None:
+            self._not_modified = self._responder.not_modified(self._codings, self._origin)
+        return self._not_modified
+
+    def prepare(self) -> bytes:
+        """Make `wire`, and give it."""
+        self.wire = self.full().wire()
+        return self.wire
+
+    def prepare_not_modified(self) -> dict[bytes, bytes]:
+        """Make `wires_not_modified`, and give them."""
+        self.wires_not_modified = {etag: response.wire() for etag, response in self.not_modified().items()}
+        return self.wires_not_modified
+
+    def renew(self) -> None:
+        """Forget the prepared answers, and hand over the counts."""
+        given, not_modified = self.given, self.given_not_modified
+        if given or not_modified:
+            self._responder.count_ways(given + not_modified, self.general, self.parsed, self.repeated)
+            self.general = self.parsed = self.repeated = 0
+        tally = self._responder.tally
+        if self._full is not None and given:
+            tally[self._full.label] += given
+            length = len(self.wire or self._full.wire())
+            self._responder.bytes_sent += given * length - self.bodiless * len(self._full.body)
+            self.given = self.bodiless = 0
+        if not_modified:
+            tally["304"] += not_modified
+            self._responder.bytes_sent += not_modified * self._length_of_not_modified()
+            self.given_not_modified = 0
+        self._full = None
+        self._not_modified = None
+        self.wire = None
+        self.wires_not_modified = {}
+
+    def _length_of_not_modified(self) -> int:
+        wires = list(self.wires_not_modified.values()) or [r.wire() for r in self.not_modified().values()]
+        return len(wires[0]) if wires else 0
+
+
+class Responder:
+    """Answers for one document."""
+
+    def __init__(
+        self, document: Document, cors_origins: tuple[str, ...], max_stale: float | None, now: Callable[[], float]
+    ) -> None:
+        """Answer for `document`.
+
+        :param cors_origins: who may read from a browser page: origins, or `*`.
+        :param max_stale: seconds since the last good fetch after which the document is not served any more.
+        :param now: gives the seconds since 1970.
+        """
+        self.document = document
+        self._origins = tuple(origin.encode("ascii") for origin in cors_origins)
+        self._max_stale = max_stale
+        self._now = now
+        #: How many answers of each kind were given until the last `renew`: "304", the other statuses, and for a 200
+        #: the content coding.
+        self.tally: Counter[str] = Counter()
+        #: The same by how the request was understood: it came again byte for byte ("repeated"), or but for its
+        #: validator ("remembered"), the grammar of plain requests parsed it ("parsed"), or twisted.web did ("general").
+        self.ways: Counter[str] = Counter()
+        #: Bytes of those answers.
+        self.bytes_sent = 0
+        #: Called before the prepared answers are dropped: whoever keeps one lets go of it.
+        self.before_renewal: Callable[[], None] = lambda: None
+        self._variants: dict[tuple[tuple[str, ...], bytes | None], Variant] = {}
+        target = quote(events_path(document.path), safe="/:@!$&'()*+,;=~")
+        self._link = b'<%b>; rel="alternate"; type="text/event-stream"' % target.encode("ascii")
+        self._vary = b"Accept-Encoding" if b"*" in self._origins else b"Accept-Encoding, Origin"
+        document.subscribe(lambda snapshot: self.renew())
+
+    def variant(self, accept_encoding: bytes | None, origin: bytes | None) -> Variant:
+        """Give the Variant for a request's Accept-Encoding and Origin fields.
+
+        There are at most 65 orders of codings times one more than there are allowed origins.
+        """
+        key = accepted_codings(accept_encoding), allowed_origin(origin, self._origins)
+        variant = self._variants.get(key)
+        if variant is None:
+            variant = self._variants[key] = Variant(self, *key)
+        return variant
+
+    def renew(self) -> None:
+        """Drop all prepared answers: the second or the document changed."""
+        self.before_renewal()
+        for variant in self._variants.values():
+            variant.renew()
+
+    def count_ways(self, answers: int, general: int, parsed: int, repeated: int) -> None:
+        """Take the counts of some answers; those that none of the three ways gave were remembered."""
+        remembered = answers - general - parsed - repeated
+        self.ways.update(general=general, parsed=parsed, repeated=repeated, remembered=remembered)
+
+    def preflight(self, origin: bytes | None) -> Response:
+        """Answer an OPTIONS request, be it a CORS preflight (the Fetch standard) or a plain one."""
+        fields = (
+            (b"Allow", ALLOW),
+            *self.cross_origin(origin),
+            (b"Access-Control-Allow-Methods", ALLOW),
+            (b"Access-Control-Allow-Headers", b"*"),
+            (b"Access-Control-Max-Age", PREFLIGHT_AGE),
+        )
+        return Response(204, (self._date(), *fields))
+
+    def cross_origin(self, origin: bytes | None) -> Fields:
+        """Give the fields that let a page of the origin in an Origin field read an answer, where it may."""
+        fields = self._cors(allowed_origin(origin, self._origins))
+        return fields if b"*" in self._origins else (*fields, (b"Vary", b"Origin"))
+
+    def full(self, codings: tuple[str, ...], origin: bytes | None) -> Response:
+        """Make the answer that carries the document, or says why there is none."""
+        snapshot = self.servable()
+        if snapshot is None:
+            return self._problem(503, self._why_not(), origin, (b"Retry-After", b"1"))
+        chosen = next((c for c in codings if c in snapshot.representations), None)
+        if chosen is None and not snapshot.complete:
+            why = "The content codings that this client accepts are being made."
+            return self._problem(503, why, origin, (b"Retry-After", b"1"))
+        if chosen is None:
+            there = ", ".join(snapshot.representations)
+            return self._problem(406, f"The content codings there are: {there}.", origin)
+        representation = snapshot.representations[chosen]
+        fields: list[tuple[bytes, bytes]] = [
+            self._date(),
+            (b"Content-Type", b"application/json"),
+            (b"Content-Length", b"%d" % len(representation.body)),
+            (b"Last-Modified", formatdate(snapshot.modified, usegmt=True).encode("ascii")),
+        ]
+        if chosen != "identity":
+            fields.append((b"Content-Encoding", chosen.encode("ascii")))
+        fields += [*self._validated(representation, origin), (b"X-Content-Type-Options", b"nosniff")]
+        return Response(200, tuple(fields), representation.body)
+
+    def not_modified(self, codings: tuple[str, ...], origin: bytes | None) -> dict[bytes, Response]:
+        """Make the 304 answers, by the entity tag that the client has.
+
+        They carry the fields that a cache updates its stored answer with (RFC 9110 section 15.4.5).
+        """
+        snapshot = self.servable()
+        if snapshot is None:
+            return {}
+        there = [snapshot.representations[c] for c in codings if c in snapshot.representations]
+        return {
+            representation.etag: Response(304, (self._date(), *self._validated(representation, origin)))
+            for representation in there
+        }
+
+    def servable(self) -> Snapshot | None:
+        """Give what may be given out just now: nothing while there is no document, or too old a one."""
+        if self._max_stale is not None and self.document.age() > self._max_stale:
+            return None
+        return self.document.snapshot
+
+    def _why_not(self) -> str:
+        if self.document.snapshot is None:
+            return "There is no document yet; it is being asked for."
+        return "The document is too old to be served; a newer one is being asked for."
+
+    def _problem(self, status: int, detail: str, origin: bytes | None, *more: tuple[bytes, bytes]) -> Response:
+        made = problem(status, detail, *more, *self._cors(origin), (b"Vary", self._vary))
+        # First, where twisted.web puts it: `wire` must give the same bytes.
+        return Response(status, (self._date(), *made.fields), made.body)
+
+    def _validated(self, representation: Representation, origin: bytes | None) -> Fields:
+        """Give the fields that a 200 and a 304 have in common."""
+        return (
+            (b"ETag", representation.etag),
+            (b"Cache-Control", CACHE_CONTROL),
+            (b"Vary", self._vary),
+            (b"Link", self._link),
+            # Not `Age`: that is the time an answer spent in caches, and would use up max-age (RFC 9111 section 5.1).
+            (b"Livestate-Age", b"%d" % self.document.age()),
+            *self._cors(origin),
+        )
+
+    def _cors(self, origin: bytes | None) -> Fields:
+        if origin is None:
+            return ()
+        return (
+            (b"Access-Control-Allow-Origin", origin),
+            (b"Access-Control-Expose-Headers", b"ETag, Link, Livestate-Age, Preference-Applied"),
+        )
+
+    def _date(self) -> tuple[bytes, bytes]:
+        return b"Date", formatdate(self._now(), usegmt=True).encode("ascii")

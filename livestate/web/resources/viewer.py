@@ -1,0 +1,128 @@
+"""The viewer page and the client module, under `/_live/`.
+
+The files in the folder `static` are read once, at start, and each answer is made then, in each content coding: what is
+sent later costs nothing but the choice. Their entity tags are hashes of their bytes, and browsers ask each time whether
+these still hold (`Cache-Control: no-cache`): after an update of livestate nobody runs half of the old page.
+"""
+
+import html
+from collections.abc import Iterable
+from importlib.resources import files
+from urllib.parse import quote
+
+from twisted.web.http import Request
+from twisted.web.resource import IResource
+
+from livestate.documents.snapshot import new_snapshot, with_all_codings
+from livestate.formats.negotiation import accepted_codings, matches
+from livestate.web.http1.request import field
+from livestate.web.resources.resource import ResponseResource
+from livestate.web.resources.response import Fields, Response, problem
+
+#: Where the page is; other files are beside it.
+VIEWER = b"/_live/"
+
+ALLOW = b"GET, HEAD"
+
+#: All that the page needs comes from here: no script or style in the page itself, nothing of anyone else's, no frame
+#: around it (Content Security Policy Level 3), and no text becomes markup (Trusted Types).
+POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    b"base-uri 'none'; frame-ancestors 'none'; form-action 'none'; require-trusted-types-for 'script'"
+)
+
+_TYPES = {
+    "html": b"text/html; charset=utf-8",
+    "js": b"text/javascript; charset=utf-8",
+    "css": b"text/css; charset=utf-8",
+    "svg": b"image/svg+xml",
+}
+
+#: What pages of other sites may import.
+_SHARED = "livestate.js"
+
+#: In the page, what the links to the documents are put in place of.
+_PLACE = b"<!-- documents -->"
+
+
+class StaticResource(ResponseResource):
+    """Answers GET and HEAD with bytes that never change."""
+
+    def __init__(self, body: bytes, content_type: bytes, more: Fields = ()) -> None:
+        """Prepare the answers.
+
+        :param more: fields of this resource's own.
+        """
+        super().__init__()
+        self._answers: dict[str, tuple[bytes, Response, Response]] = {}
+        for coding, made in with_all_codings(new_snapshot(body, 0.0)).representations.items():
+            common = (
+                (b"ETag", made.etag),
+                (b"Cache-Control", b"no-cache"),
+                (b"Vary", b"Accept-Encoding"),
+                (b"X-Content-Type-Options", b"nosniff"),
+                (b"Referrer-Policy", b"no-referrer"),
+                *more,
+            )
+            content: Fields = ((b"Content-Type", content_type), (b"Content-Length", b"%d" % len(made.body)))
+            if coding != "identity":
+                content = (*content, (b"Content-Encoding", coding.encode("ascii")))
+            self._answers[coding] = made.etag, Response(200, (*content, *common), made.body), Response(304, common)
+
+    def respond(self, request: Request) -> Response:
+        """Answer by method, content coding and entity tag."""
+        if request.method not in (b"GET", b"HEAD"):
+            return problem(405, "This can be read: GET and HEAD.", (b"Allow", ALLOW))
+        codings = accepted_codings(field(request, b"Accept-Encoding"))
+        chosen = next((coding for coding in codings if coding in self._answers), None)
+        if chosen is None:
+            return problem(406, f"The content codings there are: {', '.join(self._answers)}.")
+        etag, whole, not_modified = self._answers[chosen]
+        known = field(request, b"If-None-Match")
+        return not_modified if known is not None and matches(known, etag) else whole
+
+
+class RedirectResource(ResponseResource):
+    """Sends GET and HEAD on to another path, relative to this one: a proxy in front may have its own prefix."""
+
+    def __init__(self, location: bytes) -> None:
+        super().__init__()
+        self._location = location
+
+    def respond(self, request: Request) -> Response:
+        """Say where."""
+        if request.method not in (b"GET", b"HEAD"):
+            return problem(405, "This can be read: GET and HEAD.", (b"Allow", ALLOW))
+        fields = (b"Location", self._location), (b"Content-Length", b"0"), (b"Cache-Control", b"no-cache")
+        return Response(308, fields)
+
+
+def viewer_resources(documents: Iterable[str]) -> dict[bytes, IResource]:
+    """Give the viewer's resources by path.
+
+    :param documents: the paths of the documents, as `Document.path` has them.
+    """
+    # Below `/_live/`, "_live/" would be `/_live/_live/`: the redirect is from the path without its last "/".
+    found: dict[bytes, IResource] = {VIEWER.rstrip(b"/"): RedirectResource(b"_live/")}
+    for file in files("livestate.web").joinpath("static").iterdir():
+        content_type = _TYPES.get(file.name.rpartition(".")[2])
+        if content_type is None:
+            continue
+        body = file.read_bytes()
+        if file.name == "index.html":
+            body = body.replace(_PLACE, _links(documents))
+            found[VIEWER] = StaticResource(body, content_type, ((b"Content-Security-Policy", POLICY),))
+            continue
+        shared = file.name == _SHARED
+        more = ((b"Access-Control-Allow-Origin", b"*"),) if shared else ()
+        found[VIEWER + file.name.encode("ascii")] = StaticResource(body, content_type, more)
+    return found
+
+
+def _links(documents: Iterable[str]) -> bytes:
+    """Give a list of links to the documents, relative to the viewer's path."""
+    items = []
+    for path in documents:
+        target = "../" + quote(path[1:], safe="/:@!$&'()*+,;=~")
+        items.append(f'<li><a href="{html.escape(target)}">{html.escape(path)}</a></li>')
+    return "\n".join(items).encode("utf-8")

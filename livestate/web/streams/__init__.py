@@ -1,0 +1,1 @@
+"""Broadcasting a document's changes to its subscribers."""

@@ -1,0 +1,189 @@
+"""What a reader makes of the events of a stream."""
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.client.eventstream import EventTooLarge
+from livestate.client.state import Held, State, parse, same
+from livestate.client.stream import SETTLED, NotEvents, Stream
+from livestate.formats.merge_patch import Inexpressible, apply, patch
+from tests.cli.test_outline import documents
+from tests.support import many
+
+
+def event(version, data, kind=""):
+    """Give the bytes of one event."""
+    name = f"event: {kind}\n" if kind else ""
+    return f"{name}id: {version}\ndata: {data}\n\n".encode()
+
+
+class StreamCase(SynchronousTestCase):
+    """A reader, and streams for it."""
+
+    def setUp(self):
+        self.given: list[State] = []
+        self.held = Held(self.given.append)
+        self.clock = Clock()
+        self.stream = self.new_stream()
+
+    def new_stream(self, max_size: int = 10_000) -> Stream:
+        return Stream(self.held, max_size, self.clock)
+
+    def values(self) -> list[Any]:
+        return [state.value for state in self.given]
+
+
+class StatesTests(StreamCase):
+    """States and patches."""
+
+    def test_states_and_patches(self):
+        """A patch applies to the state before it on the stream, and is given with the state that it makes."""
+        self.stream.feed(event(5, '{"a": 1, "b": {"c": 2}}'))
+        self.stream.feed(event(6, '{"b": {"c": null, "d": 3}}', "patch"))
+        self.stream.feed(event(7, '{"a": 2}', "patch") + event(9, "[]"))
+        self.assertEqual(
+            self.given,
+            [
+                State({"a": 1, "b": {"c": 2}}, 5, None, None, "events"),
+                State({"a": 1, "b": {"d": 3}}, 6, None, {"b": {"c": None, "d": 3}}, "events"),
+                State({"a": 2, "b": {"d": 3}}, 7, None, {"a": 2}, "events"),
+                State([], 9, None, None, "events"),
+            ],
+        )
+        self.assertEqual(self.held.event_id, "9")
+
+    @many
+    @given(st.lists(documents, min_size=1, max_size=5))
+    def test_any_documents(self, states):
+        """Whatever a document is, and becomes, sent as patches where there are some, the reader has it."""
+        self.setUp()
+        expected: list[Any] = []
+        for number, (before, after) in enumerate(zip([None, *states], states, strict=False)):
+            try:
+                change, kind = json.dumps(after), ""
+                if number:
+                    change, kind = patch(json.dumps(before).encode(), change.encode()).decode(), "patch"
+            except Inexpressible:
+                pass
+            self.stream.feed(event(number + 1, change, kind))
+            if not expected or not same(expected[-1], after):
+                expected.append(after)
+        self.assertEqual(
+            [json.dumps(value, sort_keys=True) for value in self.values()],
+            [json.dumps(value, sort_keys=True) for value in expected],
+        )
+        for before, after in zip(self.given, self.given[1:], strict=False):
+            if after.patch is not None:
+                self.assertTrue(same(apply(before.value, after.patch), after.value))
+
+    def test_ids(self):
+        """Of an id the number before a hyphen is the version, and what is told to the server is the id as it came."""
+        for sent, version, told in (
+            ("17-q3_x-A", 17, "17-q3_x-A"), ("18-", 18, "18-"), ("-x", None, "-x"), ("1" * 30, None, "1" * 30),
+            ("\u0664-x", None, None), ("a b", None, None), ("x" * 101, None, None),
+        ):  # fmt: skip
+            self.stream.feed(event(sent, f'"{sent}"'))
+            self.assertEqual((self.given[-1].version, self.held.event_id), (version, told))
+
+    def test_given_states_stay(self):
+        """What a reader was given does not change under its hands."""
+        self.stream.feed(event(1, '{"a": {"b": 1}}') + event(2, '{"a": {"b": 2}}', "patch"))
+        self.assertEqual(self.values(), [{"a": {"b": 1}}, {"a": {"b": 2}}])
+
+    def test_other_events(self):
+        """Events of other types, comments and versions that are no numbers do no harm."""
+        self.stream.feed(event(1, "1") + event(2, "not JSON", "news") + b":\n\n" + event("x", "2") + event(3, "3"))
+        self.assertEqual([(state.value, state.version) for state in self.given], [(1, 1), (2, None), (3, 3)])
+
+    def test_not_events(self):
+        """What is not JSON, and a patch to nothing, are no events of a document."""
+        for data in (event(1, "{"), event(1, "NaN"), event(1, '{"a": 1}', "patch"), event(1, 2000 * "[" + 2000 * "]")):
+            self.assertRaises(NotEvents, self.new_stream().feed, data)
+        self.assertEqual(self.given, [])
+
+    def test_too_large(self):
+        """An event that is larger than allowed is refused."""
+        self.assertRaises(EventTooLarge, self.new_stream(max_size=10).feed, event(1, 11 * "1"))
+
+
+class ResumedTests(StreamCase):
+    """Streams that are taken up again."""
+
+    def test_patches_go_on(self):
+        """With the version that is held, patches may come first."""
+        self.stream.feed(event(5, '{"a": 1}'))
+        self.new_stream().feed(event(6, '{"b": 2}', "patch"))
+        self.assertEqual(self.given[-1], State({"a": 1, "b": 2}, 6, None, {"b": 2}, "events"))
+
+    def test_the_same_state(self):
+        """A state that is held already is not given again, under whatever version it comes, and patches to it apply."""
+        self.stream.feed(event(5, '{"a": 1}'))
+        again = self.new_stream()
+        again.feed(event(8, '{"a": 1}'))
+        self.assertEqual((len(self.given), self.held.event_id), (1, "8"))
+        again.feed(event(9, '{"a": 2}', "patch"))
+        self.assertEqual(self.given[-1], State({"a": 2}, 9, None, {"a": 2}, "events"))
+
+    def test_nearly_the_same(self):
+        """1, 1.0 and true are three states."""
+        for version, value in enumerate(("1", "1.0", "true", "[1]", "[true]", "[1.0]"), 1):
+            self.stream.feed(event(version, value))
+        self.assertEqual(len(self.given), 6)
+
+    def test_never_back(self):
+        """A server that is behind the one before does not take the reader back, and is followed from its next state."""
+        self.stream.feed(event(10, '{"n": 10}'))
+        other = self.new_stream()
+        other.feed(b"retry: 1000\n\n" + event(7, '{"n": 7}'))
+        self.assertEqual((self.values(), self.held.event_id), ([{"n": 10}], "10"))
+        other.feed(event(11, '{"n": 11, "x": 1}', "patch"))
+        self.assertEqual(self.given[1:], [State({"n": 11, "x": 1}, 11, None, None, "events")])
+
+    def test_clock_behind(self):
+        """Where the server's clock is behind, its states count: after the next one, or when it stays with it a while."""
+        self.stream.feed(event(10, "10"))
+        other = self.new_stream()
+        other.feed(event(7, "7"))
+        other.feed(event(8, "8"))
+        self.assertEqual(self.values(), [10, 8])
+        self.stream = self.new_stream()
+        self.stream.feed(event(3, "3"))
+        self.clock.advance(SETTLED - 0.1)
+        self.stream.feed(b":\n\n")
+        self.assertEqual(self.values(), [10, 8])
+        self.clock.advance(0.1)
+        self.stream.feed(b":\n\n")
+        self.assertEqual((self.values(), self.held.event_id), ([10, 8, 3], "3"))
+
+    def test_after_polling(self):
+        """What came by polling has no version, and what came as an event no entity tag: neither is told of the other."""
+        self.held.answer(1, '"one"', "poll")
+        self.assertEqual((self.held.event_id, self.held.etag), (None, '"one"'))
+        self.assertRaises(NotEvents, self.new_stream().feed, event(1, "{}", "patch"))
+        self.new_stream().feed(event(2, "2"))
+        self.assertEqual((self.held.event_id, self.held.etag), ("2", None))
+        self.assertEqual([(s.version, s.etag) for s in self.given], [(None, '"one"'), (2, None)])
+
+
+class RetryTests(StreamCase):
+    """`retry:`."""
+
+    def test_retry(self):
+        """The server's wish, in seconds."""
+        self.assertIsNone(self.stream.retry)
+        self.stream.feed(b"retry: 2500\n\n")
+        self.assertEqual(self.stream.retry, 2.5)
+
+
+class ParseTests(SynchronousTestCase):
+    """Documents."""
+
+    def test_refused(self):
+        """What is not JSON, or too deep, is a ValueError."""
+        for text in ("", "{", "NaN", "[Infinity]", "-Infinity", b"\xff", 100_000 * "[", "1 2", 5000 * "1"):
+            self.assertRaises(ValueError, parse, text)

@@ -1,0 +1,278 @@
+"""Listening on a channel of Redis, with a Redis that does what it is told."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectingCancelledError, ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from txredisapi import LineReceiver
+
+from livestate.errors import SettingsError, SourceError
+from livestate.sources import make_source
+from livestate.sources.api import ISource, IWatching
+from livestate.sources.redis.channel import LONGEST_PAUSE, LONGEST_WAIT, PING_EACH, RedisChannel, keyspace_channel
+from tests.support import FakeReactor, log_lines
+
+SUBSCRIBED = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
+MESSAGE = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5\r\nhello\r\n"
+PONG = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
+REFUSED = b"-NOPERM this user has no permissions\r\n"
+
+
+class Transport(StringTransport):
+    """A connection that can be aborted; the protocol hears of it in the reactor's next turn, as it does."""
+
+    protocol: Any
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def abortConnection(self):
+        if not self.disconnected:
+            self.disconnected = True
+            self.clock.callLater(0, self.protocol.connectionLost, Failure(ConnectionDone()))
+
+    def said(self):
+        """Give the first words of the commands that came, and forget them."""
+        words = self.value().split(b"\r\n")[2::2]
+        self.clear()
+        return [word.decode() for word in words if word.isupper()]
+
+
+class FakeServer:
+    """Gives connections as it is told."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.answer = None
+        self.transports = []
+
+    async def connect(self, make):
+        if self.answer is not None:
+            if isinstance(self.answer, Deferred):
+                await self.answer
+            raise self.answer
+        transport = Transport(self.clock)
+        transport.protocol = make()
+        transport.protocol.makeConnection(transport)
+        self.transports.append(transport)
+        return transport.protocol
+
+
+class ChannelTests(SynchronousTestCase):
+    """One channel."""
+
+    def start(self, keyspace=False):
+        self.clock = Clock()
+        # txredisapi has its own turns of the one reactor between two values.
+        self.patch(LineReceiver, "callLater", self.clock.callLater)
+        self.server = FakeServer(self.clock)
+        self.told: list[float] = []
+        server: Any = self.server
+        self.channel = RedisChannel(self.clock, server, b"c", keyspace, "redis://h/0", 1000)
+        self.channel.start(lambda: self.told.append(self.clock.seconds()))
+
+    def receive(self, data):
+        """Let the newest connection receive something."""
+        self.server.transports[-1].protocol.dataReceived(data)
+        self.clock.pump([0] * 20)
+
+    def said(self):
+        return self.server.transports[-1].said()
+
+    def listen(self):
+        self.start()
+        self.assertEqual(self.said(), ["SUBSCRIBE"])
+        self.receive(SUBSCRIBED)
+
+    def run_for(self, seconds):
+        self.clock.pump([0.1] * round(10 * seconds) + [0.001])
+
+    def test_told(self):
+        """It tells when the subscription begins, not before, and at each message."""
+        with log_lines() as lines:
+            self.start()
+            self.assertEqual(self.told, [])
+            self.receive(SUBSCRIBED)
+            self.assertEqual(len(self.told), 1)
+            self.receive(MESSAGE * 3)
+            self.assertEqual(len(self.told), 4)
+        self.assertEqual(lines, ["redis://h/0: listening for changes on the channel c"])
+
+    def test_pings(self):
+        """While it listens it asks each 5 s whether Redis is there; the answers are no messages."""
+        self.listen()
+        for _ in range(20):
+            self.run_for(PING_EACH)
+            self.assertEqual(self.said(), ["PING"])
+            self.receive(PONG)
+        self.assertEqual((len(self.told), len(self.server.transports)), (1, 1))
+
+    def test_ping_refused(self):
+        """A user who may not PING has an answer all the same: Redis is there."""
+        self.listen()
+        for _ in range(20):
+            self.run_for(PING_EACH)
+            self.receive(REFUSED)
+        self.assertEqual(len(self.server.transports), 1)
+
+    def test_silent(self):
+        """A connection on which a PING has no answer is dropped within 10 s, and another made; told of in one line."""
+        with log_lines() as lines:
+            self.listen()
+            self.run_for(PING_EACH + LONGEST_WAIT + 0.1)
+            self.assertTrue(self.server.transports[0].disconnected)
+            self.run_for(LONGEST_PAUSE)
+            self.assertEqual(len(self.server.transports), 2)
+            self.receive(SUBSCRIBED)
+        self.assertEqual(len(self.told), 2)
+        self.assertEqual(len(lines), 3, lines)
+        self.assertIn("not told of changes: no answer within 5 s; polling goes on", lines[1])
+
+    def test_silent_from_the_start(self):
+        """A Redis that accepts and does not answer is given up and tried again for ever, in one line."""
+        with log_lines() as lines:
+            self.start()
+            self.run_for(60)
+        self.assertApproximates(len(self.server.transports), 60 / (LONGEST_WAIT + 0.8), 2)
+        self.assertTrue(all(transport.disconnected for transport in self.server.transports[:-1]))
+        self.assertEqual(len(lines), 1, lines)
+
+    def test_lost(self):
+        """A lost connection is made anew at once; one that is lost each time, about once a second, in no more lines."""
+        self.listen()
+        self.server.transports[0].abortConnection()
+        self.run_for(0.4)
+        self.assertEqual(len(self.server.transports), 2)
+        for _ in range(10):
+            self.receive(SUBSCRIBED)
+            self.server.transports[-1].abortConnection()
+            self.run_for(LONGEST_PAUSE)
+        before = len(self.server.transports)
+        self.assertLessEqual(before, 13)
+
+    def test_refused(self):
+        """A refusal is logged once, however often it is met, and tried again."""
+        with log_lines() as lines:
+            self.start()
+            for _ in range(30):
+                if not self.server.transports[-1].disconnected:
+                    self.receive(REFUSED)
+                self.run_for(LONGEST_PAUSE)
+            self.assertGreater(len(self.server.transports), 20)
+            self.receive(SUBSCRIBED)
+        self.assertEqual(len(lines), 2, lines)
+        self.assertIn("Redis refuses the channel 'c': NOPERM", lines[0])
+        self.assertEqual(len(self.told), 1)
+
+    def test_lost_after_troubles(self):
+        """Once Redis has answered a PING, earlier troubles are forgotten: a loss is followed by the shortest pause."""
+        self.start()
+        for _ in range(10):
+            self.server.transports[-1].abortConnection()
+            self.run_for(LONGEST_PAUSE + 0.2)
+        self.receive(SUBSCRIBED)
+        self.run_for(PING_EACH)
+        self.receive(PONG)
+        before = len(self.server.transports)
+        self.server.transports[-1].abortConnection()
+        self.run_for(0.4)
+        self.assertEqual(len(self.server.transports), before + 1)
+
+    def test_not_connected(self):
+        """Why there is no connection is logged when it begins and when it changes."""
+        with log_lines() as lines:
+            self.start()
+            self.server.transports[-1].abortConnection()
+            for reason in ("refused", "refused", "no route"):
+                self.server.answer = SourceError(reason)
+                self.run_for(5)
+        self.assertEqual(
+            [line.split(": ")[2].split(";")[0] for line in lines], ["the connection was lost", "refused", "no route"]
+        )
+
+    def test_fault(self):
+        """A fault does not end the listening, and is logged with its traceback, once."""
+        self.start()
+        self.server.transports[-1].abortConnection()
+        self.server.answer = ZeroDivisionError("oops")
+        self.run_for(10)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.server.answer = None
+        self.run_for(2)
+        self.receive(SUBSCRIBED)
+        self.assertEqual(len(self.told), 1)
+
+    def test_hostile(self):
+        """What nobody asked for, what is too large and what is not Redis end the connection, with a reason."""
+        for data, reason in (
+            (b"+OK\r\n", "what nobody asked"),
+            (b"-ERR max clients\r\n", "max clients"),
+            (b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5000\r\n", "5,000 bytes"),
+            (b"HTTP/1.1 200\r\n", "not a Redis reply"),
+            (b"\xff\xff\r\n", "not a Redis reply"),
+        ):
+            with log_lines() as lines:
+                self.listen()
+                self.receive(data)
+            self.assertTrue(self.server.transports[0].disconnected, data)
+            self.assertIn(reason, lines[-1])
+            self.channel.stop()
+
+    def test_stop(self):
+        """To stop, whatever it is doing, drops the connection, says nothing and leaves nothing behind."""
+
+        def connecting():
+            self.start()
+            self.server.transports[-1].abortConnection()
+            self.server.answer = Deferred(lambda d: d.errback(ConnectingCancelledError("h")))
+            self.run_for(0.5)
+
+        def pausing():
+            self.start()
+            self.receive(REFUSED)
+
+        def pinging():
+            self.listen()
+            self.run_for(PING_EACH)
+
+        for begin in (self.start, self.listen, pausing, pinging, connecting):
+            begin()
+            with log_lines() as lines:
+                self.channel.stop()
+                self.run_for(0.1)
+                self.assertEqual(self.clock.getDelayedCalls(), [], begin)
+                self.run_for(30)
+            self.assertTrue(all(transport.disconnected for transport in self.server.transports))
+            self.assertEqual(lines, [], begin)
+            self.assertLess(len(self.told), 2)
+
+    def test_stop_before_start(self):
+        """One that was never started can be stopped."""
+        server: Any = FakeServer(Clock())
+        RedisChannel(Clock(), server, b"c", False, "redis://h/0", 1000).stop()
+
+
+class URLTests(SynchronousTestCase):
+    """`notify` in the URL."""
+
+    def test_only_where_asked_for(self):
+        """A source tells of changes if its URL says `notify`, and not otherwise."""
+        for query, telling in (("", False), ("?key=a", False), ("?notify=results", True), ("?notify=keyspace", True)):
+            source = make_source(FakeReactor(), f"redis://h/0{query}", 100)
+            self.assertTrue(ISource.providedBy(source))
+            self.assertEqual(IWatching.providedBy(source), telling, query)
+            source.close()
+
+    def test_empty(self):
+        """A `notify` that names nothing is refused."""
+        error = self.assertRaises(SettingsError, make_source, FakeReactor(), "redis://h/0?notify=", 100)
+        self.assertIn("notify names a channel, or is keyspace", str(error))
+
+    def test_keyspace_channel(self):
+        """Redis's channel of a key has the database in its name and the key as it is."""
+        self.assertEqual(keyspace_channel(3, b"a:*"), b"__keyspace@3__:a:*")

@@ -1,0 +1,524 @@
+"""Redis behind Sentinels, all of them made up: who is read, and when it is another one."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.errors import SourceError
+from livestate.sources import within
+from livestate.sources.redis.role import role_of
+from livestate.sources.redis.sentinel_deployment import LONGEST_TRY, LOOK_EACH, SHUN, SentinelDeployment
+from livestate.sources.redis.sentinels import GRACE, LONGEST_WAIT, Sentinels
+from livestate.sources.redis.url import Address
+from tests.redis_world import Data, World
+from tests.support import few, log_lines
+
+
+class SentinelCase(SynchronousTestCase):
+    """Three Sentinels, a primary and two replicas."""
+
+    def start(self, prefer_replica=False, service="svc"):
+        self.clock = Clock()
+        self.world = World(self.clock)
+        servers: Any = self.world
+        sentinels = Sentinels(self.clock, servers, tuple(node.address for node in self.world.sentinels), service)
+        self.deployment = SentinelDeployment(
+            self.clock,
+            servers,
+            sentinels,
+            prefer_replica=prefer_replica,
+            max_size=1000,
+            source="redis+sentinel://s/svc",
+        )
+
+    def write(self, lag=()):
+        """Have the primary take one more write, and the replicas too, but for those that lag."""
+        version = self.world.leader().version + 1
+        for node in self.world.data:
+            if node.up and node not in lag and (node.primary or node.linked):
+                node.version = version
+        return version
+
+    def fetch(self, timeout=0.8):
+        """Begin a fetch as the poller does."""
+        return within(timeout, self.deployment.read("GET", b"k"), self.clock)
+
+    def version(self, timeout=0.8):
+        """Give what a fetch gives; time passes while it waits."""
+        results: list[Any] = []
+        self.fetch(timeout).addBoth(results.append)
+        for _ in range(200):
+            if results:
+                break
+            self.clock.advance(0.01)
+        [result] = results
+        if hasattr(result, "trap"):
+            result.trap(SourceError)
+            return str(result.value)
+        return int(result)
+
+    def read_from(self):
+        """Give the one that is read now."""
+        return next(node for node in self.world.data if node.connections)
+
+
+class PrimaryTests(SentinelCase):
+    """Reading from the primary."""
+
+    def test_steady(self):
+        """As long as all is well one connection to the primary is kept, and one to each Sentinel."""
+        with log_lines() as lines:
+            self.start()
+            for _ in range(20):
+                self.assertEqual(self.version(), self.world.data[0].version)
+                self.write()
+                self.clock.advance(1)
+        self.assertEqual([node.connected for node in [*self.world.data, *self.world.sentinels]], [1, 0, 0, 1, 1, 1])
+        self.assertEqual(
+            [line.removeprefix("redis+sentinel://s/svc: ") for line in lines],
+            ["the Sentinels name d:1 as the primary", "reading from the primary d:1"],
+        )
+
+    def test_failover(self):
+        """While the primary is gone a fetch says which server it is; the new one is read once the Sentinels name it."""
+        self.start()
+        self.version()
+        self.world.data[0].kill()
+        self.assertEqual(self.version(), "d:1: connection refused")
+        self.world.promote(self.world.data[1])
+        self.assertEqual(self.write(), self.version())
+
+    def test_within_one_fetch(self):
+        """A primary that is demoted and drops its clients, as one does in a switch-over, costs no fetch."""
+        self.start()
+        self.version()
+        self.world.promote(self.world.data[2])
+        for connection in list(self.world.data[0].connections):
+            connection.abort()
+        self.assertEqual(self.write(), self.version())
+
+    def test_demoted(self):
+        """A primary that has become a replica without a word is read no more, though its connection stays."""
+        self.start()
+        self.version()
+        self.world.promote(self.world.data[1])
+        version = self.write(lag=[self.world.data[0]])
+        self.assertEqual(self.version(), version)
+
+    def test_role_is_checked(self):
+        """A server that the Sentinels name, and that says that it is a replica, is not read."""
+        self.start()
+        self.world.data[0].primary = False
+        self.assertEqual(self.version(), "d:1: the primary by what the Sentinels say, a replica by its own word")
+        self.assertEqual(self.world.open(), 3)
+
+    def test_cut_off(self):
+        """A primary that was cut off and believes in itself is left within a second and a fetch."""
+        self.start()
+        self.version()
+        self.world.promote(self.world.data[1])
+        self.world.data[0].primary = True
+        self.write(lag=[self.world.data[0]])
+        self.clock.advance(LOOK_EACH)
+        self.version()
+        self.assertEqual(self.version(), self.world.data[1].version)
+        self.assertEqual(self.world.data[0].connections, set())
+
+    def test_newest_epoch(self):
+        """Of Sentinels that disagree the one with the newest configuration is right, whoever answers first."""
+        self.start()
+        for sentinel in self.world.sentinels[:2]:
+            sentinel.primary, sentinel.epoch = self.world.data[0].address, 7
+        self.world.promote(self.world.data[1])
+        self.world.data[0].primary = True
+        self.world.epoch = 8
+        self.write(lag=[self.world.data[0]])
+        self.world.sentinels[1].hangs = True
+        self.assertEqual(self.version(), self.world.data[1].version)
+
+    def test_silent(self):
+        """When no Sentinel answers the primary is read on, and that is logged once, and its end."""
+        with log_lines() as lines:
+            self.start()
+            self.version()
+            for sentinel in self.world.sentinels:
+                sentinel.kill()
+            for _ in range(20):
+                version = self.write()
+                self.clock.advance(LOOK_EACH)
+                self.assertEqual(self.version(), version)
+            for sentinel in self.world.sentinels:
+                sentinel.up = True
+            self.clock.advance(LOOK_EACH)
+            self.version()
+        self.assertEqual(len(lines), 4, lines)
+        self.assertIn("no Sentinel answers: connection refused; reading on from d:1", lines[2])
+        self.assertIn("the Sentinels answer again", lines[3])
+
+    def test_no_sentinel(self):
+        """Without any Sentinel, or with those who do not know the service, a fetch says so in one line."""
+        self.start()
+        for sentinel in self.world.sentinels:
+            sentinel.up = False
+        self.assertEqual(self.version(), "no Sentinel answers: connection refused")
+        self.start(service="other")
+        self.assertIn("the Sentinels know no service 'other'", self.version())
+
+    def test_hanging_sentinels(self):
+        """One Sentinel that hangs holds up nobody, two cost a tenth of a second."""
+        for hanging, seconds in ((1, 0), (2, GRACE)):
+            self.start()
+            for sentinel in self.world.sentinels[:hanging]:
+                sentinel.hangs = True
+            self.assertEqual(self.version(), 0)
+            self.assertApproximates(self.clock.seconds(), seconds, 0.011)
+            for _ in range(10):
+                self.clock.advance(LOOK_EACH)
+                self.assertEqual(self.version(), 0)
+            self.clock.advance(LONGEST_WAIT)
+            self.assertEqual(self.world.open(), 1 + 3 - hanging)
+
+    def test_late_connections(self):
+        """A Sentinel that takes long to connect has one connection in the end, however often it was asked meanwhile."""
+        self.start()
+        late = self.world.sentinels[0].late = []
+        for _ in range(4):
+            self.clock.advance(LOOK_EACH)
+            self.assertEqual(self.version(), 0)
+        for waiting in late:
+            if not waiting.called:
+                waiting.callback(None)
+        self.assertGreater(len(late), 2)
+        self.assertEqual(len(self.world.sentinels[0].connections), 1)
+
+    def test_closed_while_connecting(self):
+        """What is just being connected to when all is closed is not connected to."""
+        self.start()
+        late = self.world.sentinels[0].late = []
+        self.version()
+        self.deployment.disconnect()
+        self.assertTrue(all(waiting.called for waiting in late))
+        self.assertEqual(self.world.open(), 0)
+
+    def test_shorter_than_an_answer(self):
+        """A fetch that ends before the Sentinels answer leaves the asking to the next one."""
+        self.start()
+        for sentinel in self.world.sentinels[:2]:
+            sentinel.hangs = True
+        tries = 0
+        while True:
+            tries += 1
+            results: list[Any] = []
+            self.fetch(0.04).addBoth(results.append)
+            self.clock.pump([0.01] * 5 + [0.2])
+            if results == [b"0"]:
+                break
+            self.assertLess(tries, 5)
+        self.assertGreater(tries, 1)
+
+    def test_called_off(self):
+        """A fetch that is called off leaves nothing open but what is kept, wherever it was."""
+        self.start()
+        hanging = [*self.world.sentinels, self.world.data[0]]
+        for count in range(1, 5):
+            for node in hanging[-count:]:
+                node.hangs = True
+            fetch = self.fetch()
+            self.clock.advance(0.8)
+            self.failureResultOf(fetch)
+            for node in hanging:
+                node.hangs = False
+        self.deployment.disconnect()
+        self.assertEqual(self.world.open(), 0)
+        self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
+        self.assertEqual(self.version(), 0)
+
+    def test_many_failovers(self):
+        """After a thousand failovers, of all kinds, no more is open than at the start, and nothing is waited for."""
+        self.start()
+        self.version()
+        for number in range(1000):
+            old, new = self.world.leader(), self.world.data[(number + 1) % 3]
+            if number % 3 == 0:
+                old.kill()
+            if number % 3 == 1:
+                old.hangs = True
+            self.version(0.1) if number % 3 != 1 else self.fetch(0.1).addErrback(lambda _: None)
+            self.clock.advance(0.1)
+            self.world.promote(new)
+            self.clock.advance(LOOK_EACH)
+            old.up, old.hangs = True, False
+            self.version()
+            self.assertEqual(self.write(), self.version())
+        self.assertEqual(self.world.open(), 4)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.deployment.disconnect()
+        self.assertEqual(self.world.open(), 0)
+
+    def test_roles(self):
+        """What is no reply to ROLE of a primary or a replica is refused."""
+        self.assertTrue(role_of([b"slave", b"h", 1, b"connected", 9]).linked)
+        self.assertFalse(role_of([b"slave", b"h", 1, b"sync", -1]).linked)
+        for reply in (None, [], [b"sentinel", []], [b"master"], b"master", [b"slave", b"h", 1, b"connected", b"x"]):
+            self.assertRaises(SourceError, role_of, reply)
+
+
+class WriteTests(SentinelCase):
+    """Writing."""
+
+    def publish(self):
+        results: list[Any] = []
+        Deferred.fromCoroutine(self.deployment.write(("SET", b"k", b"1"))).addBoth(results.append)
+        return results[0]
+
+    def test_primary(self):
+        """What is written goes to the primary, also where replicas are read, and to the new one after a failover."""
+        self.start(prefer_replica=True)
+        self.version()
+        self.assertIsNone(self.publish())
+        self.world.data[0].kill()
+        self.assertIn("d:1: connection refused", str(self.publish().value))
+        self.world.promote(self.world.data[2])
+        self.assertIsNone(self.publish())
+        self.assertEqual([address.port for address, _ in self.world.written], [1, 3])
+
+    def test_demoted(self):
+        """Nothing is given to a server that says that it is a replica."""
+        self.start()
+        self.world.data[0].primary = False
+        self.assertIn("a replica by its own word", str(self.publish().value))
+        self.assertEqual(self.world.written, [])
+        self.assertEqual(self.world.open(), 3)
+
+
+class ListeningTests(SentinelCase):
+    """The connection on which changes are told."""
+
+    def connect(self):
+        results: list[Any] = []
+        unused: Any = None
+        Deferred.fromCoroutine(self.deployment.connect(unused)).addBoth(results.append)
+        return results[0]
+
+    def test_where_it_is_read(self):
+        """It goes to the server that is read, before the first fetch and after, and is told when that changes."""
+        for prefer_replica in (False, True):
+            self.start(prefer_replica)
+            moved: list[None] = []
+            self.deployment.moved = lambda moved=moved: moved.append(None)  # type: ignore[misc]
+            first = self.connect()
+            self.version()
+            self.assertIs(first._node, self.read_from())
+            self.assertIs(self.connect()._node, first._node)
+            self.assertEqual(moved, [])
+            first._node.kill()
+            if not prefer_replica:
+                self.world.promote(self.world.data[1])
+            self.version()
+            self.assertEqual(len(moved), 1)
+            self.assertIs(self.connect()._node, self.read_from())
+
+    def test_finds_by_itself(self):
+        """Where its server is gone it finds another one, though nothing is read meanwhile."""
+        for prefer_replica in (False, True):
+            self.start(prefer_replica)
+            self.version()
+            gone = self.read_from()
+            gone.kill()
+            if not prefer_replica:
+                self.world.promote(self.world.data[1])
+            self.assertIn("connection refused", str(self.connect().value))
+            found = self.connect()._node
+            self.assertIsNot(found, gone)
+            self.assertEqual(found.primary, not prefer_replica)
+
+    def test_wrong_role(self):
+        """It goes to no server of another role, and leaves nothing open."""
+        self.start()
+        self.world.data[0].primary = False
+        self.assertIn("a replica by its own word", str(self.connect().value))
+        self.assertEqual(self.world.open(), 3)
+
+
+class ReplicaTests(SentinelCase):
+    """Reading from replicas."""
+
+    def start(self, prefer_replica=True, service="svc"):
+        super().start(prefer_replica, service)
+
+    def other(self):
+        """Give the replica that is not read."""
+        return next(node for node in self.world.data if not node.primary and not node.connections)
+
+    def test_sticks(self):
+        """One replica is read, and no other as long as it is well."""
+        self.start()
+        self.version()
+        replica = self.read_from()
+        self.assertFalse(replica.primary)
+        for _ in range(20):
+            self.clock.advance(1)
+            self.assertEqual(self.version(), self.write(lag=[replica]) and replica.version)
+        self.assertEqual(sum(node.connected for node in self.world.data), 1)
+
+    def test_spread(self):
+        """Several livestates spread over the replicas."""
+        chosen = set()
+        for _ in range(40):
+            self.start()
+            self.version()
+            chosen.add(self.read_from().address)
+        self.assertEqual(len(chosen), 2)
+
+    def test_another(self):
+        """A replica that is gone, hangs, has lost its primary, was promoted or is down by the Sentinels' word: left."""
+
+        def gone(replica: Data) -> None:
+            replica.kill()
+
+        def unlinked(replica: Data) -> None:
+            replica.linked = False
+
+        def given_up(replica: Data) -> None:
+            self.world.down.add(replica.address)
+            self.clock.advance(LOOK_EACH)
+            self.version()
+
+        def promoted(replica: Data) -> None:
+            self.world.promote(replica)
+
+        for trouble in (gone, unlinked, given_up, promoted):
+            with log_lines() as lines:
+                self.start()
+                self.version()
+                replica = self.read_from()
+                trouble(replica)
+                version = self.write()
+                self.assertEqual(self.version(), version, trouble)
+                self.assertIsNot(self.read_from(), replica)
+                self.assertFalse(self.read_from().primary)
+            self.assertEqual(len([line for line in lines if "reading from the replica" in line]), 2, lines)
+
+    def test_hangs(self):
+        """A replica that hangs costs one fetch, and one that hangs when it is tried a quarter of a second."""
+        self.start()
+        self.version()
+        replica = self.read_from()
+        replica.hangs = True
+        fetch = self.fetch()
+        self.clock.advance(0.8)
+        self.failureResultOf(fetch)
+        before = self.clock.seconds()
+        self.assertEqual(self.version(), 0)
+        self.assertLess(self.clock.seconds() - before, LONGEST_TRY + 0.02)
+
+    def test_hang_longer_than_a_fetch(self):
+        """Where replicas hang and a fetch has less time than they are given, the next ones come to the primary."""
+        self.start()
+        for node in self.world.data[1:]:
+            node.hangs = True
+        gave = []
+        for _ in range(4):
+            results: list[Any] = []
+            self.fetch(0.04).addBoth(results.append)
+            self.clock.pump([0.01] * 5)
+            gave.append(results[0] == b"0")
+        self.assertEqual(gave, [False, False, True, True])
+
+    def test_none(self):
+        """Without a replica the primary is read, which is logged once; and a replica again when there is one."""
+        with log_lines() as lines:
+            self.start()
+            for node in self.world.data[1:]:
+                node.linked = False
+            for _ in range(10):
+                self.clock.advance(1)
+                self.assertEqual(self.version(), self.write() - 1)
+            self.assertTrue(self.read_from().primary)
+            self.world.data[1].linked = True
+            for _ in range(round(SHUN) + 2):
+                self.write()
+                self.clock.advance(1)
+                self.assertEqual(self.version(), self.world.data[0].version)
+            self.assertIs(self.read_from(), self.world.data[1])
+        self.assertEqual(len(lines), 4, lines)
+        self.assertIn("no replica can be read (d:", "".join(lines))
+        self.assertIn("has lost its primary", "".join(lines))
+
+    def test_never_back(self):
+        """A replica that is behind what was read before is passed over, for another or the primary."""
+        self.start()
+        self.version()
+        first, second = self.read_from(), self.other()
+        version = self.write(lag=[second])
+        self.assertEqual(self.version(), version)
+        first.kill()
+        self.assertEqual(self.version(), version)
+        self.assertTrue(self.read_from().primary)
+        for _ in range(round(SHUN) + 2):
+            self.clock.advance(1)
+            self.assertEqual(self.version(), version)
+        self.assertTrue(self.read_from().primary)
+        version = self.write()
+        for _ in range(round(SHUN) + 2):
+            self.clock.advance(1)
+            self.assertEqual(self.version(), version)
+        self.assertIs(self.read_from(), second)
+
+    def test_primary_is_the_truth(self):
+        """Where the primary itself has gone back (a failover has lost writes), so does what is read."""
+        self.start()
+        self.version()
+        self.write()
+        self.assertEqual(self.version(), 1)
+        for node in self.world.data:
+            node.version = 0
+        self.read_from().kill()
+        self.assertEqual(self.version(), 0)
+
+    @few
+    @given(st.lists(st.tuples(st.sampled_from(["write", "lag", "kill", "unlink", "hang", "mend"]), st.integers(1, 2)),
+                    max_size=30))  # fmt: skip
+    def test_whatever_replicas_do(self, events):
+        """As long as the primary is well, no fetch gives less than one before, and most give something."""
+        self.start()
+        seen = 0
+        for event, number in events:
+            node = self.world.data[number]
+            if event == "write":
+                self.write()
+            elif event == "lag":
+                self.write(lag=[node])
+            elif event == "kill":
+                node.kill()
+            elif event == "unlink":
+                node.linked = False
+            else:
+                node.hangs = event == "hang"
+                node.up = node.linked = (node.up and node.linked) or event == "mend"
+            results: list[Any] = []
+            self.fetch().addBoth(results.append)
+            self.clock.pump([0.05] * 20)
+            if isinstance(results[0], bytes):
+                self.assertGreaterEqual(int(results[0]), seen)
+                seen = int(results[0])
+        for node in self.world.data:
+            node.up, node.hangs, node.linked = True, False, True
+        version = self.write()
+        for _ in range(round(SHUN) + 2):
+            self.clock.advance(1)
+            self.version()
+        self.assertEqual(self.version(), version)
+        self.assertFalse(self.read_from().primary)
+        self.assertEqual(self.world.open(), 4)
+
+    def test_addresses(self):
+        """The Sentinels' replicas are those of which they say that they are well."""
+        self.start()
+        self.world.down.add(Address("d", 2))
+        self.version()
+        self.assertEqual(self.read_from().address, Address("d", 3))

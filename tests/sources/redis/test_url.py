@@ -1,0 +1,181 @@
+"""URLs that name several Redis servers, and where a cluster has a key."""
+
+import string
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.errors import SettingsError, SourceError
+from livestate.sources import make_source
+from livestate.sources.api import IStore, IWatching
+from livestate.sources.redis.slots import SLOTS, Redirection, owners_of, redirection, slot_of
+from livestate.sources.redis.url import Address, addresses_of, split
+from tests.support import FakeReactor, few, many
+
+names = st.text(st.sampled_from(string.ascii_lowercase + string.digits + ".-_"), min_size=1, max_size=12)
+addresses = st.builds(Address, names | st.sampled_from(["::1", "fe80::1%eth0"]), st.integers(1, 65535))
+
+
+class AddressTests(SynchronousTestCase):
+    """The authority of a URL."""
+
+    @many
+    @given(st.lists(addresses, min_size=1, max_size=5, unique=True), st.sampled_from(["", "u:p%40@", ":p@", "u@"]))
+    def test_list(self, servers, login):
+        """What is written as a list of servers is read as it, whatever stands before and after."""
+        parts = split(f"REDIS+cluster://{login}{','.join(map(str, servers))}/a/b?c=d#e")
+        self.assertEqual(addresses_of(parts, 1), tuple(servers))
+        self.assertEqual((parts.scheme, parts.path, parts.query), ("redis+cluster", "/a/b", "c=d"))
+
+    def test_default_port(self):
+        """A server without a port has the usual one, and one that is named twice is asked once."""
+        self.assertEqual(
+            addresses_of(split("x://a,[::1],b:7,a:9"), 9), (Address("a", 9), Address("::1", 9), Address("b", 7))
+        )
+
+    def test_wrong(self):
+        """What is no list of servers is refused, in a line that does not show it: it may be part of a password."""
+        for authority in (
+            "",
+            ",",
+            "a,,b",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:hush",
+            "[hush",
+            "a b",
+            "u:hu/sh@a",
+            "u:1/hush@a",
+            "u:x/y/hush@a",
+            "a,",
+            "a:1:2",
+        ):
+            for kind, tail in (("sentinel", "svc"), ("cluster", "")):
+                url = f"redis+{kind}://{authority}/{tail}"
+                error = self.assertRaises(SettingsError, make_source, FakeReactor(), url, 100)
+                self.assertIn("HOST:PORT,HOST:PORT", str(error), url)
+                if "@" in authority:
+                    self.assertNotIn("hush", str(error))
+        error = self.assertRaises(SettingsError, make_source, FakeReactor(), "redis+cluster:a", 100)
+        self.assertIn("not a URL", str(error))
+
+    def test_refused(self):
+        """What cannot be honoured is refused in one line that says what would be right."""
+        for url, text in (
+            ("redis+sentinel://a", "it names no service"),
+            ("redis+sentinel://a/", "it names no service"),
+            ("redis+sentinel://a/svc/x", "the database is a number"),
+            ("redis+sentinel://a/svc?read_from=replica", "read_from is primary or prefer_replica, not 'replica'"),
+            ("redis+sentinel://a/svc?cafile=x", "cafile goes with TLS"),
+            ("rediss+sentinel://a/svc?cafile=/nowhere", "/nowhere"),
+            ("redis+cluster://a/1", "a cluster has no other database than 0"),
+            ("redis+cluster://a/?read_from=prefer_replica", "unknown parameter 'read_from'"),
+            ("redis://a/?sentinel_password=hush", "unknown parameter 'sentinel_password'"),
+            ("redis+nonsense://a", "no source of that kind"),
+        ):
+            error = self.assertRaises(SettingsError, make_source, FakeReactor(), url, 100)
+            self.assertIn(text, str(error))
+            self.assertNotIn("hush", str(error))
+
+    def test_made(self):
+        """All parameters together make a source that can be written to and watched, and no password is in its name."""
+        for url in (
+            "redis+sentinel://u:hush@a:1,b/svc/3?key=k&sentinel_username=s&sentinel_password=hush"
+            "&read_from=prefer_replica&notify=keyspace",
+            "rediss+sentinel://:hush@[::1]:1,b/svc?notify=c",
+            "redis+cluster://u:hush@a,b:7000?key=k&notify=c",
+            "rediss+cluster://a/0?notify=c",
+        ):
+            source: Any = make_source(FakeReactor(), url, 100)
+            self.assertTrue(IStore.providedBy(source) and IWatching.providedBy(source))
+            self.assertNotIn("hush", str(source))
+            source.close()
+
+    @few
+    @given(
+        st.sampled_from(["redis+sentinel://", "redis+cluster://", "redis+sentinel:", "rediss+cluster://"]),
+        st.text(st.sampled_from("ab:/?#[]@%&=*,.0123é \n\t\x00-"), max_size=14),
+    )
+    def test_any_url(self, scheme, rest):
+        """Any URL at all makes a source, or is refused by a SettingsError."""
+        try:
+            make_source(FakeReactor(), scheme + rest, 100).close()
+        except SettingsError:
+            pass
+
+
+class SlotTests(SynchronousTestCase):
+    """Where a cluster has a key."""
+
+    def test_known(self):
+        """Slots are those of the specification: CRC16 has its check value, and a hash tag alone counts."""
+        for key, slot in (
+            (b"123456789", 0x31C3),
+            (b"", 0),
+            (b"foo", 12182),
+            (b"hello", 866),
+            (b"somekey", 11058),
+        ):
+            self.assertEqual(slot_of(key), slot, key)
+        for key, hashed in (
+            (b"{user1000}.following", b"user1000"),
+            (b"foo{bar}{zap}", b"bar"),
+            (b"foo{{bar}}zap", b"{bar"),
+        ):
+            self.assertEqual(slot_of(key), slot_of(hashed), key)
+        self.assertNotEqual(slot_of(b"foo{}{bar}"), slot_of(b"bar"))
+        self.assertNotEqual(slot_of(b"foo{bar"), slot_of(b"bar"))
+
+    @few
+    @given(st.binary(max_size=30))
+    def test_any_key(self, key):
+        """Any key has a slot."""
+        self.assertIn(slot_of(key), range(SLOTS))
+
+    def test_redirections(self):
+        """MOVED and ASK are read as the specification has them; a node without a host is where it was asked."""
+        asked = Address("here", 1)
+        for text, there in (
+            ("MOVED 3999 127.0.0.1:6381", Redirection(Address("127.0.0.1", 6381), False)),
+            ("ASK 3999 node.example:6381", Redirection(Address("node.example", 6381), True)),
+            ("MOVED 3999 ::1:6381", Redirection(Address("::1", 6381), False)),
+            ("MOVED 3999 :6381", Redirection(Address("here", 6381), False)),
+            ("MOVED 3999", None),
+            ("MOVED 3999 x", None),
+            ("MOVED 3999 x:y", None),
+            ("CLUSTERDOWN The cluster is down", None),
+            ("", None),
+        ):
+            self.assertEqual(redirection(text, asked), there, text)
+
+    def test_owners(self):
+        """A slot's node is its range's first; all nodes but that are the others, each once."""
+        reply = [
+            [0, 5, [b"a", 1, b"id", []], [b"b", 2, b"id", []]],
+            [6, 9, [None, 3, b"id", [b"x", b"y"]], [b"?", 4, b"id"]],
+            [10, 11, [b"a", 1, b"id", []]],
+        ]
+        asked = Address("here", 9)
+        found = owners_of(7, reply, asked)
+        self.assertEqual(found.owner, Address("here", 3))
+        self.assertEqual(found.others, (Address("a", 1), Address("b", 2), Address("here", 4)))
+        error = self.assertRaises(SourceError, owners_of, 12, reply, asked)
+        self.assertIn("no node serves the slot of the key (12)", str(error))
+
+    @few
+    @given(
+        st.recursive(
+            st.none() | st.integers() | st.binary(max_size=3) | st.text(max_size=3),
+            lambda inner: st.lists(inner, max_size=5),
+            max_leaves=20,
+        )
+    )
+    def test_any_reply(self, reply):
+        """Any reply gives an owner, or a SourceError."""
+        try:
+            owners_of(7, reply, Address("here", 9))
+        except SourceError:
+            pass

@@ -1,0 +1,38 @@
+"""Signals."""
+
+import os
+import signal
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.system.signals import Signals
+from tests.support import FakeReactor
+
+
+class SignalsTests(SynchronousTestCase):
+    """What is called when a signal comes."""
+
+    def setUp(self):
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+
+    def test_in_the_reactor(self):
+        """An action is taken in the reactor's time, not in the signal handler's, also if another handler was set."""
+        reactor = FakeReactor()
+        waiting: list[Any] = []
+        done: list[int] = []
+        self.patch(reactor, "callFromThread", waiting.append)
+        self.patch(reactor, "callWhenRunning", lambda call, *args: call(*args))
+        Signals(
+            reactor, {signal.SIGUSR1: lambda: done.append(1), signal.SIGUSR2: lambda: done.append(2)}
+        ).startService()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        # As Twisted does when it begins to run.
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        reactor.advance(0)
+        os.kill(os.getpid(), signal.SIGUSR2)
+        self.assertEqual(done, [])
+        for call in waiting:
+            call()
+        self.assertEqual(done, [1, 2])

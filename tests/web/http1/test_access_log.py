@@ -1,0 +1,68 @@
+"""The access log says the same of a request whichever way it was answered."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.web.http1.access_log import line
+from tests.web.http1.test_channel import PAIR, Pair, request
+
+PEER = IPv4Address("TCP", "192.0.2.7", 4711)
+
+
+class Lines:
+    """Stands for a log file."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def logged(pair: Pair, pieces: list[bytes], fast: bool) -> list[str]:
+    site: Any = pair.site if fast else pair.slow_site
+    site.access_log = Lines()
+    channel, transport = pair.fast(PEER) if fast else pair.slow()
+    transport.peerAddr = PEER
+    for piece in pieces:
+        channel.dataReceived(piece)
+    lines: list[str] = site.access_log.lines
+    return lines
+
+
+class AccessLogTests(SynchronousTestCase):
+    @given(
+        st.lists(
+            st.sampled_from(
+                [
+                    b"User-Agent: Mozilla/5.0 (X11)", b'user-agent:  say "hi" \\ ', b"Referer: https://example.org/",
+                    b"User-Agent: \xff", b"If-None-Match: " + PAIR.etags[0], b'If-None-Match: "x"', b"Referer:",
+                ]
+            ),
+            max_size=4,
+        ),
+        st.sampled_from([b"/", b"/?a=b", b"/nothing", b"/results.json"]),
+    )  # fmt: skip
+    @settings(max_examples=200, deadline=None)
+    def test_same_lines(self, fields: list[bytes], target: bytes) -> None:
+        """A plain request answered the short way has the line that twisted.web's way gives it."""
+        pair = Pair()
+        pieces = [request(*fields, target=target)] * 3
+        self.assertEqual(logged(pair, pieces, fast=True), logged(pair, pieces, fast=False))
+
+    def test_line(self) -> None:
+        """A line is in the combined format."""
+        text = line("192.0.2.7", "[24/Nov/2026:04:17:00 +0000]", b"GET / HTTP/1.1", 200, 4300, b"-", b"curl/8")
+        self.assertEqual(text, '192.0.2.7 - - [24/Nov/2026:04:17:00 +0000] "GET / HTTP/1.1" 200 4300 "-" "curl/8"\n')
+
+    @given(st.binary(), st.binary(), st.binary())
+    def test_one_line(self, first: bytes, referer: bytes, agent: bytes) -> None:
+        """Whatever a client sends, its line is one line, and its quoted parts end where they should."""
+        text = line("192.0.2.7", "[-]", first, 200, 0, referer, agent)
+        self.assertEqual(text.count("\n"), 1)
+        self.assertTrue(text.isascii())
+        self.assertEqual(text.count('"'), 6)

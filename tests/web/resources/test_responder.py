@@ -1,0 +1,303 @@
+"""What a document answers, and that it is the same bytes however it is sent."""
+
+import gzip
+import json
+from email.utils import formatdate
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.documents.document import Document
+from livestate.documents.snapshot import LARGE, completed, new_snapshot
+from livestate.web.resources.document import DocumentResource
+from livestate.web.resources.responder import Responder
+from livestate.web.site import LiveSite
+from tests.support import NOW, FakeReactor, answer_of, exchange, many, result_of
+
+DATA = json.dumps({"votes": list(range(300))}).encode()
+BIG = json.dumps([{"row": n} for n in range(LARGE // 10)]).encode()
+LISTED = ("https://a.example", "https://b.example")
+
+accept_encodings = st.one_of(
+    st.none(),
+    st.lists(
+        st.sampled_from(
+            ["gzip", "br", "zstd", "identity", "*", "br;q=0.5", "gzip;q=0", "identity;q=0", "*;q=0", "x;y"]
+        ),
+        max_size=4,
+    ).map(", ".join),
+)
+origins = st.sampled_from([None, "https://a.example", "https://b.example", "https://c.example", "null", ""])
+validators = st.sampled_from([None, "*", '"x"', "first", "weak first", "second, last", "nonsense", "last, "])
+
+
+class Case(SynchronousTestCase):
+    """A document, its Responder, and a site that answers through twisted.web alone."""
+
+    def make(self, data: bytes | None = DATA, origins=("*",), max_stale=None, hold_threads=False):
+        self.reactor = FakeReactor(hold_threads=hold_threads)
+        self.document = Document(self.reactor, "/", 2**20)
+        self.responder = Responder(self.document, origins, max_stale, self.reactor.seconds)
+        self.site = LiveSite({b"/": DocumentResource(self.responder)}, self.reactor)
+        if data is not None and not hold_threads:
+            result_of(self.document.offer(data))
+
+    def tags(self):
+        snapshot = self.document.snapshot
+        return [] if snapshot is None else [r.etag.decode("ascii") for r in snapshot.representations.values()]
+
+    def request(self, method="GET", accept_encoding=None, origin=None, if_none_match=None):
+        fields = {"Accept-Encoding": accept_encoding, "Origin": origin, "If-None-Match": if_none_match}
+        lines = [f"{name}: {value}" for name, value in fields.items() if value is not None]
+        return "\r\n".join([f"{method} / HTTP/1.1", "Host: live.example", *lines, "", ""]).encode("latin-1")
+
+    def response(self, accept_encoding=None, origin=None, if_none_match=None):
+        """Give the Response for a request's fields."""
+
+        def field(value):
+            return None if value is None else value.strip(" \t").encode("latin-1")
+
+        return self.responder.variant(field(accept_encoding), field(origin)).answer(field(if_none_match))
+
+
+class SameBytesTests(Case):
+    """`Response.wire` gives what twisted.web writes."""
+
+    @many
+    @given(
+        st.sampled_from(["good", "none", "stale", "large"]),
+        st.sampled_from([("*",), LISTED]),
+        accept_encodings,
+        origins,
+        validators,
+        st.floats(0, 100),
+    )
+    def test_wire(self, state, allowed, accept_encoding, origin, validator, passed):
+        """For any document and request, the bytes made ahead are those that twisted.web writes, in the same order."""
+        self.make(
+            {"none": None, "large": BIG}.get(state, DATA), allowed, 0.5 if state == "stale" else None, state == "large"
+        )
+        if state == "large":
+            # Published as plain bytes; its codings are still being made.
+            self.document.restore(new_snapshot(BIG, NOW), NOW)
+        self.reactor.rightNow += passed
+        self.responder.renew()
+        if_none_match = validator
+        for word, index in (("first", 0), ("second", 1), ("last", -1)):
+            tags = self.tags()
+            if validator is not None and word in validator and tags:
+                tag = tags[min(index, len(tags) - 1)]
+                if_none_match = (if_none_match or "").replace(word, tag).replace("weak ", "W/")
+        response = self.response(accept_encoding, origin, if_none_match)
+        written = exchange(self.site, self.request("GET", accept_encoding, origin, if_none_match))
+        self.assertEqual(written, response.wire())
+        head = exchange(self.site, self.request("HEAD", accept_encoding, origin, if_none_match))
+        self.assertEqual(head, written.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+
+    def test_prepared(self):
+        """The bytes that a Variant keeps are those of its answers."""
+        self.make()
+        variant = self.responder.variant(b"gzip", None)
+        self.assertEqual(variant.prepare(), self.response("gzip").wire())
+        prepared = variant.prepare_not_modified()
+        self.assertEqual(len(prepared), 2)
+        for tag, wire in prepared.items():
+            self.assertEqual(wire, self.response("gzip", None, tag.decode("ascii")).wire())
+
+    def test_preflight(self):
+        """The answer to OPTIONS is the same bytes too."""
+        for allowed in (("*",), LISTED):
+            self.make(origins=allowed)
+            for origin in (None, "https://a.example", "https://c.example"):
+                response = self.responder.preflight(None if origin is None else origin.encode("ascii"))
+                self.assertEqual(exchange(self.site, self.request("OPTIONS", origin=origin)), response.wire())
+
+
+class AnswerTests(Case):
+    """What is in the answers."""
+
+    def fields(self, *args):
+        return answer_of(self.response(*args).wire()).fields
+
+    def test_full(self):
+        """A 200 carries the document and exactly these fields."""
+        self.make()
+        self.reactor.advance(1.5)
+        response = self.response("gzip")
+        self.assertEqual(response.status, 200)
+        self.assertEqual(gzip.decompress(response.body), DATA)
+        snapshot = self.document.snapshot
+        assert snapshot is not None
+        self.assertEqual(
+            self.fields("gzip"),
+            {
+                "Date": formatdate(NOW + 1.5, usegmt=True),
+                "Content-Type": "application/json",
+                "Content-Length": str(len(response.body)),
+                "Content-Encoding": "gzip",
+                "Last-Modified": formatdate(NOW, usegmt=True),
+                "ETag": snapshot.representations["gzip"].etag.decode("ascii"),
+                "Cache-Control": "public, max-age=1, stale-while-revalidate=1, stale-if-error=300",
+                "Vary": "Accept-Encoding",
+                "Link": '</events>; rel="alternate"; type="text/event-stream"',
+                "Livestate-Age": "1",
+                "Access-Control-Allow-Origin": "*",
+                "Access-Control-Expose-Headers": "ETag, Link, Livestate-Age, Preference-Applied",
+                "X-Content-Type-Options": "nosniff",
+            },
+        )
+        self.assertNotIn("Content-Encoding", self.fields("identity"))
+        self.assertEqual(self.response(None).body, DATA)
+
+    def test_not_modified(self):
+        """A 304 carries the fields that a cache updates its copy with, no body, and nothing about one."""
+        self.make()
+        tag = self.fields("br")["ETag"]
+        response = self.response("br", None, tag)
+        self.assertEqual((response.status, response.body), (304, b""))
+        expected = {name: value for name, value in self.fields("br").items() if not name.startswith("Content-")}
+        del expected["Last-Modified"], expected["X-Content-Type-Options"]
+        self.assertEqual(answer_of(response.wire()).fields, expected)
+
+    def test_tags(self):
+        """Each coding has a tag of its own, and each that the client would accept is known again, but no other."""
+        self.make()
+        tags = {coding: self.fields(coding)["ETag"] for coding in ("br", "zstd", "gzip", "identity")}
+        self.assertEqual(len(set(tags.values())), 4)
+        for coding, tag in tags.items():
+            for accepted in ("gzip", "br, zstd, gzip", "identity;q=0, br"):
+                response = self.response(accepted, None, f'"other", W/{tag}')
+                known = coding in accepted.split(", ") or (coding == "identity" and "identity;q=0" not in accepted)
+                self.assertEqual(response.status, 304 if known else 200, (coding, accepted))
+                if known:
+                    self.assertEqual(answer_of(response.wire()).fields["ETag"], tag)
+
+    def test_old_tag(self):
+        """A tag of a version that is past gets the new one whole."""
+        self.make()
+        tag = self.fields("gzip")["ETag"]
+        result_of(self.document.offer(b'{"votes": 1}'))
+        response = self.response("gzip", None, tag)
+        self.assertEqual((response.status, response.body), (200, b'{"votes": 1}'))
+
+    def test_vary(self):
+        """Vary names Origin where the answer depends on it, be the origin among those that may read or not."""
+        self.make()
+        self.assertEqual(self.fields("gzip", "https://a.example")["Vary"], "Accept-Encoding")
+        self.make(origins=LISTED)
+        for origin in (None, "https://a.example", "https://c.example"):
+            tag = self.fields("gzip", origin)["ETag"]
+            for if_none_match in (None, tag):
+                self.assertEqual(self.fields("gzip", origin, if_none_match)["Vary"], "Accept-Encoding, Origin")
+
+    def test_cors(self):
+        """With `*` all may read; with a list just those in it, named back; others are told nothing."""
+        allow = "Access-Control-Allow-Origin"
+        self.make()
+        self.assertEqual(self.fields(None, None)[allow], "*")
+        self.assertEqual(self.fields(None, "https://a.example")[allow], "*")
+        self.make(origins=LISTED)
+        self.assertEqual(self.fields(None, "https://b.example")[allow], "https://b.example")
+        for origin in (None, "https://c.example"):
+            self.assertFalse([name for name in self.fields(None, origin) if name.startswith("Access-Control")])
+
+    def test_no_document(self):
+        """Without a document yet, the answer is a problem document that says when to come again."""
+        self.make(None, LISTED)
+        for if_none_match in (None, "*"):
+            answer = answer_of(self.response("gzip", "https://a.example", if_none_match).wire())
+            self.assertEqual(answer.status, 503)
+            self.assertEqual(answer.fields["Retry-After"], "1")
+            self.assertEqual(answer.fields["Cache-Control"], "no-store")
+            self.assertEqual(answer.fields["Content-Type"], "application/problem+json")
+            self.assertEqual(answer.fields["Access-Control-Allow-Origin"], "https://a.example")
+            self.assertNotIn("ETag", answer.fields)
+            content = json.loads(answer.body)
+            self.assertEqual((content["title"], content["status"]), ("Service Unavailable", 503))
+            self.assertIn("no document yet", content["detail"])
+
+    def test_max_stale(self):
+        """Past the age that is allowed the document is not served any more, until the store confirms it."""
+        self.make(max_stale=10)
+        tag = self.fields("gzip")["ETag"]
+        self.reactor.advance(10)
+        self.responder.renew()
+        self.assertEqual(self.response("gzip", None, tag).status, 304)
+        self.reactor.advance(0.5)
+        self.responder.renew()
+        for if_none_match in (None, tag, "*"):
+            response = self.response("gzip", None, if_none_match)
+            self.assertEqual(response.status, 503)
+            self.assertIn("too old", json.loads(response.body)["detail"])
+        result_of(self.document.offer(DATA))
+        self.responder.renew()
+        self.assertEqual(self.response("gzip").status, 200)
+
+    def test_without_max_stale(self):
+        """Where no age is set, a document of any age is served."""
+        self.make()
+        self.reactor.advance(10 * 365 * 86400)
+        self.assertEqual(self.response("gzip").status, 200)
+
+    def test_not_acceptable(self):
+        """A client that accepts none of the codings there are is told which there are."""
+        self.make(b'{"small": true}')
+        response = self.response("identity;q=0, gzip")
+        self.assertEqual(response.status, 406)
+        self.assertIn("identity", json.loads(response.body)["detail"])
+        self.assertEqual(answer_of(response.wire()).fields["Vary"], "Accept-Encoding")
+
+    def test_codings_being_made(self):
+        """While the only coding that a client accepts is being made, it is told to come again; then it is served."""
+        self.make(None)
+        plain = new_snapshot(DATA, NOW)
+        self.document.restore(plain, NOW)
+        response = self.response("identity;q=0, gzip")
+        self.assertEqual((response.status, answer_of(response.wire()).fields["Retry-After"]), (503, "1"))
+        self.assertEqual(self.response("gzip").body, DATA)
+        tag = self.fields("gzip")["ETag"]
+        self.make(DATA)
+        self.assertEqual(self.response("identity;q=0, gzip").status, 200)
+        self.assertEqual(self.response("gzip", None, tag).status, 304)
+        self.document.restore(completed(plain), NOW)
+        self.assertEqual(self.response("identity;q=0, gzip").status, 406)
+
+    def test_renew(self):
+        """Within a second the answers are kept as they are; when it is over, their Date and age are new."""
+        self.make()
+        first = self.response("gzip")
+        self.assertIs(self.response("gzip"), first)
+        self.reactor.advance(1)
+        self.assertIs(self.response("gzip"), first)
+        self.responder.renew()
+        second = self.fields("gzip")
+        self.assertEqual(second["Date"], formatdate(NOW + 1, usegmt=True))
+        self.assertEqual(second["Livestate-Age"], "1")
+        self.assertEqual(self.fields("gzip", None, second["ETag"])["Date"], second["Date"])
+
+    def test_change(self):
+        """A change of the document is seen at once, within the second too."""
+        self.make()
+        self.response("gzip")
+        result_of(self.document.offer(b"2"))
+        self.assertEqual(self.response("gzip").body, b"2")
+
+    def test_few_variants(self):
+        """However many clients there are, no more answers are kept than there are orders of codings, and origins."""
+        self.make(origins=LISTED)
+        for index in range(2000):
+            self.response(f"gzip;q=0.{index % 1000:03}, br;q=0.{index % 7}", f"https://{index}.example")
+        self.assertLessEqual(len(self.responder._variants), 65)
+
+    def test_tally(self):
+        """What was given is counted by kind when the second is over: the coding of a 200, and else the status."""
+        self.make()
+        tag = self.fields("gzip")["ETag"]
+        for _ in range(2):
+            self.response("gzip")
+        self.response(None)
+        self.response("gzip", None, tag)
+        self.response("identity;q=0, *;q=0")
+        self.responder.renew()
+        self.assertEqual(dict(self.responder.tally), {"gzip": 3, "identity": 1, "304": 1, "406": 1})
