@@ -18,19 +18,20 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from livestate.config.settings import Settings
-from livestate.documents.registry import Supplies
+from livestate.documents.registry import Registry
+from livestate.documents.summary import summary
 from livestate.errors import LivestateError
 from livestate.listeners.listener import Listener
 from livestate.system.logs import LogFiles
 from livestate.system.signals import Signals
-from livestate.system.systemd import Manager, Notifier, summary
+from livestate.system.systemd import ServiceManager, SystemdNotifier
 from livestate.tls.certificate import Certificate, reload_all
-from livestate.web.admin.counts import Counts
-from livestate.web.admin.host_allowlist import Hosts
+from livestate.web.admin.host_allowlist import HostAllowlist
 from livestate.web.admin.site import AdminSite, admin_resources
-from livestate.web.idle_timeout import Sweep
-from livestate.web.in_process_server import Alone
-from livestate.web.resources.readiness import Supply
+from livestate.web.counts import Counts
+from livestate.web.idle_timeout import IdleTimeouts
+from livestate.web.in_process_server import InProcessServer
+from livestate.web.resources.readiness import ServedDocument
 from livestate.workers.supervisor import Supervisor
 
 #: Seconds between two looks at the files of certificates; they are read when they were the same twice.
@@ -40,7 +41,7 @@ LOOK = 5.0
 FIXED = "admin", "workers", "log-format"
 
 
-class Front(Protocol):
+class Server(Protocol):
     """What faces the readers: this process, or others."""
 
     def certificates(self) -> Sequence[Certificate]:
@@ -49,7 +50,7 @@ class Front(Protocol):
     def certificates_changed(self) -> Deferred[None]:
         """Serve those that were loaded anew; done when they are served, or cannot be."""
 
-    def change(self, settings: Settings, supplies: Iterable[Supply]) -> Deferred[None]:
+    def change(self, settings: Settings, supplies: Iterable[ServedDocument]) -> Deferred[None]:
         """Serve what `settings` say from now on; done as before.
 
         :raises LivestateError: that cannot be; nothing has changed.
@@ -58,13 +59,13 @@ class Front(Protocol):
     def renew(self) -> Deferred[None]:
         """Run the code that is on disk; done as before."""
 
-    def reopened(self) -> None:
+    def reopen_logs(self) -> None:
         """Open log files anew."""
 
     def drain(self) -> Deferred[None]:
         """Accept nobody any more, and come to an end with all readers."""
 
-    def hurry(self) -> None:
+    def abort_remaining(self) -> None:
         """Come to that end at once."""
 
     def serving(self) -> bool:
@@ -89,7 +90,12 @@ class LivestateService(MultiService):
     log = Logger()
 
     def __init__(
-        self, reactor: Any, settings: Settings, log_files: LogFiles, reread: Callable[[], Settings], manager: Manager
+        self,
+        reactor: Any,
+        settings: Settings,
+        log_files: LogFiles,
+        reread: Callable[[], Settings],
+        manager: ServiceManager,
     ) -> None:
         """Wire all parts as `settings` say; nothing runs before the service is started.
 
@@ -102,13 +108,13 @@ class LivestateService(MultiService):
         self._settings = settings
         self._reread = reread
         self._log_files = log_files
-        self._supplies = Supplies(reactor, settings)
+        self._supplies = Registry(reactor, settings)
         front = (
-            Alone(reactor, settings, self._supplies.pollers(), log_files)
+            InProcessServer(reactor, settings, self._supplies.pollers(), log_files)
             if settings.workers == 1
             else Supervisor(reactor, settings, self._supplies.pollers())
         )
-        self._front: Front = front
+        self._front: Server = front
         actions: dict[int, Callable[[], object]] = {
             signal.SIGTERM: self.end, signal.SIGINT: self.interrupt,
             signal.SIGHUP: lambda: self._notifier.reload(self.reload),
@@ -122,9 +128,9 @@ class LivestateService(MultiService):
                 self._supplies.pollers, self._front.counts, reactor.seconds, self._front.workers
             )
             admin = self._admin = AdminSite(resources, reactor, settings.admin_hosts)
-            Sweep(reactor, lambda: admin.channels).setServiceParent(self)
+            IdleTimeouts(reactor, lambda: admin.channels).setServiceParent(self)
             Listener(reactor, "--admin", settings.admin, admin).setServiceParent(self)
-        self._notifier = Notifier(reactor, manager, self._is_ready, self._summary)
+        self._notifier = SystemdNotifier(reactor, manager, self._is_ready, self._summary)
         self._notifier.setServiceParent(self)
         self._ending = False
         self._hurried = False
@@ -146,14 +152,14 @@ class LivestateService(MultiService):
         stop = super().stopService
         done = self._front.drain().addCallback(lambda _: maybeDeferred(stop)).addCallback(lambda _: None)
         if self._hurried:
-            self._front.hurry()
+            self._front.abort_remaining()
         return done
 
     def end(self) -> None:
         """End, having let all readers go; when asked again, at once."""
         if self._ending:
             self._hurried = True
-            self._front.hurry()
+            self._front.abort_remaining()
             return
         self._ending = True
         self.log.info("ending: readers are let go")
@@ -171,7 +177,7 @@ class LivestateService(MultiService):
         :return: done when that is served, or was refused.
         """
         self._log_files.reopen()
-        self._front.reopened()
+        self._front.reopen_logs()
         if self._ending:
             return succeed(None)
         # What could not be served the last time is tried again.
@@ -194,7 +200,7 @@ class LivestateService(MultiService):
         self._supplies.change(prepared)
         self._settings = settings
         if self._admin is not None:
-            self._admin.hosts = Hosts(settings.admin_hosts)
+            self._admin.hosts = HostAllowlist(settings.admin_hosts)
         self.log.info("the new configuration is in force")
         return served
 

@@ -19,12 +19,12 @@ from livestate import __version__
 from livestate.config.redaction import holds_secret, redacted
 from livestate.config.settings import MAX_SIZE, Settings, load_settings
 from livestate.errors import LivestateError, SettingsError
-from livestate.net.host_resolver import Names
+from livestate.net.host_resolver import HostResolver
 from livestate.service import LivestateService
-from livestate.system.gc_tuning import settle
+from livestate.system.gc_tuning import tune_gc
 from livestate.system.logs import LogFiles, choose_observer, observer_for
 from livestate.system.open_files import raise_open_files
-from livestate.system.systemd import Manager
+from livestate.system.systemd import ServiceManager
 
 #: What `--help` ends with; Twisted would wrap it.
 EXAMPLES = """
@@ -240,15 +240,15 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor as chosen  # noqa: PLC0415  # by now
 
     reactor: Any = chosen
-    manager = Manager.taken_from(os.environ, os.getpid())
+    manager = ServiceManager.taken_from(os.environ, os.getpid())
     raise_open_files()
-    reactor.installNameResolver(Names(reactor))
+    reactor.installNameResolver(HostResolver(reactor))
     options.warn_of_open_secrets()
     try:
         service = LivestateService(reactor, options.settings, options.log_files, options.reread, manager)
     except LivestateError as error:
         raise SystemExit(f"livestate: {error}") from None
-    reactor.callWhenRunning(settle)
+    reactor.callWhenRunning(tune_gc)
     return service
 
 

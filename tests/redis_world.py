@@ -7,14 +7,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from livestate.errors import SourceError
-from livestate.sources.redis.connection import Login, Refused
+from livestate.sources.redis.connection import ErrorReply, Login
 from livestate.sources.redis.slots import SLOTS, slot_of
-from livestate.sources.redis.url import Address
+from livestate.sources.redis.url import NodeAddress
 
 
-def refusal(text: str) -> Refused:
+def refusal(text: str) -> ErrorReply:
     """Give what Redis answers with an error."""
-    return Refused(f"Redis says: {text}", text)
+    return ErrorReply(f"Redis says: {text}", text)
 
 
 class Connection:
@@ -50,7 +50,7 @@ class Connection:
 class Node:
     """Something that speaks Redis's protocol."""
 
-    def __init__(self, world: "World", address: Address) -> None:
+    def __init__(self, world: "World", address: NodeAddress) -> None:
         self.address = address
         self.world = world
         self.up = True
@@ -87,7 +87,7 @@ class Node:
 class Sentinel(Node):
     """One Sentinel; it says what the world has, unless it was told otherwise."""
 
-    primary: Address | None = None
+    primary: NodeAddress | None = None
     epoch: int | None = None
 
     def answer(self, connection: Connection, command: tuple[Any, ...]) -> Any:
@@ -136,15 +136,15 @@ class World:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.login = Login()
-        self.sentinels = [Sentinel(self, Address("s", port)) for port in (1, 2, 3)]
-        self.data = [Data(self, Address("d", port)) for port in (1, 2, 3)]
+        self.sentinels = [Sentinel(self, NodeAddress("s", port)) for port in (1, 2, 3)]
+        self.data = [Data(self, NodeAddress("d", port)) for port in (1, 2, 3)]
         self.data[0].primary = True
         self.primary = self.data[0].address
         self.epoch = 0
-        self.down: set[Address] = set()
+        self.down: set[NodeAddress] = set()
         self.written: list[Any] = []
 
-    def at(self, address: Address) -> Any:
+    def at(self, address: NodeAddress) -> Any:
         return next(node for node in [*self.sentinels, *self.data] if node.address == address)
 
     def leader(self) -> Data:
@@ -167,10 +167,10 @@ class World:
 class ClusterNode(Node):
     """One node of a cluster, which knows who has the slot."""
 
-    owner: Address
+    owner: NodeAddress
     #: What it has of the key; who has it not, and moves the slot, sends on.
     value: bytes | None = None
-    moves_to: Address | None = None
+    moves_to: NodeAddress | None = None
     takes = False
     down = ""
 
@@ -204,7 +204,7 @@ class ClusterWorld(World):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self.nodes = [ClusterNode(self, Address("n", port)) for port in (1, 2, 3, 4)]
+        self.nodes = [ClusterNode(self, NodeAddress("n", port)) for port in (1, 2, 3, 4)]
         self.own(self.nodes[0])
         self.nodes[0].value = b"1"
 
@@ -213,7 +213,7 @@ class ClusterWorld(World):
         for one in self.nodes:
             one.owner = node.address
 
-    def at(self, address: Address) -> Any:
+    def at(self, address: NodeAddress) -> Any:
         return next(node for node in self.nodes if node.address == address)
 
     def open(self) -> int:

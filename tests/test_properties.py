@@ -18,18 +18,18 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from livestate.client.state import Held, State
-from livestate.client.stream import SETTLED, Stream
+from livestate.client.state import ClientState, State
+from livestate.client.stream import SETTLED, EventStreamReader
 from livestate.config.settings import load_settings
 from livestate.documents.document import Document
 from livestate.documents.poller import Poller
 from livestate.documents.snapshot import Snapshot
-from livestate.documents.snapshot_store import SavedDocument
+from livestate.documents.snapshot_store import SnapshotStore
 from livestate.errors import DocumentMissing, SourceError
 from livestate.formats.merge_patch import apply
 from livestate.sources.api import ISource
 from livestate.system.logs import LogFiles
-from livestate.web.site_service import Serving
+from livestate.web.site_service import SiteService
 from tests.codings import DECODERS
 from tests.formats.test_event_stream import parsed
 from tests.support import NOW, Answer, FakeReactor, answer_of, request, stories
@@ -94,10 +94,10 @@ class Node:
         #: What each version was.
         self.versions: dict[int, str] = {}
         self.document.subscribe(self._note)
-        saved = SavedDocument(self.reactor, self.document, folder)
+        saved = SnapshotStore(self.reactor, self.document, folder)
         poller = Poller(self.document, store, 1.0, self.reactor)
         with mock.patch("livestate.web.site_service.viewer_resources", viewer_of):
-            self.serving = Serving(self.reactor, SETTINGS, [poller], LogFiles())
+            self.serving = SiteService(self.reactor, SETTINGS, [poller], LogFiles())
         self.parts = self.serving, poller, saved
         for part in self.parts:
             part.startService()
@@ -214,12 +214,12 @@ class LibraryReader(EventReader):
 
     def __init__(self, target: str) -> None:
         super().__init__(target)
-        self._held = Held(self._take)
+        self._held = ClientState(self._take)
 
     def connect(self, node: Node) -> None:
         self.lose()
         self.event_id = self._held.event_id
-        self._events = Stream(self._held, 2**24, node.reactor)
+        self._events = EventStreamReader(self._held, 2**24, node.reactor)
         super().connect(node)
 
     def read(self) -> None:
@@ -231,7 +231,7 @@ class LibraryReader(EventReader):
         self.value = state.value
 
 
-class WebSocketReader(Reader):
+class WebSocketSubscriber(Reader):
     """By WebSocket."""
 
     def __init__(self, target: str) -> None:
@@ -317,7 +317,7 @@ class Machine(RuleBasedStateMachine):
         self.nodes = [Node(self.store, Path(self.folder.name) / str(n), NOW) for n in (0, 1)]
         self.highest = [0, 0]
         self.readers = [EventReader("/events?delta=merge"), EventReader("/events"), LibraryReader("/events?delta=merge"),
-                        WebSocketReader("/events?delta=merge"), WebSocketReader("/events")]  # fmt: skip
+                        WebSocketSubscriber("/events?delta=merge"), WebSocketSubscriber("/events")]  # fmt: skip
         self.caller, self.long_caller, self.asked = Caller(), Caller(), self.nodes[0]
 
     @rule(contents=st.lists(documents, min_size=1, max_size=4), seconds=st.sampled_from([1.0, 1.0, 0.3]))
@@ -390,7 +390,7 @@ class Machine(RuleBasedStateMachine):
         self.asked = self.nodes[0]
 
     @rule(content=documents)
-    def settle(self, content: bytes) -> None:
+    def tune_gc(self, content: bytes) -> None:
         """See that all have what is in the store, a second after it is there, or after it is noticed that it is back."""
         late = 0.0 if self.store.trouble == "none" and self.healthy > NOTICED else NOTICED
         for number, reader in enumerate(self.readers):

@@ -23,7 +23,7 @@ from livestate.client.address import parse_address
 from livestate.config.redaction import redacted
 from livestate.errors import LivestateError, SettingsError
 from livestate.formats.negotiation import CODINGS
-from livestate.sources import within
+from livestate.system.timeouts import with_timeout
 from livestate.tls.contexts import client_options, tls_trouble
 
 #: Seconds for one answer.
@@ -49,7 +49,7 @@ class _Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _CheckedResponse:
     status: int
     fields: Headers
     body: bytes
@@ -103,15 +103,15 @@ def _authorization(login: tuple[str, str] | None) -> dict[str, str]:
     return {"Authorization": "Basic " + b64encode(":".join(login).encode("utf-8")).decode("ascii")}
 
 
-async def _get(reactor: Any, agent: Agent, url: str, fields: dict[str, str]) -> _Answer:
+async def _get(reactor: Any, agent: Agent, url: str, fields: dict[str, str]) -> _CheckedResponse:
     headers = Headers({name: [value] for name, value in {"User-Agent": "livestate-check", **fields}.items()})
 
-    async def get() -> _Answer:
+    async def get() -> _CheckedResponse:
         response = await agent.request(b"GET", url.encode("ascii"), headers)
-        return _Answer(response.code, response.headers, await treq.content(response))
+        return _CheckedResponse(response.code, response.headers, await treq.content(response))
 
     try:
-        return await within(TIMEOUT, get(), reactor)
+        return await with_timeout(TIMEOUT, get(), reactor)
     except DeferTimeout:
         raise LivestateError(f"{redacted(url)}: no answer within {TIMEOUT:g} s") from None
     except ValueError as error:
@@ -126,7 +126,7 @@ def _explained(reason: BaseException) -> str:
     return tls_trouble(reason) + (hint if isinstance(reason, SSL.Error) else "")
 
 
-def _print_head(url: str, answer: _Answer, output: TextIO) -> None:
+def _print_head(url: str, answer: _CheckedResponse, output: TextIO) -> None:
     print(f"{redacted(url)} answered {answer.status}", file=output)
     for name in ("Content-Type", "Cache-Control", "Last-Modified", "Livestate-Age", "Access-Control-Allow-Origin"):
         value = answer.field(name)
@@ -134,7 +134,7 @@ def _print_head(url: str, answer: _Answer, output: TextIO) -> None:
             print(f"  {name}: {value}", file=output)
 
 
-def _wrong_with(answer: _Answer) -> list[str]:
+def _wrong_with(answer: _CheckedResponse) -> list[str]:
     """Say what readers and caches will stumble over in a 200 answer."""
     wrong = []
     sent = answer.field("Content-Encoding") or "identity"
@@ -157,7 +157,7 @@ def _wrong_with(answer: _Answer) -> list[str]:
     return wrong
 
 
-def _detail(answer: _Answer) -> str:
+def _detail(answer: _CheckedResponse) -> str:
     """Give the explanation in a problem document (RFC 9457), if it is one."""
     try:
         return str(msgspec.json.decode(answer.body, type=dict[str, Any]).get("detail", ""))

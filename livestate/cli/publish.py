@@ -10,9 +10,10 @@ from twisted.internet.defer import TimeoutError as DeferTimeout
 from livestate.config.settings import MAX_SIZE
 from livestate.documents.snapshot import check
 from livestate.errors import DocumentRefused, LivestateError, SettingsError, SourceError
-from livestate.sources import make_source, within
 from livestate.sources.api import ISource, IStore, IWatching
+from livestate.sources.factory import make_source
 from livestate.system.backoff import Backoff
+from livestate.system.timeouts import with_timeout
 
 #: Seconds that a store is given to take the document.
 TIMEOUT = 10.0
@@ -166,7 +167,7 @@ def _store(reactor: Any, url: str) -> IStore:
 async def _write(reactor: Any, store: IStore, data: bytes) -> None:
     """Write to a store within a limit of time, with its name in what is raised."""
     try:
-        await within(TIMEOUT, store.publish(data), reactor)
+        await with_timeout(TIMEOUT, store.publish(data), reactor)
     except DeferTimeout:
         raise LivestateError(f"{store}: no answer within {TIMEOUT:g} s") from None
     except LivestateError as error:

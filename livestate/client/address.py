@@ -12,7 +12,7 @@ _PLAIN = re.compile("[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class DocumentAddress:
     """A document's URL, understood."""
 
     #: The document, without user and password.
@@ -25,7 +25,7 @@ class Address:
     login: tuple[str, str] | None
 
 
-def parse_address(url: str) -> Address:
+def parse_address(url: str) -> DocumentAddress:
     """Understand the URL of a document.
 
     :raises SettingsError: it is not http://HOST[:PORT]/… or https://…
@@ -39,7 +39,7 @@ def parse_address(url: str) -> Address:
         raise SettingsError(f"{redacted(url)}: expected http://HOST[:PORT]/… or https://…, in ASCII")
     netloc = parts.netloc.rpartition("@")[2]
     events_query = f"{parts.query}&delta=merge" if parts.query else "delta=merge"
-    return Address(
+    return DocumentAddress(
         document=urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, "")),
         events=urlunsplit((parts.scheme, netloc, parts.path.rstrip("/") + "/events", events_query, "")),
         host=str(parts.hostname),

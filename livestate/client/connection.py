@@ -35,9 +35,9 @@ from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from livestate import __version__
-from livestate.client.address import Address
+from livestate.client.address import DocumentAddress
 from livestate.errors import WatchError
-from livestate.sources import within
+from livestate.system.timeouts import with_timeout
 from livestate.tls.contexts import client_options, tls_trouble
 
 #: Seconds until a connection is made, until the head of an answer is there after that, and between parts of a body.
@@ -81,7 +81,7 @@ class Connection:
     def __init__(
         self,
         reactor: Any,
-        address: Address,
+        address: DocumentAddress,
         *,
         cafile: Path | None = None,
         headers: Mapping[str, str] | None = None,
@@ -96,7 +96,7 @@ class Connection:
         self._address = address
         self._fields = {"User-Agent": f"livestate/{__version__}", **(headers or {})}
         self._pool = HTTPConnectionPool(reactor)
-        self._endpoints = _Endpoints(reactor, address, None if cafile is None else str(cafile))
+        self._endpoints = _ServerEndpoints(reactor, address, None if cafile is None else str(cafile))
         self._client = HTTPClient(agent or Agent.usingEndpointFactory(reactor, self._endpoints, self._pool))
 
     async def get(self, url: str, fields: Mapping[str, str], limit: float = ANSWER) -> Any:
@@ -115,7 +115,7 @@ class Connection:
             )  # fmt: skip
 
         try:
-            return await within(limit, ask(), self.clock)
+            return await with_timeout(limit, ask(), self.clock)
         except DeferTimeout:
             raise Silent(f"no answer within {limit:g} s") from None
         except _NO_ANSWER as error:
@@ -216,10 +216,10 @@ class _Body(Protocol):
 
 
 @implementer(IAgentEndpointFactory)
-class _Endpoints:
+class _ServerEndpoints:
     """Connects to one server, and keeps hold of every connection."""
 
-    def __init__(self, reactor: Any, address: Address, cafile: str | None) -> None:
+    def __init__(self, reactor: Any, address: DocumentAddress, cafile: str | None) -> None:
         self._reactor = reactor
         self._host = address.host
         self._options = client_options(address.host, cafile) if address.secure else None

@@ -19,11 +19,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from livestate.client.address import Address
+from livestate.client.address import DocumentAddress
 from livestate.client.connection import ANSWER, Connection, Silent, Unreachable
 from livestate.client.eventstream import EventTooLarge
-from livestate.client.state import Held, State, Status, Transport, parse
-from livestate.client.stream import NotEvents, Stream
+from livestate.client.state import ClientState, State, Status, Transport, parse
+from livestate.client.stream import EventStreamReader, NotEvents
 from livestate.errors import WatchError
 from livestate.system.backoff import Backoff
 
@@ -62,7 +62,7 @@ class Follower:
     def __init__(
         self,
         connection: Connection,
-        address: Address,
+        address: DocumentAddress,
         on_state: Callable[[State], None],
         *,
         interval: float,
@@ -82,7 +82,7 @@ class Follower:
         self._connection = connection
         self._clock = connection.clock
         self._address = address
-        self._held = Held(self._deliver)
+        self._held = ClientState(self._deliver)
         self._on_state = on_state
         self._interval = interval
         self._silence = HEARTBEATS * heartbeat
@@ -171,7 +171,7 @@ class Follower:
             if not _comes_later(response.code):
                 raise NotEvents(f"answered {response.code}, {_media_type(response) or 'of no type'}")
             raise self._stream_failed(Unreachable(f"the event stream answered {response.code}", _retry_after(response)))
-        stream = Stream(self._held, self._max_size, self._clock)
+        stream = EventStreamReader(self._held, self._max_size, self._clock)
         began = self._clock.seconds()
         received = False
 

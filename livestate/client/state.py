@@ -37,7 +37,7 @@ class Status:
     trouble: str | None = None
 
 
-class Held:
+class ClientState:
     """What a reader has of a document, and how what is new reaches it."""
 
     def __init__(self, deliver: Callable[[State], None]) -> None:

@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from livestate.client.eventstream import Event, EventStreamParser
-from livestate.client.state import Held, parse, version_of
+from livestate.client.state import ClientState, parse, version_of
 
 _SAYABLE = re.compile("[!-~]{1,100}")
 
@@ -25,10 +25,10 @@ class NotEvents(Exception):
     """What came is not the events of a document."""
 
 
-class Stream:
+class EventStreamReader:
     """One event stream."""
 
-    def __init__(self, held: Held, max_size: int, clock: Any) -> None:
+    def __init__(self, held: ClientState, max_size: int, clock: Any) -> None:
         """Begin one that was asked for with the version that is held."""
         #: How many events have come.
         self.events = 0

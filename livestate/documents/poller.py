@@ -35,10 +35,10 @@ from twisted.python.failure import Failure
 
 from livestate.documents.document import Document
 from livestate.errors import DocumentMissing, DocumentRefused, LivestateError
-from livestate.sources import within
 from livestate.sources.api import ISource, IWatching
 from livestate.system.backoff import Backoff
-from livestate.system.log_throttle import Reasons, one_line
+from livestate.system.log_throttle import LogThrottle, one_line
+from livestate.system.timeouts import with_timeout
 
 #: Seconds: the longest pause before a lost store is asked again. At an interval of a second, it and a fetch that was
 #: begun just before the store came back (0.8 s) keep the promise that a store that is back is noticed within 2 s.
@@ -82,7 +82,7 @@ class Poller(Service):
         self.timeout = min(LONGEST_FETCH, 0.8 * interval)
         self._reactor = reactor
         self._backoff = Backoff(first=min(interval, 0.25), limit=LONGEST_PAUSE)
-        self._reasons = Reasons()
+        self._reasons = LogThrottle()
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
         self._current: Deferred[None] | None = None
@@ -162,7 +162,7 @@ class Poller(Service):
         """Fetch once, and tell whether the store answered, with whatever it was."""
         self.tally.fetches += 1
         try:
-            data = await within(self.timeout, self.source.fetch(), self._reactor)
+            data = await with_timeout(self.timeout, self.source.fetch(), self._reactor)
             await self.document.offer(data, self._begun)
         except (Exception, AsyncioCancelledError) as error:  # asyncio's CancelledError is no Exception
             # Called off at the end, drivers say so in exceptions of their own.

@@ -10,15 +10,15 @@ from twisted.logger import Logger
 from livestate.config.settings import DocumentSettings, Settings
 from livestate.documents.document import Document
 from livestate.documents.poller import Poller
-from livestate.documents.snapshot_store import SavedDocument
+from livestate.documents.snapshot_store import SnapshotStore
 from livestate.errors import SettingsError
-from livestate.sources import make_source
+from livestate.sources.factory import make_source
 
 #: What makes two documents the same: their own settings, and those of all that matter to them.
 Key = tuple[DocumentSettings, int, Path | None]
 
 
-class Supply(MultiService):
+class DocumentService(MultiService):
     """One document's part of livestate."""
 
     log = Logger()
@@ -33,7 +33,7 @@ class Supply(MultiService):
         wanted, max_size, folder = key
         document = Document(reactor, wanted.path, max_size)
         if folder is not None:
-            SavedDocument(reactor, document, _folder(folder)).setServiceParent(self)
+            SnapshotStore(reactor, document, _folder(folder)).setServiceParent(self)
         if before is not None and before.snapshot is not None:
             document.restore(before.snapshot, before.confirmed)
         source = make_source(reactor, wanted.source, max_size)
@@ -45,30 +45,32 @@ class Supply(MultiService):
         )  # fmt: skip
 
 
-class Supplies(MultiService):
+class Registry(MultiService):
     """All of them."""
 
     def __init__(self, reactor: Any, settings: Settings) -> None:
         """:raises LivestateError: see Supply."""
         super().__init__()
         self._reactor = reactor
-        self._supplies: dict[Key, Supply] = {}
+        self._supplies: dict[Key, DocumentService] = {}
         self.change(self.prepare(settings))
 
     def pollers(self) -> list[Poller]:
         """Give what keeps them up to date, in the order of the settings."""
         return [supply.poller for supply in self._supplies.values()]
 
-    def prepare(self, settings: Settings) -> dict[Key, Supply]:
+    def prepare(self, settings: Settings) -> dict[Key, DocumentService]:
         """Give what the settings want, made where it is not there already; nothing of it is started.
 
         :raises LivestateError: see Supply.
         """
         before = {poller.document.path: poller.document for poller in self.pollers()}
         keys: list[Key] = [(wanted, settings.max_size, settings.state_dir) for wanted in settings.documents]
-        return {key: self._supplies.get(key) or Supply(self._reactor, key, before.get(key[0].path)) for key in keys}
+        return {
+            key: self._supplies.get(key) or DocumentService(self._reactor, key, before.get(key[0].path)) for key in keys
+        }
 
-    def change(self, prepared: dict[Key, Supply]) -> None:
+    def change(self, prepared: dict[Key, DocumentService]) -> None:
         """Start what is new of what `prepare` gave, and stop what is not wanted any more."""
         before, self._supplies = self._supplies, prepared
         # A disk or a store that does not answer can keep two threads of each document, one that reads and one that

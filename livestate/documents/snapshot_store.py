@@ -43,7 +43,7 @@ class _Head:
     etag: str
 
 
-class SavedDocument(Service):
+class SnapshotStore(Service):
     """Keeps one document's file, and gives it back at the next start."""
 
     log = Logger()

@@ -41,7 +41,7 @@ def make_endpoint(reactor: Any, option: str, description: str) -> tuple[IStreamS
     """Give the endpoint of a strports string, and the certificate that is served with it, where that is known.
 
     :param option: the option it came from: `--http`.
-    :raises Exception: it makes no sense, or cannot be used; strports and its plugins raise anything. `explained` says
+    :raises Exception: it makes no sense, or cannot be used; strports and its plugins raise anything. `describe_error` says
         what it means.
     """
     kind, arguments = parse_strports(description)
@@ -191,7 +191,7 @@ _HINTS: dict[int, Callable[[], str]] = {
 }
 
 
-def explained(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Say what went wrong, and for the common ones what to do."""
     if isinstance(error, OSError) and error.errno in _HINTS:
         return _HINTS[error.errno]()

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from livestate.config.settings import Settings
 from livestate.errors import SettingsError
-from livestate.listeners.endpoint import BACKLOG, explained, make_endpoint
+from livestate.listeners.endpoint import BACKLOG, describe_error, make_endpoint
 from livestate.tls.certificate import Certificate
 
 
@@ -38,7 +38,7 @@ class Listener(Service):
         try:
             self._endpoint, self.certificate = make_endpoint(reactor, option, description)
         except Exception as error:  # what strports and its plugins raise for a string they cannot use may be anything
-            raise SettingsError(f"{self._what}: {explained(error)}") from None
+            raise SettingsError(f"{self._what}: {describe_error(error)}") from None
 
     def privilegedStartService(self) -> None:
         """Listen, while there still is the right to use low ports.
@@ -67,7 +67,7 @@ class Listener(Service):
             if isinstance(result, Failure):
                 error = result.value or Exception()
                 reason: BaseException = error.socketError if isinstance(error, CannotListenError) else error
-                raise SettingsError(f"{self._what}: {explained(reason)}")
+                raise SettingsError(f"{self._what}: {describe_error(reason)}")
             self.port = result
 
     def stopService(self) -> Deferred[None] | None:

@@ -20,6 +20,10 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from zope.interface import implementer
 
+#: Seconds until a host's next address is tried beside the first. Twisted notices only then that the first one refused:
+#: its 0.3 s is more than a fetch may take at short intervals, and stores are near.
+ATTEMPT_DELAY = 0.02
+
 #: What is looked up: the host, the port, the family of addresses and the type of socket.
 Key = tuple[str, int, int, int]
 
@@ -29,7 +33,7 @@ _SOCKETS = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 
 
 @implementer(IHostnameResolver)
-class Names:
+class HostResolver:
     """The reactor's resolver."""
 
     def __init__(self, reactor: Any, getaddrinfo: Callable[..., Any] = socket.getaddrinfo) -> None:

@@ -17,8 +17,8 @@ import msgspec
 from zope.interface import implementer
 
 from livestate.errors import SettingsError
-from livestate.sources import query_of
 from livestate.sources.api import ISource
+from livestate.sources.url import query_of
 
 #: Seconds from the first vote counted to the last, and until the next night begins.
 COUNTING, NIGHT = 780, 900

@@ -2,10 +2,10 @@
 
 from twisted.logger import Logger
 
-from livestate.system.log_throttle import Reasons, one_line
+from livestate.system.log_throttle import LogThrottle, one_line
 
 
-class PushReport:
+class NotificationTrouble:
     """Says in the log whether one source is told of changes."""
 
     log = Logger()
@@ -15,7 +15,7 @@ class PushReport:
         self._source = source
         #: Why nothing is heard just now; None while it is, "" before the first time.
         self._trouble: str | None = ""
-        self._reasons = Reasons()
+        self._reasons = LogThrottle()
 
     def works(self, how: str) -> None:
         """It listens for changes now: `how`, and to what."""

@@ -11,7 +11,7 @@ from livestate.system.histogram import Histogram
 PERIOD = 0.25
 
 
-class Lag(Service):
+class EventLoopLag(Service):
     """Has itself called in time, and counts how much later that was."""
 
     def __init__(self, clock: Any) -> None:

@@ -13,7 +13,7 @@ import gc
 THRESHOLDS = 5_000, 10, 1_000
 
 
-def settle() -> None:
+def tune_gc() -> None:
     """Take what start-up has made out of all collections, and have full ones seldom. Called once livestate runs."""
     gc.collect()
     gc.freeze()

@@ -18,7 +18,7 @@ def one_line(text: str) -> str:
     return shown if len(text) <= LONGEST else shown + "…"
 
 
-class Reasons:
+class LogThrottle:
     """The reasons of one trouble."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ ENOUGH = 10_000
 _OTHERS = 100
 
 
-def most_readers() -> int | None:
+def max_clients() -> int | None:
     """Give how many connections of readers there may be, so that files are left for all else; None: any number.
 
     Where there were none left, the store would be lost with the next connection to it.

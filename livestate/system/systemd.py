@@ -15,7 +15,7 @@ Without that socket nothing is sent, and nothing else is different.
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-
-from livestate.documents.poller import Poller
 
 #: Seconds between two looks at whether it is ready; what waits for it to start does not feel them.
 _LOOK = 0.1
@@ -40,7 +38,7 @@ _RETRY = 0.1
 
 
 @dataclass(frozen=True)
-class Manager:
+class ServiceManager:
     """Where a service manager listens, and what it asks for."""
 
     #: A path, or a name in the abstract namespace behind a NUL; "" where there is no manager.
@@ -49,7 +47,7 @@ class Manager:
     watchdog: float = 0.0
 
     @classmethod
-    def taken_from(cls, environ: MutableMapping[str, str], pid: int) -> "Manager":
+    def taken_from(cls, environ: MutableMapping[str, str], pid: int) -> "ServiceManager":
         """Understand the environment, and take out of it what is for process `pid` alone and not for its children.
 
         An address of a kind that is not known here, such as `vsock:`, counts as none.
@@ -64,7 +62,7 @@ class Manager:
         return cls(address, int(usec) / 1e6 if ours else 0.0)
 
 
-class Notifier(Service):
+class SystemdNotifier(Service):
     """Tells a Manager how it goes, from the start of the service to the end of the process.
 
     It is to be the last of its parent's parts, which are started in order, and stopped in the opposite one.
@@ -72,7 +70,9 @@ class Notifier(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, manager: Manager, is_ready: Callable[[], bool], status: Callable[[], str]) -> None:
+    def __init__(
+        self, reactor: Any, manager: ServiceManager, is_ready: Callable[[], bool], status: Callable[[], str]
+    ) -> None:
         """:param is_ready: tells whether the start is over.
         :param status: gives the line for a person.
         """
@@ -181,24 +181,3 @@ class Notifier(Service):
             else:
                 self._trouble = False
             self._unsent.popleft()
-
-
-def summary(pollers: Sequence[Poller], connections: int, trouble: str = "") -> str:
-    """Say in one line what is being served, and what is wrong with it.
-
-    :param connections: how many there are just now.
-    :param trouble: what is wrong with those that serve.
-    """
-    count = f"{len(pollers)} document{'s' if len(pollers) > 1 else ''}"
-    troubles = [trouble] if trouble else []
-    troubles += [
-        f"{poller.document.path} is {_age(poller)} ({poller.tally.trouble or 'no answer yet'})"
-        for poller in pollers
-        if not poller.fresh()
-    ]
-    line = f"{count}, {connections} connections; " + (", ".join(troubles) or "all fresh")
-    return " ".join(line.split())
-
-
-def _age(poller: Poller) -> str:
-    return "missing" if poller.document.snapshot is None else f"{poller.document.age():.0f} s old"

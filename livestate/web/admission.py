@@ -27,7 +27,7 @@ REASONS = {"total": "--max-connections", "address": "--max-connections-per-addre
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
-class Refused(Protocol):
+class RefusedConnection(Protocol):
     """What a connection gets that is refused, where the transport has been made already."""
 
     def connectionMade(self) -> None:
@@ -36,7 +36,7 @@ class Refused(Protocol):
         transport.abortConnection()
 
 
-class Crowd(set["LiveChannel"]):
+class ConnectionsByAddress(set["LiveChannel"]):
     """The open connections, counted by address as well."""
 
     def __init__(self, prefix: int) -> None:
@@ -88,7 +88,7 @@ class Admission:
         :param prefix: how many bits of an IPv6 address count.
         """
         #: The open connections, for the site to keep.
-        self.channels: set[LiveChannel] = set() if most_of_address is None else Crowd(prefix)
+        self.channels: set[LiveChannel] = set() if most_of_address is None else ConnectionsByAddress(prefix)
         #: How many connections were refused, by reason.
         self.refused = dict.fromkeys(REASONS, 0)
         self._most = most
@@ -98,7 +98,7 @@ class Admission:
         self._silent_until = 0.0
         # livestate's own reactor closes a connection without a protocol before it has made anything for it. Twisted's
         # TLS makes a transport first, and knows of no connection without a protocol.
-        self._refusal = None if hasattr(clock, "run_after_poll") else Refused
+        self._refusal = None if hasattr(clock, "run_after_poll") else RefusedConnection
 
     def admits(self, address: Any) -> bool:
         """Tell whether one from `address` may connect, and count it if not."""
@@ -106,7 +106,7 @@ class Admission:
         if self._most is not None and len(channels) >= self._most:
             self._refuse("total")
             return False
-        if isinstance(channels, Crowd) and channels.of(address) >= (self._most_of_address or 0):
+        if isinstance(channels, ConnectionsByAddress) and channels.of(address) >= (self._most_of_address or 0):
             self._refuse("address")
             return False
         return True

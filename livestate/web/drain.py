@@ -35,14 +35,14 @@ SPREAD = 8.0
 LIMIT = 10.0
 
 
-class Drain:
+class ConnectionDrain:
     """The drain of one site."""
 
-    def __init__(self, clock: Any, site: LiveSite, leavers: Callable[[], Sequence[Callable[[], None]]]) -> None:
+    def __init__(self, clock: Any, site: LiveSite, closers: Callable[[], Sequence[Callable[[], None]]]) -> None:
         """:param leavers: gives, for each who waits or reads events now, what lets it go."""
         self._clock = clock
         self._site = site
-        self._leavers = leavers
+        self._leavers = closers
         self._began = 0.0
         self._done: Deferred[None] = Deferred()
         self._loop = LoopingCall(self._step)
@@ -55,7 +55,7 @@ class Drain:
         self._loop.start(STEP)
         return self._done
 
-    def hurry(self) -> None:
+    def abort_remaining(self) -> None:
         """Cut off all who are left."""
         for channel in list(self._site.channels):
             channel.abortConnection()
@@ -71,7 +71,7 @@ class Drain:
             self._done.callback(None)
             return
         if elapsed >= LIMIT:
-            self.hurry()
+            self.abort_remaining()
             return
         there = list(self._leavers())
         if elapsed >= GRACE:

@@ -19,7 +19,7 @@ UNFINISHED = 5
 LINGERING = 2
 
 
-class Sweep(Service):
+class IdleTimeouts(Service):
     """Looks at the channels of some sites."""
 
     def __init__(self, clock: Any, channels: Callable[[], Iterable[TimedChannel]]) -> None:

@@ -18,10 +18,10 @@ from livestate.config.settings import Settings
 from livestate.listeners.listener import Listener, Listeners
 from livestate.system.logs import LogFiles
 from livestate.tls.certificate import Certificate
-from livestate.web.admin.counts import Counts, total
-from livestate.web.resources.readiness import Supply
+from livestate.web.counts import Counts, total
+from livestate.web.resources.readiness import ServedDocument
 from livestate.web.site import LiveSite
-from livestate.web.site_service import Serving
+from livestate.web.site_service import SiteService
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -46,12 +46,14 @@ class _Current(Factory[Any]):
         return self.site.acceptableProtocols()
 
 
-class Alone(MultiService):
+class InProcessServer(MultiService):
     """Serves readers in this process."""
 
     log = Logger()
 
-    def __init__(self, reactor: Any, settings: Settings, supplies: Iterable[Supply], log_files: LogFiles) -> None:
+    def __init__(
+        self, reactor: Any, settings: Settings, supplies: Iterable[ServedDocument], log_files: LogFiles
+    ) -> None:
         """Serve the documents of `settings`, which `supplies` bring, in the same order.
 
         :raises SettingsError: a listener or the access log cannot be used.
@@ -59,13 +61,13 @@ class Alone(MultiService):
         super().__init__()
         self._reactor = reactor
         self._log_files = log_files
-        self._serving = Serving(reactor, settings, list(supplies), log_files)
+        self._serving = SiteService(reactor, settings, list(supplies), log_files)
         self._serving.setServiceParent(self)
         self._current = _Current(self._serving.site)
         self._listeners = Listeners(lambda option, text: Listener(reactor, option, text, self._current))
         self._listeners.change(self._listeners.prepare(settings))
         self._listeners.setServiceParent(self)
-        self._leaving: dict[Serving, Deferred[None]] = {}
+        self._leaving: dict[SiteService, Deferred[None]] = {}
         self._past = Counts()
 
     def certificates(self) -> Sequence[Certificate]:
@@ -81,17 +83,17 @@ class Alone(MultiService):
         self.log.warn("new code is loaded by a restart, or with --workers")
         return succeed(None)
 
-    def reopened(self) -> None:
+    def reopen_logs(self) -> None:
         """There are no other processes with log files."""
 
-    def change(self, settings: Settings, supplies: Iterable[Supply]) -> Deferred[None]:
+    def change(self, settings: Settings, supplies: Iterable[ServedDocument]) -> Deferred[None]:
         """Serve what `settings` say from now on.
 
         :raises SettingsError: a listener or the access log cannot be used; nothing has changed.
         """
         prepared = self._listeners.prepare(settings)
         try:
-            serving = Serving(self._reactor, settings, list(supplies), self._log_files)
+            serving = SiteService(self._reactor, settings, list(supplies), self._log_files)
         except BaseException:
             self._listeners.forget(prepared)
             raise
@@ -108,10 +110,10 @@ class Alone(MultiService):
         self._let_go(self._serving, ending=True)
         return gatherResults(list(self._leaving.values())).addCallback(lambda _: None)
 
-    def hurry(self) -> None:
+    def abort_remaining(self) -> None:
         """Come to that end at once."""
         for serving in list(self._leaving):
-            serving.hurry()
+            serving.abort_remaining()
 
     def serving(self) -> bool:
         """Tell that this process is there."""
@@ -133,7 +135,7 @@ class Alone(MultiService):
         """Tell that there are none."""
         return None
 
-    def _let_go(self, serving: Serving, ending: bool) -> None:
+    def _let_go(self, serving: SiteService, ending: bool) -> None:
         def gone(_: object) -> None:
             self._past = total([self._past, serving.counts().past()])
             del self._leaving[serving]

@@ -12,16 +12,16 @@ from livestate.system.logs import LogFile
 from livestate.web.admission import Admission
 from livestate.web.http1.access_log import Entry, entry_of, line_of_plain, line_of_request
 from livestate.web.http1.channel import LiveChannel
-from livestate.web.http1.fair_scheduler import Turns
-from livestate.web.http1.fast_request import Memo
+from livestate.web.http1.fair_scheduler import FairScheduler
+from livestate.web.http1.fast_request import RequestMemo
 from livestate.web.http1.logged_channel import LoggedChannel
-from livestate.web.http1.response_memo import PreparedAnswers
+from livestate.web.http1.response_memo import ResponseMemo
 from livestate.web.resources.resource import ResponseResource
-from livestate.web.resources.responder import Responder
-from livestate.web.resources.response import Response, problem
+from livestate.web.responses.responder import Responder
+from livestate.web.responses.response import Response, problem
 
 
-class Fixed(ResponseResource):
+class FixedResource(ResponseResource):
     """A resource that always gives the same answer."""
 
     def __init__(self, response: Response) -> None:
@@ -57,9 +57,9 @@ class LiveSite(Site):
         super().__init__(Resource(), reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
         self._resources = resources
         self.responders = responders or {}
-        self.memo = Memo()
-        self.prepared = PreparedAnswers()
-        self.turns = Turns(reactor)
+        self.memo = RequestMemo()
+        self.prepared = ResponseMemo()
+        self.turns = FairScheduler(reactor)
         for responder in self.responders.values():
             responder.before_renewal = self.prepared.renew
         #: Whether each connection's next answer is its last.
@@ -101,10 +101,10 @@ class LiveSite(Site):
         hosts = request.requestHeaders.getRawHeaders(b"Host", [])
         if len(hosts) != 1 and (hosts or request.clientproto == b"HTTP/1.1"):
             request.channel.persistent = False
-            return Fixed(problem(400, "A request has one Host field.", (b"Connection", b"close")))
+            return FixedResource(problem(400, "A request has one Host field.", (b"Connection", b"close")))
         resource = self._resources.get(path_of(request.uri))
         if resource is None:
-            return Fixed(problem(404, "There is nothing at this path."))
+            return FixedResource(problem(404, "There is nothing at this path."))
         return resource
 
     def acceptableProtocols(self) -> list[bytes]:

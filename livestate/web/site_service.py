@@ -16,30 +16,32 @@ from twisted.web.resource import IResource
 
 from livestate.config.settings import Settings
 from livestate.errors import SettingsError
-from livestate.system.event_loop_lag import Lag
+from livestate.system.event_loop_lag import EventLoopLag
 from livestate.system.logs import LogFiles
-from livestate.system.open_files import most_readers
+from livestate.system.open_files import max_clients
 from livestate.system.ticker import Ticker
-from livestate.web.admin.counts import Counts, DocumentCounts
 from livestate.web.admission import Admission, share
-from livestate.web.drain import Drain
-from livestate.web.idle_timeout import Sweep
+from livestate.web.counts import Counts, DocumentCounts
+from livestate.web.drain import ConnectionDrain
+from livestate.web.idle_timeout import IdleTimeouts
 from livestate.web.resources.document import DocumentResource
 from livestate.web.resources.events import EventsResource
 from livestate.web.resources.long_poll import LongPolls
-from livestate.web.resources.readiness import ReadyResource, Supply
-from livestate.web.resources.responder import Responder
-from livestate.web.resources.response import Response
+from livestate.web.resources.readiness import ReadyResource, ServedDocument
 from livestate.web.resources.viewer import viewer_resources
+from livestate.web.responses.responder import Responder
+from livestate.web.responses.response import Response
 from livestate.web.site import LiveSite
 from livestate.web.streams.broadcast import Broadcast
 from livestate.web.streams.streams import Streams
 
 
-class Serving(MultiService):
+class SiteService(MultiService):
     """The public site, `site`, whose listeners are somebody else's affair."""
 
-    def __init__(self, reactor: Any, settings: Settings, supplies: Sequence[Supply], log_files: LogFiles) -> None:
+    def __init__(
+        self, reactor: Any, settings: Settings, supplies: Sequence[ServedDocument], log_files: LogFiles
+    ) -> None:
         """Serve the documents of `settings`.
 
         :param supplies: what brings each of them, in the same order.
@@ -73,9 +75,14 @@ class Serving(MultiService):
         each_second = [log_files.flush, *(responder.renew for responder in responders.values())]
         self._reactor = reactor
         self._log_files = log_files
-        self._drain: Drain | None = None
-        self._lag = Lag(reactor)
-        for part in (streams, Ticker(reactor, each_second), Sweep(reactor, lambda: self.site.channels), self._lag):
+        self._drain: ConnectionDrain | None = None
+        self._lag = EventLoopLag(reactor)
+        for part in (
+            streams,
+            Ticker(reactor, each_second),
+            IdleTimeouts(reactor, lambda: self.site.channels),
+            self._lag,
+        ):
             part.setServiceParent(self)
 
     def startService(self) -> None:
@@ -98,19 +105,19 @@ class Serving(MultiService):
         :param ending: whether the server ends, and readers had better go to another.
         """
         self._ready.ending = ending
-        self._drain = Drain(self._reactor, self.site, self._leavers)
+        self._drain = ConnectionDrain(self._reactor, self.site, self._leavers)
         return self._drain.start()
 
-    def hurry(self) -> None:
+    def abort_remaining(self) -> None:
         """Cut off who is left of those that `drain` lets go."""
         if self._drain is not None:
-            self._drain.hurry()
+            self._drain.abort_remaining()
 
     def _leavers(self) -> list[Callable[[], None]]:
         return [
             leave
             for _, broadcast, polls in self._parts.values()
-            for leave in chain(broadcast.leavers(), polls.leavers())
+            for leave in chain(broadcast.closers(), polls.closers())
         ]
 
     def counts(self) -> Counts:
@@ -146,7 +153,7 @@ def _counts_of(responder: Responder, broadcast: Broadcast, polls: LongPolls) -> 
 
 def _admission(reactor: Any, settings: Settings) -> Admission | None:
     """Give what limits the connections of this process, one of `settings.workers`; None where nothing does."""
-    limits = share(settings.max_connections, settings.workers), most_readers()
+    limits = share(settings.max_connections, settings.workers), max_clients()
     most = min((limit for limit in limits if limit is not None), default=None)
     most_of_address = share(settings.max_connections_per_address, settings.workers)
     if most_of_address is not None and settings.workers > 1:

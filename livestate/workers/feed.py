@@ -13,7 +13,7 @@ from livestate.workers.messages import Changed, Confirmed, frame
 from livestate.workers.pipe import Pipe
 
 
-class Shipment:
+class DocumentFeed:
     """One document as frames."""
 
     def __init__(self, document: Document) -> None:
@@ -41,20 +41,20 @@ def _changed(document: Document, snapshot: Snapshot, lacking: list[str]) -> Chan
     return Changed(document.path, snapshot.version, snapshot.modified, snapshot.complete, document.begun, parts)
 
 
-class Feed:
+class WorkerFeed:
     """What one worker is told of all documents."""
 
-    def __init__(self, pipe: Pipe[Any], shipments: Sequence[Shipment]) -> None:
+    def __init__(self, pipe: Pipe[Any], shipments: Sequence[DocumentFeed]) -> None:
         """Tell `pipe` of all documents as they are now."""
         self._pipe = pipe
-        self._known: dict[Shipment, Snapshot | None] = dict.fromkeys(shipments)
-        self._news: dict[Shipment, None] = dict.fromkeys(shipments)
+        self._known: dict[DocumentFeed, Snapshot | None] = dict.fromkeys(shipments)
+        self._news: dict[DocumentFeed, None] = dict.fromkeys(shipments)
         pipe.on_writable = self._send
         # Nothing waits before these: all of them go, however long they are, so that they come before what follows.
         for shipment in shipments:
             self._send_one(shipment)
 
-    def tell(self, shipment: Shipment) -> None:
+    def tell(self, shipment: DocumentFeed) -> None:
         """Tell of news, now or when the worker has read what it was sent."""
         self._news[shipment] = None
         self._send()
@@ -65,7 +65,7 @@ class Feed:
                 return
             self._send_one(shipment)
 
-    def _send_one(self, shipment: Shipment) -> None:
+    def _send_one(self, shipment: DocumentFeed) -> None:
         self._news.pop(shipment, None)
         data = shipment.since(self._known[shipment])
         if data:

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from livestate.workers.binder import Binder
-from livestate.workers.feed import Shipment
+from livestate.workers.feed import DocumentFeed
 from livestate.workers.launcher import Launcher
 from livestate.workers.setup import Setup
 from livestate.workers.slot import WorkerProcess
@@ -24,7 +24,7 @@ class Generation:
     def __init__(
         self,
         reactor: Any,
-        shipments: Sequence[Shipment],
+        shipments: Sequence[DocumentFeed],
         on_lost: Callable[["Generation", WorkerProcess], None],
         on_ready: Callable[["Generation"], None],
         on_end: Callable[["Generation"], None],
@@ -66,7 +66,7 @@ class Generation:
         worker.connect(ours, self.shipments)
         return worker
 
-    def tell(self, shipment: Shipment) -> None:
+    def tell(self, shipment: DocumentFeed) -> None:
         """Tell all workers of a document's news."""
         if shipment in self.shipments:
             for worker in self.workers:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from livestate.web.admin.counts import Counts
+from livestate.web.counts import Counts
 
 M = TypeVar("M")
 
@@ -71,7 +71,7 @@ class Alive(_Message):
     counts: Counts
 
 
-class Said(_Message):
+class LogEntry(_Message):
     """From a worker: a line, or several, for the log."""
 
     level: str
@@ -79,7 +79,7 @@ class Said(_Message):
 
 
 ToWorker = Confirmed | Changed | Serve | Drain | Reopen
-FromWorker = Hello | Ready | Alive | Said
+FromWorker = Hello | Ready | Alive | LogEntry
 
 _encode = msgspec.msgpack.Encoder().encode
 

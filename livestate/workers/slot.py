@@ -17,9 +17,9 @@ from typing import Any
 from twisted.logger import Logger, LogLevel
 
 from livestate.system.backoff import Backoff
-from livestate.web.admin.counts import Counts
-from livestate.workers.feed import Feed, Shipment
-from livestate.workers.messages import Alive, Drain, FromWorker, Hello, Ready, Said, Serve, ToWorker, for_supervisor
+from livestate.web.counts import Counts
+from livestate.workers.feed import DocumentFeed, WorkerFeed
+from livestate.workers.messages import Alive, Drain, FromWorker, Hello, LogEntry, Ready, Serve, ToWorker, for_supervisor
 from livestate.workers.pipe import Pipe
 
 log = Logger()
@@ -63,15 +63,15 @@ class WorkerProcess:
         self._on_end = on_end
         self._on_ready = on_ready
         self.pipe = Pipe(for_supervisor(), self._heard, self._ended)
-        self._feed: Feed | None = None
+        self._feed: WorkerFeed | None = None
 
-    def connect(self, end: socket.socket, shipments: Sequence[Shipment]) -> None:
+    def connect(self, end: socket.socket, shipments: Sequence[DocumentFeed]) -> None:
         """Tell it all that there is, and to serve."""
         self.pipe.connect(self._reactor, end)
-        self._feed = Feed(self.pipe, shipments)
+        self._feed = WorkerFeed(self.pipe, shipments)
         self.pipe.send(Serve())
 
-    def tell(self, shipment: Shipment) -> None:
+    def tell(self, shipment: DocumentFeed) -> None:
         """Tell it of a document's news."""
         if self._feed is not None and not self.gone:
             self._feed.tell(shipment)
@@ -130,7 +130,7 @@ class WorkerProcess:
                 self._on_ready()
             case Alive(counts):
                 self.counts = counts
-            case Said(level, text):
+            case LogEntry(level, text):
                 log.emit(LogLevel.lookupByName(level), "worker {number}: {text}", number=self.number + 1, text=text)
 
     def _ended(self) -> None:
@@ -138,10 +138,10 @@ class WorkerProcess:
         self._on_end(self)
 
 
-class Place:
+class WorkerSlot:
     """One worker's place."""
 
-    def __init__(self, number: int, reactor: Any, start: Callable[["Place"], WorkerProcess | None]) -> None:
+    def __init__(self, number: int, reactor: Any, start: Callable[["WorkerSlot"], WorkerProcess | None]) -> None:
         """:param start: gives a new worker for a place, or None where that cannot be now."""
         self.number = number
         self.worker: WorkerProcess | None = None

@@ -5,29 +5,29 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from livestate.workers.slot import Place, WorkerProcess
+from livestate.workers.slot import WorkerProcess, WorkerSlot
 
 #: Beats without a worker that serves in each place after which that is said: more than a busy machine takes to start.
 UNSERVED = 10
 
 
-class Places:
+class WorkerSlots:
     """The places of one supervisor."""
 
     log = Logger()
 
-    def __init__(self, count: int, reactor: Any, start: Callable[[Place], WorkerProcess | None]) -> None:
+    def __init__(self, count: int, reactor: Any, start: Callable[[WorkerSlot], WorkerProcess | None]) -> None:
         """:param start: as for Place."""
-        self._places = [Place(number, reactor, start) for number in range(count)]
+        self._places = [WorkerSlot(number, reactor, start) for number in range(count)]
         self._unserved = 0
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[WorkerSlot]:
         return iter(self._places)
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, number: int) -> Place:
+    def __getitem__(self, number: int) -> WorkerSlot:
         return self._places[number]
 
     def fill(self) -> None:

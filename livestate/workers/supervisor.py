@@ -15,16 +15,16 @@ from livestate.errors import SettingsError
 from livestate.listeners.listener import Listeners
 from livestate.system.backoff import Backoff
 from livestate.tls.certificate import Certificate
-from livestate.web.admin.counts import Counts, total
-from livestate.web.resources.readiness import Supply
+from livestate.web.counts import Counts, total
+from livestate.web.resources.readiness import ServedDocument
 from livestate.workers.binder import BoundListener
-from livestate.workers.document_feeds import Shipments
-from livestate.workers.feed import Shipment
+from livestate.workers.document_feeds import DocumentFeeds
+from livestate.workers.feed import DocumentFeed
 from livestate.workers.generation import Generation
 from livestate.workers.messages import Reopen
 from livestate.workers.setup import Setup
-from livestate.workers.slot import STARTING, Place, WorkerProcess
-from livestate.workers.slots import Places
+from livestate.workers.slot import STARTING, WorkerProcess, WorkerSlot
+from livestate.workers.slots import WorkerSlots
 
 #: Seconds between two looks at the workers.
 BEAT = 1.0
@@ -43,7 +43,7 @@ class Supervisor(MultiService):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, settings: Settings, supplies: Iterable[Supply]) -> None:
+    def __init__(self, reactor: Any, settings: Settings, supplies: Iterable[ServedDocument]) -> None:
         """Understand what is to be listened on.
 
         :param supplies: what keeps the documents of `settings` up to date, in the same order.
@@ -54,12 +54,12 @@ class Supervisor(MultiService):
             raise SettingsError("--workers needs Linux")
         self._reactor = reactor
         self._settings = settings
-        self._shipments = Shipments(self._tell)
+        self._shipments = DocumentFeeds(self._tell)
         self._shipments.change(supplies)
         self._listeners = Listeners(partial(BoundListener, reactor, settings.workers))
         self._listeners.change(self._listeners.prepare(settings))
         self._listeners.setServiceParent(self)
-        self._places = Places(settings.workers, reactor, self._fill)
+        self._places = WorkerSlots(settings.workers, reactor, self._fill)
         self._generation: Generation | None = None
         #: The one that is on its way to the places, with its first workers and the beats it has had.
         self._next: tuple[Generation, list[WorkerProcess | None]] | None = None
@@ -97,7 +97,7 @@ class Supervisor(MultiService):
         self.log.info("workers with the code that is on disk are started")
         return self._replace()
 
-    def change(self, settings: Settings, supplies: Iterable[Supply]) -> Deferred[None]:
+    def change(self, settings: Settings, supplies: Iterable[ServedDocument]) -> Deferred[None]:
         """Serve what `settings` say from now on.
 
         :raises SettingsError: that cannot be; nothing has changed.
@@ -107,7 +107,7 @@ class Supervisor(MultiService):
         self._shipments.change(supplies)
         return self._replace()
 
-    def reopened(self) -> None:
+    def reopen_logs(self) -> None:
         """Have all workers open their access log anew."""
         for worker in self._workers():
             worker.send(Reopen())
@@ -126,7 +126,7 @@ class Supervisor(MultiService):
         self._look_whether_empty()
         return self._emptied
 
-    def hurry(self) -> None:
+    def abort_remaining(self) -> None:
         """Have them come to it at once."""
         for generation in list(self._leaving):
             generation.kill()
@@ -157,7 +157,7 @@ class Supervisor(MultiService):
 
     # Documents
 
-    def _tell(self, shipment: Shipment) -> None:
+    def _tell(self, shipment: DocumentFeed) -> None:
         for generation in self._generations():
             generation.tell(shipment)
 
@@ -257,7 +257,7 @@ class Supervisor(MultiService):
 
     # Workers
 
-    def _fill(self, place: Place) -> WorkerProcess | None:
+    def _fill(self, place: WorkerSlot) -> WorkerProcess | None:
         return None if self._generation is None else self._generation.fork(place.number)
 
     def _lost(self, generation: Generation, worker: WorkerProcess) -> None:

@@ -19,19 +19,19 @@ from livestate.config.settings import Settings
 from livestate.documents.document import Document
 from livestate.documents.snapshot import Representation, Snapshot
 from livestate.listeners.listener import close
-from livestate.system.gc_tuning import settle
+from livestate.system.gc_tuning import tune_gc
 from livestate.system.logs import LogFiles
 from livestate.tls.contexts import ServerOptions
-from livestate.web.site_service import Serving
+from livestate.web.site_service import SiteService
 from livestate.workers.messages import (
     Alive,
     Changed,
     Confirmed,
     Drain,
     Hello,
+    LogEntry,
     Ready,
     Reopen,
-    Said,
     Serve,
     ToWorker,
     for_worker,
@@ -76,7 +76,7 @@ class Worker:
             for wanted in settings.documents
         }
         self._log_files = LogFiles()
-        self._serving = Serving(reactor, settings, list(self._supplies.values()), self._log_files)
+        self._serving = SiteService(reactor, settings, list(self._supplies.values()), self._log_files)
         self._ports: list[IListeningPort] = []
         self._pipe = Pipe(for_worker(), self._told, self._orphaned)
         self._beat = LoopingCall(self._report)
@@ -135,7 +135,7 @@ class Worker:
         level = event.get("log_level", LogLevel.info)
         ours = str(event.get("log_namespace", "")).startswith("livestate")
         if (ours and level is not LogLevel.debug) or level in (LogLevel.warn, LogLevel.error, LogLevel.critical):
-            self._pipe.send(Said(level.name, eventAsText(event, includeTimestamp=False, includeSystem=False)))
+            self._pipe.send(LogEntry(level.name, eventAsText(event, includeTimestamp=False, includeSystem=False)))
 
     def _orphaned(self) -> None:
         """Serve no more at once: nobody brings new documents."""
@@ -159,7 +159,7 @@ def run(setup: Setup, number: int, end: socket.socket, ports: Mapping[int, Serve
     # What the terminal or a service manager sends to all processes at once is the supervisor's affair.
     signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(worker.drain))
     worker.start(end)
-    reactor.callWhenRunning(settle)
+    reactor.callWhenRunning(tune_gc)
     reactor.run(installSignalHandlers=False)
 
 

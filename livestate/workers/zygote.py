@@ -15,7 +15,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-from livestate.system.gc_tuning import settle
+from livestate.system.gc_tuning import tune_gc
 from livestate.tls.contexts import ServerOptions
 from livestate.workers import worker
 from livestate.workers.setup import CONTROL, Setup
@@ -95,7 +95,7 @@ def main() -> None:
     importlib.import_module(setup.reactor)
     zygote = Zygote(setup, socket.socket(fileno=CONTROL))
     # The garbage collection does not look at what is there now any more: it would have the pages copied.
-    settle()
+    tune_gc()
     zygote.run()
 
 

@@ -9,8 +9,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.client.eventstream import EventTooLarge
-from livestate.client.state import Held, State, parse, same
-from livestate.client.stream import SETTLED, NotEvents, Stream
+from livestate.client.state import ClientState, State, parse, same
+from livestate.client.stream import SETTLED, EventStreamReader, NotEvents
 from livestate.formats.merge_patch import Inexpressible, apply, patch
 from tests.cli.test_outline import documents
 from tests.support import many
@@ -27,12 +27,12 @@ class StreamCase(SynchronousTestCase):
 
     def setUp(self):
         self.given: list[State] = []
-        self.held = Held(self.given.append)
+        self.held = ClientState(self.given.append)
         self.clock = Clock()
         self.stream = self.new_stream()
 
-    def new_stream(self, max_size: int = 10_000) -> Stream:
-        return Stream(self.held, max_size, self.clock)
+    def new_stream(self, max_size: int = 10_000) -> EventStreamReader:
+        return EventStreamReader(self.held, max_size, self.clock)
 
     def values(self) -> list[Any]:
         return [state.value for state in self.given]

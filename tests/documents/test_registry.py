@@ -6,7 +6,7 @@ from twisted.internet import reactor as _reactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.config.settings import load_settings
-from livestate.documents.registry import Supplies
+from livestate.documents.registry import Registry
 
 reactor: Any = _reactor
 
@@ -18,7 +18,7 @@ class SuppliesTests(SynchronousTestCase):
         """Where the disks and stores of all documents hang, there are still threads for the others."""
         pool = reactor.getThreadPool()
         self.addCleanup(reactor.suggestThreadPoolSize, pool.max)
-        supplies = Supplies(reactor, load_settings({"source": [f"/{number}=demo:" for number in range(30)]}, None))
+        supplies = Registry(reactor, load_settings({"source": [f"/{number}=demo:" for number in range(30)]}, None))
         self.assertGreaterEqual(pool.max, 2 * 30 + 10)
         supplies.change(supplies.prepare(load_settings({"source": ["demo:"]}, None)))
         self.assertLess(pool.max, 30)

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from livestate.documents.document import Document
 from livestate.documents.snapshot import ENCODERS
-from livestate.documents.snapshot_store import SavedDocument
+from livestate.documents.snapshot_store import SnapshotStore
 from tests.support import NOW, FakeReactor, few, log_lines, many, result_of, until
 
 reactor: Any = _reactor
@@ -35,7 +35,7 @@ class SavedTests(SynchronousTestCase):
     def service(self, path="/results.json", max_size=2**20):
         """Make a document and what saves it; it is loaded at once if it is there."""
         document = Document(self.reactor, path, max_size)
-        return document, SavedDocument(self.reactor, document, self.folder)
+        return document, SnapshotStore(self.reactor, document, self.folder)
 
     def save(self, data, path="/results.json"):
         """Save a document as a whole run of livestate would, and give its file."""
@@ -272,14 +272,14 @@ class SavedInThreadsTests(TestCase):
         folder.mkdir()
         data = json.dumps([{"row": n} for n in range(10_000)]).encode()
         document = Document(reactor, "/", 2**24)
-        saved = SavedDocument(reactor, document, folder)
+        saved = SnapshotStore(reactor, document, folder)
         saved.startService()
         await Deferred.fromCoroutine(document.offer(data))
         stopped: Deferred[None] = saved.stopService()
         await stopped
         await until(reactor, lambda: list(folder.iterdir()))
         again = Document(reactor, "/", 2**24)
-        SavedDocument(reactor, again, folder)
+        SnapshotStore(reactor, again, folder)
         assert again.snapshot is not None
         self.assertEqual(again.snapshot.body, data)
         self.assertEqual(set(again.snapshot.representations), {"identity", *ENCODERS})

@@ -14,8 +14,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from livestate.errors import SourceError
-from livestate.sources import make_source, within
 from livestate.sources.api import ISource
+from livestate.sources.factory import make_source
+from livestate.system.timeouts import with_timeout
 from tests.integration import faults
 from tests.integration.faults import Fault, Proxy, instead
 from tests.integration.processes import files, memory
@@ -59,7 +60,7 @@ async def cycles(source: ISource, proxy: Proxy, table: tuple[Fault | None, ...],
         else:
             proxy.fault = fault
         try:
-            await within(patience, source.fetch(), reactor)
+            await with_timeout(patience, source.fetch(), reactor)
         except (SourceError, DeferTimeout):
             failed += 1
     proxy.heal()
@@ -99,7 +100,7 @@ class LeakTests(TestCase):
 
         async def fetch() -> None:
             try:
-                answers.append(await within(5, source.fetch(), reactor))
+                answers.append(await with_timeout(5, source.fetch(), reactor))
             except SourceError:  # of a connection that the last fault has spoilt
                 await deferLater(reactor, 0.05)
 

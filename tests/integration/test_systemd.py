@@ -41,7 +41,7 @@ run()
 """
 
 
-class Manager:
+class ServiceManager:
     """The service manager's side of the notify protocol."""
 
     def __init__(self, case: SynchronousTestCase, address: str | bytes) -> None:
@@ -96,7 +96,7 @@ class NotifyTests(SynchronousTestCase):
     def test_life(self):
         """READY=1 when it serves, a status, RELOADING and READY around SIGHUP, and STOPPING=1 at SIGTERM."""
         address = str(self.folder / "notify")
-        manager = Manager(self, address)
+        manager = ServiceManager(self, address)
         child = self.start(address)
         manager.wait_for("READY=1")
         self.assertEqual(get(f"http://127.0.0.1:{self.http}").status, 200)
@@ -114,7 +114,7 @@ class NotifyTests(SynchronousTestCase):
     def test_abstract(self):
         """The socket may have an abstract name."""
         name = f"livestate-test-{os.getpid()}-{self.http}"
-        manager = Manager(self, f"\0{name}")
+        manager = ServiceManager(self, f"\0{name}")
         child = self.start(f"@{name}")
         manager.wait_for("READY=1")
         child.stop()
@@ -125,7 +125,7 @@ class NotifyTests(SynchronousTestCase):
         redis = RedisServer(self)
         redis.freeze()
         address = str(self.folder / "notify")
-        manager = Manager(self, address)
+        manager = ServiceManager(self, address)
         for number, url in enumerate((redis.url, f"redis://127.0.0.1:{free_port()}/0")):
             child = self.start(address, f"--source={url}?key=livestate")
             manager.wait_for("READY=1", number + 1)
@@ -143,7 +143,7 @@ class NotifyTests(SynchronousTestCase):
         config.write_text('source = "demo:"')
         zygote.write_text("raise SystemExit(3)")
         address = str(self.folder / "notify")
-        manager = Manager(self, address)
+        manager = ServiceManager(self, address)
         child = self.start(address, "--workers=2", "--config=live.toml", PYTHONPATH=str(code))
         manager.wait_for("STATUS=1 document, 0 connections; 2 of 2 workers not serving")
         self.assertEqual(manager.count("READY=1"), 0)
@@ -168,7 +168,7 @@ class NotifyTests(SynchronousTestCase):
     def test_watchdog(self):
         """WATCHDOG=1 comes twice in its time while the reactor turns, not while it is blocked, and again after that."""
         address = str(self.folder / "notify")
-        manager = Manager(self, address)
+        manager = ServiceManager(self, address)
         child = self.start(address, watchdog=1.0, before=self.obedient())
         manager.wait_for("WATCHDOG=1", 4)
         child.signal(signal.SIGUSR1)
@@ -183,7 +183,7 @@ class NotifyTests(SynchronousTestCase):
     def test_children(self):
         """What is for livestate alone is not in the environment of its children."""
         address = str(self.folder / "notify")
-        manager = Manager(self, address)
+        manager = ServiceManager(self, address)
         child = self.start(address, watchdog=9, before=self.obedient())
         manager.wait_for("READY=1")
         child.signal(signal.SIGALRM)
@@ -194,7 +194,7 @@ class NotifyTests(SynchronousTestCase):
     def test_few_files(self):
         """The soft limit of open files becomes the hard one, and a low one is warned of once."""
         address = str(self.folder / "notify")
-        manager = Manager(self, address)
+        manager = ServiceManager(self, address)
         child = self.start(address, before=["prlimit", "--nofile=256:2048", *twistd_arguments()])
         manager.wait_for("READY=1")
         limits = Path(f"/proc/{child.process.pid}/limits").read_text()
@@ -314,7 +314,7 @@ class UnitTests(SynchronousTestCase):
             text = text.replace(was, str(now))
         (self.folder / "livestate.toml").write_text(text)
         command = command.replace("/etc/livestate", str(self.folder)).replace("${STATE_DIRECTORY}", str(state))
-        manager = Manager(self, str(self.folder / "notify"))
+        manager = ServiceManager(self, str(self.folder / "notify"))
         env = {"NOTIFY_SOCKET": str(self.folder / "notify")}
         child = Child(self, command.split(), self.folder, env)
         manager.wait_for("READY=1")

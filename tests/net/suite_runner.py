@@ -55,7 +55,7 @@ def stand_in() -> None:
     from twisted.web import http  # noqa: PLC0415
 
     from livestate.web.http1.channel import LiveChannel  # noqa: PLC0415
-    from livestate.web.http1.fair_scheduler import Turns  # noqa: PLC0415
+    from livestate.web.http1.fair_scheduler import FairScheduler  # noqa: PLC0415
     from livestate.web.site import LiveSite  # noqa: PLC0415
 
     class AtOnce(Clock):
@@ -76,7 +76,7 @@ def stand_in() -> None:
         def __init__(self) -> None:
             site = LiveSite({}, Clock())
             # The suites know of no turns: a reader's comes at once.
-            site.turns = Turns(AtOnce())
+            site.turns = FairScheduler(AtOnce())
             super().__init__(site)
             self.factory = None
 

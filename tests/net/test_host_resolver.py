@@ -19,8 +19,8 @@ from zope.interface.verify import verifyObject
 
 from livestate.documents.document import Document
 from livestate.documents.poller import Poller
-from livestate.net.host_resolver import Names
-from livestate.sources import make_source
+from livestate.net.host_resolver import HostResolver
+from livestate.sources.factory import make_source
 from tests.support import log_lines, until
 
 reactor: Any = _reactor
@@ -72,7 +72,7 @@ class NamesTests(TestCase):
     def setUp(self):
         self.resolver = Resolver()
         self.addCleanup(self.resolver.go_on.set)
-        self.names = Names(reactor, self.resolver)
+        self.names = HostResolver(reactor, self.resolver)
 
     def ask(self, name="store.example", **more):
         receiver: Any = Receiver()
@@ -103,7 +103,7 @@ class NamesTests(TestCase):
             asked.append(key)
             return []
 
-        self.names = Names(reactor, getaddrinfo)
+        self.names = HostResolver(reactor, getaddrinfo)
         for more in ({}, {"addressTypes": [IPv4Address]}, {"addressTypes": [IPv6Address], "transportSemantics": "UDP"}):
             await self.ask(**more)[0].complete
         families = socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6
@@ -149,7 +149,7 @@ class NamesTests(TestCase):
 
     def test_addresses(self):
         """An address is no name: it is there at once, without a thread."""
-        self.names = Names(reactor)
+        self.names = HostResolver(reactor)
         for address, kind in (("127.0.0.1", IPv4Address), ("::1", IPv6Address)):
             receiver, _ = self.ask(address)
             self.successResultOf(receiver.complete)
@@ -164,7 +164,7 @@ class OutageTests(TestCase):
     def setUp(self):
         self.resolver = Resolver()
         self.addCleanup(self.resolver.go_on.set)
-        before = reactor.installNameResolver(Names(reactor, self.resolver))
+        before = reactor.installNameResolver(HostResolver(reactor, self.resolver))
         self.addCleanup(reactor.installNameResolver, before)
         root = Resource()
         root.putChild(b"", Data(b"1", "application/json"))

@@ -8,7 +8,7 @@ from twisted.python.reflect import namedAny
 
 from livestate.config.settings import load_settings
 from livestate.errors import SettingsError
-from livestate.sources import SCHEMES, make_source
+from livestate.sources.factory import SCHEMES, make_source
 from tests.support import FakeReactor
 
 for _name in SCHEMES.values():

@@ -14,7 +14,8 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from livestate.sources import make_source, within
+from livestate.sources.factory import make_source
+from livestate.system.timeouts import with_timeout
 from tests.integration import faults, test_leaks, test_store_faults
 from tests.integration.faults import Fault, Proxy
 from tests.integration.http import get
@@ -47,7 +48,7 @@ class Cycles(TestCase):
             failed += await test_leaks.cycles(fetched, proxy, table, 200, patience)
             for _ in range(40):  # until the last fault is over
                 try:
-                    await within(5, fetched.fetch(), reactor)
+                    await with_timeout(5, fetched.fetch(), reactor)
                     break
                 except Exception:  # noqa: S112
                     continue

@@ -30,8 +30,8 @@ def serve(reactor: Any, description: str) -> None:
 
     from livestate.documents.document import Document  # noqa: PLC0415
     from livestate.web.resources.events import EventsResource  # noqa: PLC0415
-    from livestate.web.resources.responder import Responder  # noqa: PLC0415
     from livestate.web.resources.websocket import LiveWebSocket, WebSockets  # noqa: PLC0415
+    from livestate.web.responses.responder import Responder  # noqa: PLC0415
     from livestate.web.site import LiveSite  # noqa: PLC0415
     from livestate.web.streams.streams import Streams  # noqa: PLC0415
 

@@ -10,9 +10,9 @@ from zope.interface.verify import verifyObject
 
 from livestate.documents.snapshot import check
 from livestate.errors import SettingsError
-from livestate.sources import make_source
 from livestate.sources.api import ISource
 from livestate.sources.demo import COUNTING, NIGHT, DemoSource, state_at
+from livestate.sources.factory import make_source
 from tests.support import few, many, result_of
 
 seconds = st.integers(0, 4_000_000_000)

@@ -10,7 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SettingsError, SourceError
-from livestate.sources import make_source
+from livestate.sources.factory import make_source
 from livestate.sources.http.source import HTTPSource
 from tests.support import many
 

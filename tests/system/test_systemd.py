@@ -15,8 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.documents.document import Document
 from livestate.documents.poller import Poller
-from livestate.sources import make_source
-from livestate.system.systemd import LONG, Manager, Notifier, summary
+from livestate.documents.summary import summary
+from livestate.sources.factory import make_source
+from livestate.system.systemd import LONG, ServiceManager, SystemdNotifier
 from tests.support import FakeReactor, few, log_lines, result_of
 
 
@@ -26,24 +27,24 @@ class ManagerTests(SynchronousTestCase):
     def test_path(self):
         """A path is taken as it is, with half a minute's watchdog in microseconds; nothing is left for children."""
         environ = {"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "12", "HOME": "/"}
-        self.assertEqual(Manager.taken_from(environ, 12), Manager("/run/n", 30.0))
+        self.assertEqual(ServiceManager.taken_from(environ, 12), ServiceManager("/run/n", 30.0))
         self.assertEqual(environ, {"HOME": "/"})
 
     def test_abstract(self):
         """An @ stands for the NUL of the abstract namespace."""
-        self.assertEqual(Manager.taken_from({"NOTIFY_SOCKET": "@a"}, 1), Manager("\0a", 0.0))
+        self.assertEqual(ServiceManager.taken_from({"NOTIFY_SOCKET": "@a"}, 1), ServiceManager("\0a", 0.0))
 
     def test_watchdog_of_another(self):
         """A watchdog that is meant for another process is none; without WATCHDOG_PID it is ours."""
         environ = {"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "5000000"}
-        self.assertEqual(Manager.taken_from({**environ, "WATCHDOG_PID": "2"}, 1).watchdog, 0)
-        self.assertEqual(Manager.taken_from(environ, 1).watchdog, 5)
+        self.assertEqual(ServiceManager.taken_from({**environ, "WATCHDOG_PID": "2"}, 1).watchdog, 0)
+        self.assertEqual(ServiceManager.taken_from(environ, 1).watchdog, 5)
 
     @few
     @given(st.dictionaries(st.sampled_from(["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]), st.text(max_size=9)))
     def test_anything(self, environ):
         """Whatever is there is understood or counts as nothing, and is taken out."""
-        manager = Manager.taken_from(environ, 1)
+        manager = ServiceManager.taken_from(environ, 1)
         self.assertEqual(environ, {})
         self.assertGreaterEqual(manager.watchdog, 0)
         self.assertIn(manager.address[:1], ("", "/", "\0"))
@@ -67,8 +68,8 @@ class NotifierTests(SynchronousTestCase):
         self.socket.bind(address or self.address)
 
     def start(self, address="", watchdog=0.0):
-        notifier = Notifier(
-            self.clock, Manager(address or self.address, watchdog), lambda: self.ready, lambda: self.line
+        notifier = SystemdNotifier(
+            self.clock, ServiceManager(address or self.address, watchdog), lambda: self.ready, lambda: self.line
         )
         notifier.startService()
         assert notifier._socket is not None
@@ -206,10 +207,10 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(notifier.reload(lambda: 7)), 7)
         self.assertEqual(self.received(), [])
 
-    def start_ready(self) -> Notifier:
+    def start_ready(self) -> SystemdNotifier:
         """Start, and have read all that comes of that."""
         self.listen()
-        notifier: Notifier = self.start()
+        notifier: SystemdNotifier = self.start()
         self.ready = True
         self.run_for(0.2)
         self.received()
@@ -243,7 +244,7 @@ class NotifierTests(SynchronousTestCase):
 
     def test_no_manager(self):
         """Without a service manager no socket is made, nothing is scheduled, and a reload does its work all the same."""
-        notifier = Notifier(self.clock, Manager(), lambda: True, lambda: "")
+        notifier = SystemdNotifier(self.clock, ServiceManager(), lambda: True, lambda: "")
         notifier.startService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.successResultOf(notifier.reload(lambda: 7)), 7)

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.web.admission import PAUSE, Admission, Refused, share
+from livestate.web.admission import PAUSE, Admission, RefusedConnection, share
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.site import LiveSite
 from tests.support import log_lines
@@ -117,7 +117,7 @@ class AdmissionTests(SynchronousTestCase):
         """Where a transport is made all the same, it is ended at once."""
         admission = Admission(Clock(), 0, None, 64)
         refusal = admission.refusal()
-        self.assertIsInstance(refusal, Refused)
+        self.assertIsInstance(refusal, RefusedConnection)
         assert refusal is not None
         transport = PausableTransport()
         refusal.makeConnection(transport)

@@ -5,7 +5,7 @@ from typing import Any, cast
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.web.drain import GRACE, LIMIT, PACE, SPREAD, STEP, Drain
+from livestate.web.drain import GRACE, LIMIT, PACE, SPREAD, STEP, ConnectionDrain
 
 
 class Connection:
@@ -47,7 +47,7 @@ class DrainTests(SynchronousTestCase):
         self.clock = Clock()
         self.site = Site()
         self.readers: list[Connection] = []
-        self.drain = Drain(
+        self.drain = ConnectionDrain(
             self.clock, cast(Any, self.site), lambda: [r.leave for r in self.readers if r in self.site.channels]
         )
 
@@ -125,8 +125,8 @@ class DrainTests(SynchronousTestCase):
         """In a hurry all are cut off."""
         self.read(1000)
         done = self.drain.start()
-        self.drain.hurry()
+        self.drain.abort_remaining()
         self.clock.advance(0)
         self.successResultOf(done)
-        self.drain.hurry()
+        self.drain.abort_remaining()
         self.assertEqual(self.clock.getDelayedCalls(), [])

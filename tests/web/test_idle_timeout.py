@@ -5,14 +5,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from livestate.web.http1 import timed_channel
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.http1.timed_channel import SLOWEST
-from livestate.web.idle_timeout import BEAT, LINGERING, QUIET, UNFINISHED, Sweep
+from livestate.web.idle_timeout import BEAT, LINGERING, QUIET, UNFINISHED, IdleTimeouts
 from tests.web.http1.test_channel import Pair, PausableTransport, request
 
 
 class SweepTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.pair = Pair()
-        self.sweep = Sweep(self.pair.clock, lambda: self.pair.site.channels)
+        self.sweep = IdleTimeouts(self.pair.clock, lambda: self.pair.site.channels)
         self.sweep.startService()
         self.addCleanup(self.sweep.stopService)
         self.channel, self.transport = self.connect()

@@ -13,11 +13,11 @@ from zope.interface import implementer
 from livestate.documents.document import Document
 from livestate.documents.poller import Poller
 from livestate.sources.api import ISource
-from livestate.web.admin.counts import Counts, DocumentCounts
 from livestate.web.admin.site import AdminSite, admin_resources
+from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.resources.document import DocumentResource
 from livestate.web.resources.readiness import ReadyResource
-from livestate.web.resources.responder import Responder
+from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite, path_of
 from tests.support import FakeReactor, answer_of, exchange, exchange_on, many, request
 

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.documents.document import Document
 from livestate.documents.snapshot import LARGE
-from livestate.workers.feed import Feed, Shipment
+from livestate.workers.feed import DocumentFeed, WorkerFeed
 from livestate.workers.messages import Changed, Confirmed, for_supervisor, for_worker
 from livestate.workers.pipe import Pipe
 from livestate.workers.worker import Supplied
@@ -22,8 +22,8 @@ class FeedTests(SynchronousTestCase):
     def setUp(self):
         self.reactor = FakeReactor()
         self.document = Document(self.reactor, "/", 2**24)
-        self.shipment = Shipment(self.document)
-        self.feeds: list[Feed] = []
+        self.shipment = DocumentFeed(self.document)
+        self.feeds: list[WorkerFeed] = []
         self.document.subscribe(lambda snapshot: self.tell())
         self.document.on_confirmed = self.tell
 
@@ -47,7 +47,7 @@ class FeedTests(SynchronousTestCase):
                     supplied.change(message)
 
         pipe.transport.write = heard
-        self.feeds.append(Feed(pipe, [self.shipment]))
+        self.feeds.append(WorkerFeed(pipe, [self.shipment]))
         return pipe, said, supplied
 
     def test_begun(self):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.config.settings import DocumentSettings, load_settings
-from livestate.web.admin.counts import Counts, DocumentCounts, total
+from livestate.web.counts import Counts, DocumentCounts, total
 from livestate.workers.messages import (
     Alive,
     Changed,
@@ -14,8 +14,8 @@ from livestate.workers.messages import (
     Drain,
     FromWorker,
     Hello,
+    LogEntry,
     Reopen,
-    Said,
     Serve,
     ToWorker,
     for_supervisor,
@@ -58,7 +58,9 @@ counts = st.builds(
     _counted, _counted,
 )  # fmt: skip
 from_worker = st.one_of(
-    st.builds(Hello, _counted), st.builds(Alive, counts), st.builds(Said, st.sampled_from(["info", "warn"]), st.text())
+    st.builds(Hello, _counted),
+    st.builds(Alive, counts),
+    st.builds(LogEntry, st.sampled_from(["info", "warn"]), st.text()),
 )
 
 

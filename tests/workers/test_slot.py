@@ -7,9 +7,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.web.admin.counts import Counts
-from livestate.workers.messages import Alive, Hello, Said, frame
-from livestate.workers.slot import DELAYS, GOOD, SILENT, STARTING, Place, WorkerProcess
+from livestate.web.counts import Counts
+from livestate.workers.messages import Alive, Hello, LogEntry, frame
+from livestate.workers.slot import DELAYS, GOOD, SILENT, STARTING, WorkerProcess, WorkerSlot
 from tests.support import log_lines
 
 
@@ -22,9 +22,9 @@ class PlaceTests(SynchronousTestCase):
         self.killed: list[int] = []
         self.possible = True
         self.patch(os, "kill", lambda pid, number: self.killed.append(pid))
-        self.place = Place(0, self.clock, self.begin)
+        self.place = WorkerSlot(0, self.clock, self.begin)
 
-    def begin(self, place: Place) -> WorkerProcess | None:
+    def begin(self, place: WorkerSlot) -> WorkerProcess | None:
         """Start a worker."""
         if not self.possible:
             return None
@@ -137,5 +137,5 @@ class PlaceTests(SynchronousTestCase):
         """What a worker says is logged, with its number."""
         self.place.fill()
         with log_lines() as lines:
-            self.hear(Said("warn", "the {disk} is full"))
+            self.hear(LogEntry("warn", "the {disk} is full"))
         self.assertEqual(lines, ["worker 1: the {disk} is full"])

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.config.settings import load_settings
-from livestate.web.admin.counts import Counts, DocumentCounts
+from livestate.web.counts import Counts, DocumentCounts
 from livestate.workers import supervisor as module
 from livestate.workers.slot import STARTING
 from livestate.workers.slots import UNSERVED

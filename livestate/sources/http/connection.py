@@ -33,7 +33,7 @@ from twisted.web.iweb import IAgentEndpointFactory, IResponse
 from zope.interface import implementer
 
 from livestate.errors import SourceError
-from livestate.sources import ATTEMPT_DELAY
+from livestate.net.host_resolver import ATTEMPT_DELAY
 from livestate.tls.contexts import client_options, tls_trouble
 
 #: Bytes of an answer's head: more than any server sends, and what comes at once with its end is counted too.
@@ -55,7 +55,7 @@ class HTTPConnections:
         self._max_size = max_size
         self._pool = HTTPConnectionPool(reactor)
         # A kept connection that the other server has just closed is tried once more by the pool itself.
-        self._agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, self), self._pool)
+        self._agent = Agent.usingEndpointFactory(reactor, _UpstreamEndpoints(reactor, self), self._pool)
         #: The connection that was made last, and bytes that may still come before an answer is there.
         self._newest: _Connection | None = None
         self._head: int | None = None
@@ -94,7 +94,7 @@ class HTTPConnections:
         # Where the length is known; zipped, it says little.
         if not zipped and isinstance(response.length, int) and response.length > self._max_size:
             raise _too_large(self._max_size)
-        body = _Body(self._max_size, zipped)
+        body = _BodyReader(self._max_size, zipped)
         response.deliverBody(body)
         return body.finished
 
@@ -150,7 +150,7 @@ class _Connections(WrappingFactory):
 
 
 @implementer(IAgentEndpointFactory)
-class _Endpoints:
+class _UpstreamEndpoints:
     """Connects as Twisted's Agent does, but without its long pause before a host's next address."""
 
     def __init__(self, reactor: Any, owner: HTTPConnections) -> None:
@@ -161,11 +161,13 @@ class _Endpoints:
         host = uri.host.decode("ascii")
         endpoint = HostnameEndpoint(self._reactor, host, uri.port, attemptDelay=ATTEMPT_DELAY)
         secure = uri.scheme == b"https"
-        return _Endpoint(wrapClientTLS(client_options(host, None), endpoint) if secure else endpoint, self._owner)
+        return _UpstreamEndpoint(
+            wrapClientTLS(client_options(host, None), endpoint) if secure else endpoint, self._owner
+        )
 
 
 @implementer(IStreamClientEndpoint)
-class _Endpoint:
+class _UpstreamEndpoint:
     def __init__(self, inner: IStreamClientEndpoint, owner: HTTPConnections) -> None:
         self._inner = inner
         self._owner = owner
@@ -175,7 +177,7 @@ class _Endpoint:
         return connecting.addCallback(self._owner.made)
 
 
-class _Body(Protocol):
+class _BodyReader(Protocol):
     """Collects one body."""
 
     def __init__(self, max_size: int, zipped: bool) -> None:

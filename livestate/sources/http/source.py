@@ -17,9 +17,9 @@ from zope.interface import implementer
 
 from livestate.config.redaction import redacted
 from livestate.errors import DocumentMissing, SettingsError, SourceError
-from livestate.sources import port_of
 from livestate.sources.api import ISource
 from livestate.sources.http.connection import HTTPConnections
+from livestate.sources.url import port_of
 
 
 @implementer(ISource)

@@ -19,7 +19,7 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure
 
-from livestate.sources.push_report import PushReport
+from livestate.sources.push_report import NotificationTrouble
 from livestate.system.backoff import Backoff
 
 #: Milliseconds that the server may wait for a change before it answers that there was none.
@@ -46,7 +46,7 @@ class MongoChanges:
         self._collection = collection
         self._wait = min(LONGEST_WAIT, patience // 2)
         self._reason = reason
-        self._report = PushReport(name)
+        self._report = NotificationTrouble(name)
         self._backoff = Backoff(first=FIRST_PAUSE, limit=LONGEST_PAUSE_OF_REFUSED)
         self._stopped = threading.Event()
 

@@ -45,10 +45,10 @@ from twisted.internet.threads import deferToThreadPool
 from zope.interface import alsoProvides, implementer
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
-from livestate.sources import query_of
 from livestate.sources.api import ISource, IWatching
 from livestate.sources.mongodb.change_stream import MongoChanges
 from livestate.sources.mongodb.extended_json import CODEC, to_json
+from livestate.sources.url import query_of
 
 #: Parameters by the driver's names: https://www.mongodb.com/docs/manual/reference/connection-string-options/
 _DRIVER = frozenset({

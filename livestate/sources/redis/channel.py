@@ -26,11 +26,11 @@ from twisted.logger import Logger
 from txredisapi import RedisError, ResponseError
 
 from livestate.errors import SourceError
-from livestate.sources import within
-from livestate.sources.push_report import PushReport
+from livestate.sources.push_report import NotificationTrouble
 from livestate.sources.redis.connection import RedisProtocol
 from livestate.sources.redis.deployment import Deployment
 from livestate.system.backoff import Backoff
+from livestate.system.timeouts import with_timeout
 
 #: Seconds between two PINGs, and the most that a connection, a login, a subscription or a PING may take: a subscription
 #: that goes silently dead is noticed within 10 s. Those who want changes sooner than that have a shorter interval.
@@ -94,7 +94,7 @@ class RedisChannel:
         self._running: Deferred[None] | None = None
         self._subscriber: _Subscriber | None = None
         self._stopped = False
-        self._report = PushReport(source)
+        self._report = NotificationTrouble(source)
         self._advice = ""
 
     def start(self, told: Callable[[], None]) -> None:
@@ -138,13 +138,13 @@ class RedisChannel:
         :raises twisted.internet.defer.TimeoutError: Redis did not answer.
         """
         make = partial(_Subscriber, self._max_size, told)
-        subscriber = await within(LONGEST_WAIT, self._server.connect(make), self._clock)
+        subscriber = await with_timeout(LONGEST_WAIT, self._server.connect(make), self._clock)
         self._subscriber = subscriber
         lost = subscriber.whenDisconnected()
         pings = LoopingCall(self._ping, subscriber)
         pings.clock = self._clock
         try:
-            await within(LONGEST_WAIT, self._subscribe(subscriber), self._clock)
+            await with_timeout(LONGEST_WAIT, self._subscribe(subscriber), self._clock)
             self._report.works(f"on the channel {self._channel.decode(errors='replace')}")
             told()
             pings.start(PING_EACH, now=False)
@@ -164,7 +164,7 @@ class RedisChannel:
 
     async def _ping(self, subscriber: _Subscriber) -> None:
         try:
-            await within(LONGEST_WAIT, subscriber.ask("PING"), self._clock)
+            await with_timeout(LONGEST_WAIT, subscriber.ask("PING"), self._clock)
         except DeferTimeout:
             subscriber.give_up(f"no answer within {LONGEST_WAIT:g} s")
         except SourceError:

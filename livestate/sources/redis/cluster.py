@@ -18,10 +18,10 @@ from twisted.internet.defer import Deferred, FailureGroup, race
 from twisted.logger import Logger
 
 from livestate.errors import SourceError
-from livestate.sources.redis.connection import P, Refused, Servers
-from livestate.sources.redis.persistent_connection import Kept
+from livestate.sources.redis.connection import ErrorReply, P, Servers
+from livestate.sources.redis.persistent_connection import PersistentConnection
 from livestate.sources.redis.slots import Owners, owners_of, redirection, slot_of
-from livestate.sources.redis.url import Address
+from livestate.sources.redis.url import NodeAddress
 
 #: How often one question may be sent on. A slot that is moved while it is asked for takes two.
 REDIRECTIONS = 5
@@ -34,8 +34,8 @@ _MAX_SIZE = 65536
 
 
 class _Node(NamedTuple):
-    address: Address
-    kept: Kept
+    address: NodeAddress
+    kept: PersistentConnection
 
 
 class ClusterDeployment:
@@ -44,7 +44,7 @@ class ClusterDeployment:
     log = Logger()
 
     def __init__(
-        self, servers: Servers, addresses: tuple[Address, ...], key: bytes, *, max_size: int, source: str
+        self, servers: Servers, addresses: tuple[NodeAddress, ...], key: bytes, *, max_size: int, source: str
     ) -> None:
         """Ask those of `servers` that are at `addresses`, or that these tell of, for `key`.
 
@@ -55,15 +55,15 @@ class ClusterDeployment:
         self.moved: Callable[[], None] = lambda: None
         self._servers = servers
         self._named = addresses
-        self._heard_of: tuple[Address, ...] = ()
+        self._heard_of: tuple[NodeAddress, ...] = ()
         self._slot = slot_of(key)
         self._max_size = max_size
         self._source = source
         self._node: _Node | None = None
         #: The node that the cluster named last, the one that was asked last, and the one that `connect` gave last.
-        self._told: Address | None = None
-        self._last: Address | None = None
-        self._heard: Address | None = None
+        self._told: NodeAddress | None = None
+        self._last: NodeAddress | None = None
+        self._heard: NodeAddress | None = None
 
     async def connect(self, make: Callable[[], P]) -> P:
         """Connect what `make` makes to the node that has the key."""
@@ -104,7 +104,7 @@ class ClusterDeployment:
             for _ in range(REDIRECTIONS + 1):
                 try:
                     answer = await node.kept.ask(*commands)
-                except Refused as error:
+                except ErrorReply as error:
                     there = redirection(error.answer, node.address)
                     if there is None:
                         raise
@@ -119,13 +119,13 @@ class ClusterDeployment:
             raise SourceError(f"{node.address}: {error}") from None
         raise SourceError(f"the nodes send on from one to the next, {REDIRECTIONS} times and more")
 
-    async def _ask_once(self, address: Address, commands: tuple[tuple[object, ...], ...]) -> object:
+    async def _ask_once(self, address: NodeAddress, commands: tuple[tuple[object, ...], ...]) -> object:
         """Ask the node that a slot is being moved to.
 
         Within a transaction ASKING would be put off like the commands, too late for them: they are given singly. Those
         who are told then find the value in its place, as they would otherwise.
         """
-        kept = Kept(self._servers.at(address), self._max_size)
+        kept = PersistentConnection(self._servers.at(address), self._max_size)
         answer: object = None
         try:
             for command in commands:
@@ -135,7 +135,7 @@ class ClusterDeployment:
             kept.drop()
         return answer
 
-    async def _find(self) -> Address:
+    async def _find(self) -> NodeAddress:
         """Ask where the slot is.
 
         :raises SourceError: no node says it.
@@ -156,8 +156,8 @@ class ClusterDeployment:
             self.log.info("{source}: the key is at the node {node}", source=self._source, node=str(owners.owner))
         return owners.owner
 
-    async def _slots_of(self, address: Address) -> Owners:
-        kept = Kept(self._servers.at(address), _MAX_SIZE)
+    async def _slots_of(self, address: NodeAddress) -> Owners:
+        kept = PersistentConnection(self._servers.at(address), _MAX_SIZE)
         try:
             return owners_of(self._slot, await kept.ask(("CLUSTER", "SLOTS")), address)
         finally:
@@ -173,10 +173,10 @@ class ClusterDeployment:
             self._heard = None
             self.moved()
 
-    def _make(self, address: Address) -> _Node:
-        return _Node(address, Kept(self._servers.at(address), self._max_size))
+    def _make(self, address: NodeAddress) -> _Node:
+        return _Node(address, PersistentConnection(self._servers.at(address), self._max_size))
 
 
-def _some(nodes: Sequence[Address]) -> list[Address]:
+def _some(nodes: Sequence[NodeAddress]) -> list[NodeAddress]:
     """Draw as many as are asked at once."""
     return random.sample(nodes, min(len(nodes), _ASKED))

@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 from txredisapi import BaseRedisProtocol, RedisError, ResponseError
 
 from livestate.errors import SettingsError, SourceError
-from livestate.sources import ATTEMPT_DELAY
-from livestate.sources.redis.url import Address
+from livestate.net.host_resolver import ATTEMPT_DELAY
+from livestate.sources.redis.url import NodeAddress
 from livestate.tls.contexts import client_options, tls_trouble
 
 #: A reply's first line, or that of a part of it (RESP2): a status, an error, or a number of bytes, parts or anything.
@@ -40,7 +40,7 @@ NO_DOCUMENT = 1024
 _REMEMBERED = 64
 
 
-class Refused(SourceError):
+class ErrorReply(SourceError):
     """Redis answered with an error.
 
     :ivar answer: its text, which begins with its kind (`MOVED`, `READONLY`) where that is not ERR.
@@ -75,7 +75,7 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         try:
             answer: object = await self.execute_command(*command)
         except ResponseError as error:
-            raise Refused(f"{refusal}: {error}", str(error)) from None
+            raise ErrorReply(f"{refusal}: {error}", str(error)) from None
         except RedisError as error:
             raise SourceError(str(error)) from None
         return answer
@@ -206,9 +206,9 @@ class RedisServer:
                 await protocol.ask("AUTH", *user, self.login.password, refusal=refusal)
             if self.login.database:
                 await protocol.ask("SELECT", self.login.database, refusal=refusal)
-        except Refused as error:
+        except ErrorReply as error:
             protocol.abort()
-            raise Refused(self._hushed(str(error)), self._hushed(error.answer)) from None
+            raise ErrorReply(self._hushed(str(error)), self._hushed(error.answer)) from None
         except BaseException:
             protocol.abort()
             raise
@@ -235,9 +235,9 @@ class Servers:
         self._tls = tls
         self._cafile = cafile
         self.login = login
-        self._known: dict[Address, RedisServer] = {}
+        self._known: dict[NodeAddress, RedisServer] = {}
 
-    def at(self, address: Address) -> RedisServer:
+    def at(self, address: NodeAddress) -> RedisServer:
         """Give the one at an address.
 
         :raises SettingsError: the file of the authorities cannot be used.
@@ -248,7 +248,7 @@ class Servers:
             self._known[address] = self._make(address)
         return self._known[address]
 
-    def _make(self, address: Address) -> RedisServer:
+    def _make(self, address: NodeAddress) -> RedisServer:
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
             self._reactor, address.host, address.port, attemptDelay=ATTEMPT_DELAY
         )

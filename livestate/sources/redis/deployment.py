@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from livestate.sources.redis.connection import P, RedisServer
-from livestate.sources.redis.persistent_connection import Kept
+from livestate.sources.redis.persistent_connection import PersistentConnection
 
 
 class Deployment(Protocol):
@@ -51,7 +51,7 @@ class Standalone:
         self.database = server.login.database
         self.moved: Callable[[], None] = _nothing
         self._server = server
-        self._kept = Kept(server, max_size)
+        self._kept = PersistentConnection(server, max_size)
 
     async def connect(self, make: Callable[[], P]) -> P:
         """Connect what `make` makes."""

@@ -5,7 +5,7 @@ from functools import partial
 from livestate.sources.redis.connection import RedisProtocol, RedisServer
 
 
-class Kept:
+class PersistentConnection:
     """Asks one server, on the connection of the last time where that is still good."""
 
     def __init__(self, server: RedisServer, max_size: int) -> None:

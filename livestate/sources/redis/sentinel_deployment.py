@@ -21,12 +21,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from livestate.errors import LivestateError, SourceError
-from livestate.sources import within
 from livestate.sources.redis.connection import P, Servers
-from livestate.sources.redis.persistent_connection import Kept
+from livestate.sources.redis.persistent_connection import PersistentConnection
 from livestate.sources.redis.role import Role, check_role, role_of
 from livestate.sources.redis.sentinels import Sentinels
-from livestate.sources.redis.url import Address
+from livestate.sources.redis.url import NodeAddress
+from livestate.system.timeouts import with_timeout
 
 #: Seconds from one look at what the Sentinels say to the next.
 LOOK_EACH = 1.0
@@ -40,9 +40,9 @@ SHUN = 5.0
 
 
 class _Server(NamedTuple):
-    address: Address
+    address: NodeAddress
     primary: bool
-    kept: Kept
+    kept: PersistentConnection
 
     async def ask(self, *commands: tuple[object, ...]) -> object:
         try:
@@ -83,15 +83,15 @@ class SentinelDeployment:
         #: What is being read, if anything is.
         self._server: _Server | None = None
         #: The primary by the Sentinels' last word, the server that was read last, and the one that `connect` gave last.
-        self._told: Address | None = None
-        self._last: Address | None = None
-        self._heard: Address | None = None
+        self._told: NodeAddress | None = None
+        self._last: NodeAddress | None = None
+        self._heard: NodeAddress | None = None
         #: How much of the stream of replication the server that was read last had, at least.
         self._offset = 0
         self._looking: Deferred[None] | None = None
         self._looked = -LOOK_EACH
         #: Replicas that could not be read, and until when they are passed over.
-        self._shunned: dict[Address, float] = {}
+        self._shunned: dict[NodeAddress, float] = {}
         self._silent = self._alone = False
 
     async def connect(self, make: Callable[[], P]) -> P:
@@ -166,7 +166,7 @@ class SentinelDeployment:
             raise SourceError(f"{server.address}: {error}") from None
         return role
 
-    async def _candidates(self) -> list[tuple[Address, bool]]:
+    async def _candidates(self) -> list[tuple[NodeAddress, bool]]:
         """Give the servers to try, in this order, and whether each is the primary."""
         self._looked = self._clock.seconds()
         primary = await self._sentinels.primary()
@@ -209,12 +209,12 @@ class SentinelDeployment:
             )
         return value
 
-    async def _try(self, address: Address, troubles: list[str]) -> _Server | None:
+    async def _try(self, address: NodeAddress, troubles: list[str]) -> _Server | None:
         """Connect to a replica, and give it if it may be read; what is wrong is added to `troubles`."""
         replica = self._make(address, False)
         self._shunned[address] = self._clock.seconds() + SHUN
         try:
-            role = await within(LONGEST_TRY, self._see_role(replica), self._clock)
+            role = await with_timeout(LONGEST_TRY, self._see_role(replica), self._clock)
         except SourceError as error:
             troubles.append(str(error))
         except DeferTimeout:
@@ -276,7 +276,7 @@ class SentinelDeployment:
             )
         self._listen_elsewhere(server.address)
 
-    def _listen_elsewhere(self, address: Address | None) -> None:
+    def _listen_elsewhere(self, address: NodeAddress | None) -> None:
         """Tell the one that listens, unless it does so at this server."""
         if self._heard not in (None, address):
             self._heard = None
@@ -287,8 +287,8 @@ class SentinelDeployment:
         if server is not None:
             server.kept.drop()
 
-    def _make(self, address: Address, primary: bool) -> _Server:
-        return _Server(address, primary, Kept(self._servers.at(address), self._max_size))
+    def _make(self, address: NodeAddress, primary: bool) -> _Server:
+        return _Server(address, primary, PersistentConnection(self._servers.at(address), self._max_size))
 
-    def _by_lot(self, address: Address) -> float:
+    def _by_lot(self, address: NodeAddress) -> float:
         return random.Random(f"{self._lot} {address}").random()  # noqa: S311  # as above

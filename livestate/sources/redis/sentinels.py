@@ -18,10 +18,10 @@ from twisted.internet.defer import TimeoutError as DeferTimeout
 from twisted.python.failure import Failure
 
 from livestate.errors import SourceError
-from livestate.sources import within
 from livestate.sources.redis.connection import Servers
-from livestate.sources.redis.persistent_connection import Kept
-from livestate.sources.redis.url import Address
+from livestate.sources.redis.persistent_connection import PersistentConnection
+from livestate.sources.redis.url import NodeAddress
+from livestate.system.timeouts import with_timeout
 
 T = TypeVar("T")
 
@@ -35,9 +35,9 @@ GRACE = 0.1
 _MAX_SIZE = 65536
 
 
-class _Answer(NamedTuple):
-    sentinel: Kept
-    address: Address
+class _SentinelAnswer(NamedTuple):
+    sentinel: PersistentConnection
+    address: NodeAddress
 
 
 class _Round(Generic[T]):
@@ -52,7 +52,9 @@ class _Round(Generic[T]):
         self._asked = self._open = len(questions)
         self._grace: Any = None
         self._running = [
-            within(LONGEST_WAIT, question, clock).addCallbacks(self.answers.append, self._failed).addBoth(self._ended)
+            with_timeout(LONGEST_WAIT, question, clock)
+            .addCallbacks(self.answers.append, self._failed)
+            .addBoth(self._ended)
             for question in questions
         ]
 
@@ -86,23 +88,23 @@ class _Round(Generic[T]):
 class Sentinels:
     """Those who watch over one service."""
 
-    def __init__(self, clock: Any, servers: Servers, addresses: tuple[Address, ...], service: str) -> None:
+    def __init__(self, clock: Any, servers: Servers, addresses: tuple[NodeAddress, ...], service: str) -> None:
         """Prepare to ask those at `addresses` for `service`, its name in their configuration.
 
         :raises SettingsError: the file of the authorities cannot be used.
         """
         self._clock = clock
         self._service = service
-        self._sentinels = [Kept(servers.at(address), _MAX_SIZE) for address in addresses]
+        self._sentinels = [PersistentConnection(servers.at(address), _MAX_SIZE) for address in addresses]
         #: Those who were right the last time.
-        self._right: list[Kept] = []
+        self._right: list[PersistentConnection] = []
         self._rounds: list[_Round[Any]] = []
         self._asking: Deferred[None] | None = None
-        self._waiting: list[Deferred[Address]] = []
+        self._waiting: list[Deferred[NodeAddress]] = []
         #: An answer that came when nobody waited any more, and when it did.
-        self._unheard: tuple[Address, float] | None = None
+        self._unheard: tuple[NodeAddress, float] | None = None
 
-    async def primary(self) -> Address:
+    async def primary(self) -> NodeAddress:
         """Ask where the primary is.
 
         :raises SourceError: no Sentinel says it.
@@ -110,13 +112,13 @@ class Sentinels:
         unheard, self._unheard = self._unheard, None
         if unheard is not None and self._clock.seconds() - unheard[1] < LONGEST_WAIT:
             return unheard[0]
-        waiting: Deferred[Address] = Deferred(self._waiting.remove)
+        waiting: Deferred[NodeAddress] = Deferred(self._waiting.remove)
         self._waiting.append(waiting)
         if len(self._waiting) == 1 and (self._asking is None or self._asking.called):
             self._asking = Deferred.fromCoroutine(self._ask_all()).addBoth(self._asked)
         return await waiting
 
-    async def replicas(self) -> tuple[Address, ...]:
+    async def replicas(self) -> tuple[NodeAddress, ...]:
         """Ask for the replicas that are well, one of the Sentinels whose word counted for `primary` last.
 
         :raises SourceError: it does not say it.
@@ -125,7 +127,7 @@ class Sentinels:
             raise SourceError("no Sentinel answers")
         asking = self._right[0].ask(("SENTINEL", "REPLICAS", self._service))
         try:
-            reply = await within(LONGEST_WAIT, asking, self._clock)
+            reply = await with_timeout(LONGEST_WAIT, asking, self._clock)
         except DeferTimeout:
             raise SourceError("no Sentinel answers: no answer") from None
         replicas = [_fields(item) for item in reply] if isinstance(reply, list) else []
@@ -140,14 +142,14 @@ class Sentinels:
         for sentinel in self._sentinels:
             sentinel.drop()
 
-    def _asked(self, result: Address | Failure) -> None:
+    def _asked(self, result: NodeAddress | Failure) -> None:
         waiting, self._waiting = self._waiting, []
-        if not waiting and isinstance(result, Address):
+        if not waiting and isinstance(result, NodeAddress):
             self._unheard = result, self._clock.seconds()
         for one in waiting:
             one.callback(result)  # a Failure makes it an errback
 
-    async def _ask_all(self) -> Address:
+    async def _ask_all(self) -> NodeAddress:
         for round_ in self._rounds:
             # Those who have not answered since the last time: they are asked anew, on a new connection.
             round_.cancel()
@@ -168,15 +170,15 @@ class Sentinels:
         await round_.over
         return round_
 
-    async def _ask_one(self, sentinel: Kept) -> _Answer:
+    async def _ask_one(self, sentinel: PersistentConnection) -> _SentinelAnswer:
         reply = await sentinel.ask(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service))
         if reply is None:
             raise SourceError(f"the Sentinels know no service {self._service!r}")
         if not isinstance(reply, list) or len(reply) != 2:
             raise SourceError("not a Sentinel's reply")
-        return _Answer(sentinel, _address(*reply))
+        return _SentinelAnswer(sentinel, _address(*reply))
 
-    async def _rank(self, answer: _Answer) -> tuple[int, _Answer]:
+    async def _rank(self, answer: _SentinelAnswer) -> tuple[int, _SentinelAnswer]:
         reply = await answer.sentinel.ask(("SENTINEL", "MASTER", self._service))
         epoch = _fields(reply).get("config-epoch", b"")
         return int(epoch) if epoch.isdigit() else 0, answer
@@ -205,7 +207,7 @@ def _well(fields: dict[str, bytes]) -> bool:
     return not flags & {b"s_down", b"o_down", b"disconnected"} and fields.get("master-link-status") == b"ok"
 
 
-def _address(host: object, port: object) -> Address:
+def _address(host: object, port: object) -> NodeAddress:
     if not isinstance(host, bytes) or not isinstance(port, bytes) or not port.isdigit():
         raise SourceError("not a Sentinel's reply")
-    return Address(host.decode(errors="replace"), int(port))
+    return NodeAddress(host.decode(errors="replace"), int(port))

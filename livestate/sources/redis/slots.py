@@ -8,7 +8,7 @@ from binascii import crc_hqx
 from typing import Any, NamedTuple
 
 from livestate.errors import SourceError
-from livestate.sources.redis.url import Address
+from livestate.sources.redis.url import NodeAddress
 
 SLOTS = 16384
 
@@ -16,7 +16,7 @@ SLOTS = 16384
 class Redirection(NamedTuple):
     """Where a node sends a client."""
 
-    address: Address
+    address: NodeAddress
     #: Just this once, and with ASKING before the command: the slot is being moved.
     asking: bool
 
@@ -24,8 +24,8 @@ class Redirection(NamedTuple):
 class Owners(NamedTuple):
     """Who serves a slot, and which other nodes there are."""
 
-    owner: Address
-    others: tuple[Address, ...]
+    owner: NodeAddress
+    others: tuple[NodeAddress, ...]
 
 
 def slot_of(key: bytes) -> int:
@@ -36,7 +36,7 @@ def slot_of(key: bytes) -> int:
     return crc_hqx(tag if opened and closed and tag else key, 0) % SLOTS
 
 
-def redirection(text: str, asked: Address) -> Redirection | None:
+def redirection(text: str, asked: NodeAddress) -> Redirection | None:
     """Read a node's error as a redirection, None where it is another error.
 
     :param asked: the node that says it; a redirection without a host is to another port there.
@@ -47,17 +47,17 @@ def redirection(text: str, asked: Address) -> Redirection | None:
     host, _, port = words[2].rpartition(":")
     if not port.isdecimal():
         return None
-    return Redirection(Address(host.strip("[]") or asked.host, int(port)), words[0] == "ASK")
+    return Redirection(NodeAddress(host.strip("[]") or asked.host, int(port)), words[0] == "ASK")
 
 
-def owners_of(slot: int, reply: object, asked: Address) -> Owners:
+def owners_of(slot: int, reply: object, asked: NodeAddress) -> Owners:
     """Find a slot in a node's reply to CLUSTER SLOTS.
 
     :param asked: the node that replied; where it does not know its own host, it is this one.
     :raises SourceError: no node serves the slot, or it is no such reply.
     """
-    owner: Address | None = None
-    others: list[Address] = []
+    owner: NodeAddress | None = None
+    others: list[NodeAddress] = []
     try:
         ranges: Any = reply
         for first, last, *nodes in ranges:
@@ -72,7 +72,7 @@ def owners_of(slot: int, reply: object, asked: Address) -> Owners:
     return Owners(owner, tuple(dict.fromkeys(others)))
 
 
-def _address(host: bytes | None, port: int, asked: Address) -> Address:
+def _address(host: bytes | None, port: int, asked: NodeAddress) -> NodeAddress:
     name = (host or b"").decode()
     # "?" stands for a host name that the node does not know of another one.
-    return Address(asked.host if name in ("", "?") else name, int(port))
+    return NodeAddress(asked.host if name in ("", "?") else name, int(port))

@@ -24,7 +24,6 @@ from zope.interface import alsoProvides, implementer
 
 from livestate.config.redaction import redacted
 from livestate.errors import DocumentMissing, SettingsError, SourceError
-from livestate.sources import port_of, query_of
 from livestate.sources.api import IStore, IWatching
 from livestate.sources.redis.channel import RedisChannel, keyspace_channel
 from livestate.sources.redis.cluster import ClusterDeployment
@@ -32,7 +31,8 @@ from livestate.sources.redis.connection import Login, RedisServer, Servers
 from livestate.sources.redis.deployment import Deployment, Standalone
 from livestate.sources.redis.sentinel_deployment import SentinelDeployment
 from livestate.sources.redis.sentinels import Sentinels
-from livestate.sources.redis.url import Address, addresses_of, split
+from livestate.sources.redis.url import NodeAddress, addresses_of, split
+from livestate.sources.url import port_of, query_of
 
 _PARAMETERS = frozenset({"key", "cafile", "notify"})
 #: The parameters that go with one kind of URL alone, by what follows the + in its scheme.
@@ -147,6 +147,6 @@ def _deployment(
         for node in nodes:
             servers.at(node)  # A file of authorities that cannot be used is found now.
         return ClusterDeployment(servers, nodes, key, max_size=max_size, source=source)
-    address = Address(parts.hostname or "127.0.0.1", port_of(parts) or 6379)
+    address = NodeAddress(parts.hostname or "127.0.0.1", port_of(parts) or 6379)
     servers = Servers(reactor, tls, cafile, Login.of(parts, parts.path.strip("/") or "0"))
     return Standalone(servers.at(address), max_size)

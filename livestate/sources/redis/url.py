@@ -15,7 +15,7 @@ _URL = re.compile(r"([^:/?#]+)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.
 _HOST = re.compile(r"(?:\[([\w:.%-]+)\]|([^\[\]:@\s]+))(?::([0-9]{1,5}))?", re.ASCII)
 
 
-class Address(NamedTuple):
+class NodeAddress(NamedTuple):
     """Where a server listens."""
 
     host: str
@@ -38,7 +38,7 @@ def split(url: str) -> SplitResult:
     return SplitResult(scheme.lower(), *rest)
 
 
-def addresses_of(parts: SplitResult, default_port: int) -> tuple[Address, ...]:
+def addresses_of(parts: SplitResult, default_port: int) -> tuple[NodeAddress, ...]:
     """Give the servers that a URL's authority names, each once.
 
     :raises SettingsError: one is no host with a port. What stands there is not shown: it may be part of a password.
@@ -53,5 +53,5 @@ def addresses_of(parts: SplitResult, default_port: int) -> tuple[Address, ...]:
                 "the servers are HOST:PORT,HOST:PORT,… with a port from 1 to 65535; in a password, each of "
                 "/ ? # @ : is percent-encoded"
             )
-        addresses.append(Address(match[1] or match[2], port))
+        addresses.append(NodeAddress(match[1] or match[2], port))
     return tuple(dict.fromkeys(addresses))

@@ -17,7 +17,7 @@ ANY = "*"
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]*))(?::[0-9]*)?")
 
 
-class Hosts:
+class HostAllowlist:
     """What is admitted: IP addresses, `localhost`, this machine's name, and others that are named."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:

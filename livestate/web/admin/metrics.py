@@ -19,10 +19,10 @@ import twisted
 from livestate import __version__
 from livestate.documents.poller import Poller
 from livestate.system.histogram import Histogram
-from livestate.web.admin.counts import Counts
 from livestate.web.admin.process_metrics import ProcessMetrics, of_workers
+from livestate.web.counts import Counts
 from livestate.web.resources.resource import ResponseResource
-from livestate.web.resources.response import Response, unstored
+from livestate.web.responses.response import Response, unstored
 
 #: Of the text format; the client library's own constant names another version of it, by its release.
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"

@@ -16,14 +16,14 @@ from twisted.web.resource import IResource
 from livestate import __version__
 from livestate.documents.poller import Poller
 from livestate.formats.negotiation import media_weight
-from livestate.web.admin.counts import Counts, DocumentCounts
-from livestate.web.admin.host_allowlist import Hosts
+from livestate.web.admin.host_allowlist import HostAllowlist
 from livestate.web.admin.metrics import LiveCollector, MetricsResource
 from livestate.web.admin.status_page import POLICY, status_page
+from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.http1.request import field
 from livestate.web.resources.resource import ResponseResource
-from livestate.web.resources.response import Response, problem, unstored
-from livestate.web.site import Fixed, LiveSite
+from livestate.web.responses.response import Response, problem, unstored
+from livestate.web.site import FixedResource, LiveSite
 
 _MISDIRECTED = problem(
     421, "This is asked by an IP address, by localhost or by this machine's name; --admin-host=NAME allows another."
@@ -66,16 +66,16 @@ class AdminSite(LiveSite):
     def __init__(self, resources: Mapping[bytes, IResource], reactor: Any, names: Iterable[str] = ()) -> None:
         """Serve `resources`.
 
-        :param names: that it may be asked by, beside those that `Hosts` admits anyway.
+        :param names: that it may be asked by, beside those that `HostAllowlist` admits anyway.
         """
         super().__init__(resources, reactor)
-        self.hosts = Hosts(names)
+        self.hosts = HostAllowlist(names)
 
     def getResourceFor(self, request: Request) -> IResource:
         """Find what answers `request`."""
         host = field(request, b"Host")
         if host is not None and not self.hosts.admits(host.decode("latin-1")):
-            return Fixed(_MISDIRECTED)
+            return FixedResource(_MISDIRECTED)
         return super().getResourceFor(request)
 
 

@@ -25,12 +25,12 @@ from zope.interface import implementer
 
 from livestate.net.records import session_reused
 from livestate.net.stock import immediate_writer
-from livestate.web.http1.fast_request import LONGEST, SINGLE_ETAG, understand
+from livestate.web.http1.connection_owner import ConnectionOwner
+from livestate.web.http1.fast_request import LONGEST, SINGLE_ETAG, parse_fast
 from livestate.web.http1.request import LiveRequest
 from livestate.web.http1.timed_channel import TimedChannel
-from livestate.web.resources.responder import Variant
-from livestate.web.resources.response import closing
-from livestate.web.streams.stream import Stream
+from livestate.web.responses.responder import Variant
+from livestate.web.responses.response import closing
 
 if TYPE_CHECKING:
     from livestate.web.site import LiveSite
@@ -195,7 +195,7 @@ class LiveChannel(TimedChannel):
 
     def _answer(self, piece: bytes) -> bool:
         """Answer a plain request; tells whether it was one."""
-        understood = understand(self.site.responders, piece)
+        understood = parse_fast(self.site.responders, piece)
         if understood is None:
             return False
         variant, validator, last = understood
@@ -215,7 +215,7 @@ class LiveChannel(TimedChannel):
             self._last = mark
         return True
 
-    def hand_over(self, stream: Stream) -> None:
+    def hand_over(self, stream: ConnectionOwner) -> None:
         """Give the connection to `stream`, in place of the request that is being answered.
 
         From here on twisted.web holds nothing of that request; its answer's head can still be written by it, and is

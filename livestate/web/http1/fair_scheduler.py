@@ -14,7 +14,7 @@ from typing import Any
 SLICE = 0.001
 
 
-class Turns:
+class FairScheduler:
     """The queue."""
 
     def __init__(self, clock: Any) -> None:

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from livestate.web.resources.responder import Responder, Variant
+from livestate.web.responses.responder import Responder, Variant
 
 #: Bytes of the longest request that is looked at. Browsers send 500 to 1,500 with a few cookies.
 LONGEST = 4096
@@ -53,7 +53,7 @@ SINGLE_ETAG = re.compile(rb'"[\x21\x23-\x7e\x80-\xff]*"')
 _UNUSUAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"prefer"})
 
 
-class Understood(NamedTuple):
+class FastRequest(NamedTuple):
     """What a plain request asks for."""
 
     variant: Variant
@@ -63,7 +63,7 @@ class Understood(NamedTuple):
     last: bool
 
 
-def understand(responders: Mapping[bytes, Responder], data: bytes) -> Understood | None:
+def parse_fast(responders: Mapping[bytes, Responder], data: bytes) -> FastRequest | None:
     """Understand a plain request.
 
     :param responders: the documents by path.
@@ -88,10 +88,10 @@ def understand(responders: Mapping[bytes, Responder], data: bytes) -> Understood
     if validator is not None and not SINGLE_ETAG.fullmatch(validator):
         return None
     variant = responder.variant(fields.get(b"accept-encoding"), fields.get(b"origin"))
-    return Understood(variant, validator, connection == b"close")
+    return FastRequest(variant, validator, connection == b"close")
 
 
-class Memo:
+class RequestMemo:
     """Plain requests by their bytes, within bounds.
 
     `get` is the look-up itself, bound to the dictionary once: None, or the Variant that answers.

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from livestate.web.http1.access_log import host_of
 from livestate.web.http1.channel import LiveChannel
-from livestate.web.http1.response_memo import Prepared
-from livestate.web.resources.responder import Variant
+from livestate.web.http1.response_memo import RememberedResponse
+from livestate.web.responses.responder import Variant
 
 if TYPE_CHECKING:
     from livestate.web.site import LiveSite
@@ -17,7 +17,7 @@ class LoggedChannel(LiveChannel):
     def __init__(self, site: "LiveSite") -> None:
         super().__init__(site)
         # None is given without a look at its request.
-        nothing: dict[bytes, Prepared] = {}
+        nothing: dict[bytes, RememberedResponse] = {}
         self._ready = nothing.get
 
     def connectionMade(self) -> None:

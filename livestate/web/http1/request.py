@@ -9,7 +9,7 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
-from livestate.web.resources.response import problem
+from livestate.web.responses.response import problem
 
 
 class LiveRequest(Request):

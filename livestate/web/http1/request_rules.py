@@ -24,7 +24,7 @@ _FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*
 _MOST_DIGITS = 18
 
 
-class StrictChannel(HTTPChannel):
+class ValidatingChannel(HTTPChannel):
     """Refuses what others may read differently."""
 
     def lineReceived(self, line: bytes) -> None:

@@ -8,13 +8,13 @@ do not get in: of their requests no two in a row are alike.
 
 from collections.abc import Callable
 
-from livestate.web.resources.responder import Variant
+from livestate.web.responses.responder import Variant
 
 #: Entries at most. A second of a hundred thousand requests has few that come twice in a row.
 MOST_ENTRIES = 4096
 
 
-class Prepared:
+class RememberedResponse:
     """One request's answer."""
 
     __slots__ = ("given", "not_modified", "variant", "wire")
@@ -27,16 +27,16 @@ class Prepared:
         self.given = 0
 
 
-class PreparedAnswers:
+class ResponseMemo:
     """The answers that were noted since the last `renew`.
 
     `get` is the look-up itself, bound to the dictionary once: None, or a Prepared.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[bytes, Prepared] = {}
+        self._entries: dict[bytes, RememberedResponse] = {}
         self._last = 0
-        self.get: Callable[[bytes], Prepared | None] = self._entries.get
+        self.get: Callable[[bytes], RememberedResponse | None] = self._entries.get
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -45,7 +45,7 @@ class PreparedAnswers:
         """Keep an answer just given to `request`, if that is also what was asked last."""
         mark = hash(request)
         if mark == self._last and len(self._entries) < MOST_ENTRIES:
-            self._entries[request] = Prepared(wire, variant, not_modified)
+            self._entries[request] = RememberedResponse(wire, variant, not_modified)
         self._last = mark
 
     def renew(self) -> None:

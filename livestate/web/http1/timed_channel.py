@@ -9,15 +9,15 @@ in holds no connection open.
 from typing import Any
 
 from livestate.net.stream import unsent
-from livestate.web.http1.request_rules import StrictChannel
-from livestate.web.streams.stream import Stream
+from livestate.web.http1.connection_owner import ConnectionOwner
+from livestate.web.http1.request_rules import ValidatingChannel
 
 #: Bytes that a reader who takes what he is sent takes between two sweeps: 1 KB/s. Who takes less keeps a version of the
 #: document in memory for as long as he likes.
 SLOWEST = 5_000
 
 
-class TimedChannel(StrictChannel):
+class TimedChannel(ValidatingChannel):
     """Tells when its time is over."""
 
     __slots__ = ("_unsent", "quiet", "stream", "unfinished")
@@ -33,7 +33,7 @@ class TimedChannel(StrictChannel):
         self.quiet = 0
         self.unfinished: int | None = None
         #: What twisted.web has handed this connection over to.
-        self.stream: Stream | None = None
+        self.stream: ConnectionOwner | None = None
         self._unsent: int | None = None
 
     def overdue(self, quiet: int, unfinished: int) -> bool:

@@ -6,8 +6,8 @@ from twisted.web.server import NOT_DONE_YET
 from livestate.web.http1.request import field
 from livestate.web.resources.long_poll import LongPolls, applied, seconds_to_wait
 from livestate.web.resources.resource import ResponseResource
-from livestate.web.resources.responder import ALLOW, Responder, Variant
-from livestate.web.resources.response import Response, problem
+from livestate.web.responses.responder import ALLOW, Responder, Variant
+from livestate.web.responses.response import Response, problem
 
 
 class DocumentResource(ResponseResource):

@@ -14,11 +14,11 @@ from livestate.documents.history import Message
 from livestate.formats.event_stream import COMMENT, LAST_CHUNK, MEDIA_TYPE, chunk, event, retry, unchunked_length
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.http1.request import field, wants_patches
-from livestate.web.resources.responder import ALLOW, Responder
-from livestate.web.resources.response import Response, problem
 from livestate.web.resources.upgrade import NOT_INSTALLED, wants_websocket
+from livestate.web.responses.responder import ALLOW, Responder
+from livestate.web.responses.response import Response, problem
 from livestate.web.streams.broadcast import Broadcast, Framing
-from livestate.web.streams.subscriber import LoggedReader, Reader
+from livestate.web.streams.subscriber import LoggedSubscriber, Subscriber
 
 #: Milliseconds that a reader waits before it comes back, each another time: after a restart of the server they come one
 #: after the other, 5,000 a second if there are 15,000.
@@ -101,9 +101,9 @@ class EventsResource(Resource):
         version = self._broadcast.history.version_named(field(request, b"Last-Event-ID") or b"")
         entry = channel.site.entry(request)
         reader = (
-            Reader(channel, audience, version)
+            Subscriber(channel, audience, version)
             if entry is None
-            else LoggedReader(channel, audience, version, entry, unchunked_length if chunked else len)
+            else LoggedSubscriber(channel, audience, version, entry, unchunked_length if chunked else len)
         )
         for name, value in self._head(request).fields:
             request.responseHeaders.setRawHeaders(name, [value])

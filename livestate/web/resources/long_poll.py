@@ -26,8 +26,8 @@ from livestate.documents.document import Document
 from livestate.documents.snapshot import Snapshot
 from livestate.formats.negotiation import wait_preference
 from livestate.web.http1.request import field
-from livestate.web.resources.responder import Variant
-from livestate.web.resources.response import Response, closing
+from livestate.web.responses.responder import Variant
+from livestate.web.responses.response import Response, closing
 from livestate.web.streams.broadcast import BATCH
 from livestate.web.streams.streams import Streams
 
@@ -97,7 +97,7 @@ class LongPolls:
         self._streams = streams
         self._waiting: dict[Waiting, None] = {}
         document.subscribe(self._publish)
-        streams.at_end(self.end)
+        streams.on_stop(self.end)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -110,7 +110,7 @@ class LongPolls:
         delay = seconds * random.uniform(0.9, 1.0)  # noqa: S311  # no secret
         waiting.expire_by(self._clock.callLater(delay, self._answer, waiting))
 
-    def leavers(self) -> list[Callable[[], None]]:
+    def closers(self) -> list[Callable[[], None]]:
         """Give what answers each."""
         return [partial(self._answer, waiting) for waiting in self._waiting]
 

@@ -7,10 +7,10 @@ from twisted.web.http import Request
 
 from livestate.documents.document import Document
 from livestate.web.resources.resource import ResponseResource
-from livestate.web.resources.response import Response, unstored
+from livestate.web.responses.response import Response, unstored
 
 
-class Supply(Protocol):
+class ServedDocument(Protocol):
     """What keeps a document up to date: a Poller, or what stands for one in another process."""
 
     @property
@@ -29,7 +29,7 @@ class ReadyResource(ResponseResource):
     readers nothing.
     """
 
-    def __init__(self, supplies: Sequence[Supply]) -> None:
+    def __init__(self, supplies: Sequence[ServedDocument]) -> None:
         super().__init__()
         self._supplies = supplies
         #: Whether the server is about to end. Who asks on a new connection finds none any more; this is for those who

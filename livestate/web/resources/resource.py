@@ -4,7 +4,7 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from livestate.web.resources.response import Response
+from livestate.web.responses.response import Response
 
 
 class ResponseResource(Resource):

@@ -6,7 +6,7 @@ from twisted.web.http import Request
 
 from livestate.formats.negotiation import may_connect
 from livestate.web.http1.request import field
-from livestate.web.resources.response import Response, problem
+from livestate.web.responses.response import Response, problem
 
 #: The only version of the protocol that is spoken: RFC 6455's.
 VERSION = b"13"

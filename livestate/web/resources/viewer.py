@@ -17,7 +17,7 @@ from livestate.documents.snapshot import new_snapshot, with_all_codings
 from livestate.formats.negotiation import accepted_codings, matches
 from livestate.web.http1.request import field
 from livestate.web.resources.resource import ResponseResource
-from livestate.web.resources.response import Fields, Response, problem
+from livestate.web.responses.response import Fields, Response, problem
 
 #: Where the page is; other files are beside it.
 VIEWER = b"/_live/"

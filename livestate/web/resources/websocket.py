@@ -30,10 +30,10 @@ from twisted.web.http import Request
 
 from livestate.documents.history import Message
 from livestate.web.http1.request import wants_patches
-from livestate.web.resources.response import Response, problem
 from livestate.web.resources.upgrade import VERSION, refusal
-from livestate.web.streams.broadcast import Audience, Broadcast, Framing
-from livestate.web.streams.subscriber import LoggedReader
+from livestate.web.responses.response import Response, problem
+from livestate.web.streams.broadcast import Broadcast, Framing, SubscriberGroup
+from livestate.web.streams.subscriber import LoggedSubscriber
 
 if TYPE_CHECKING:
     from livestate.web.http1.channel import LiveChannel
@@ -70,8 +70,8 @@ class LiveWebSocket(WebSocketServerProtocol):
     log = txaio.make_logger(level="none")  # type: ignore[attr-defined]  # txaio has it once Twisted is chosen
 
     #: Gives the reader that takes the connection over, once the handshake is good.
-    take_over: "Callable[[LiveWebSocket], WebSocketReader]"
-    reader: "WebSocketReader"
+    take_over: "Callable[[LiveWebSocket], WebSocketSubscriber]"
+    reader: "WebSocketSubscriber"
     #: The answer to a handshake that is not.
     refused: Response | None = None
     #: Autobahn's own: the pieces of the control frame that is under way.
@@ -120,14 +120,14 @@ class LiveWebSocket(WebSocketServerProtocol):
         del self.is_closed, self.reader
 
 
-class WebSocketReader(LoggedReader):
+class WebSocketSubscriber(LoggedSubscriber):
     """One who is told over WebSocket."""
 
     __slots__ = ("_closing", "_owed", "_protocol")
 
     status = 101
 
-    def __init__(self, channel: "LiveChannel", audience: Audience, entry: Any, protocol: LiveWebSocket) -> None:
+    def __init__(self, channel: "LiveChannel", audience: SubscriberGroup, entry: Any, protocol: LiveWebSocket) -> None:
         super().__init__(channel, audience, 0, entry, len)
         self._protocol = protocol
         self._closing = False
@@ -199,7 +199,7 @@ class WebSockets:
         audience = broadcast.audience(FRAMING, wants_patches(request))
         protocol = self._protocol()
         protocol.factory = self._factory
-        protocol.take_over = partial(WebSocketReader, channel, audience, channel.site.entry(request))
+        protocol.take_over = partial(WebSocketSubscriber, channel, audience, channel.site.entry(request))
         protocol.makeConnection(channel)
         protocol.dataReceived(_handshake(request))
         return protocol.refused

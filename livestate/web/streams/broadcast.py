@@ -29,7 +29,7 @@ from livestate.documents.document import Document
 from livestate.documents.history import History, Message
 from livestate.documents.snapshot import Snapshot
 from livestate.system.histogram import Histogram
-from livestate.web.streams.subscriber import Reader
+from livestate.web.streams.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from livestate.web.streams.streams import Streams
@@ -52,7 +52,7 @@ class Framing(NamedTuple):
     counted_as: str
 
 
-class Audience:
+class SubscriberGroup:
     """Readers of one document who are told the same in the same way."""
 
     log = Logger()
@@ -60,25 +60,25 @@ class Audience:
     def __init__(self, broadcast: "Broadcast", framing: Framing, deltas: bool) -> None:
         self.framing = framing
         self.deltas = deltas
-        self.readers: set[Reader] = set()
+        self.readers: set[Subscriber] = set()
         self._broadcast = broadcast
-        self._rest: Iterator[Reader] = iter(())
+        self._rest: Iterator[Subscriber] = iter(())
         self.delivering = False
         # What readers of each version are to be sent.
         self._wires: dict[int, bytes] = {}
 
-    def add(self, reader: Reader) -> None:
+    def add(self, reader: Subscriber) -> None:
         """Tell one more."""
         self.readers.add(reader)
         reader.lead = random.uniform(0, self._broadcast.heartbeat / 3)  # noqa: S311  # no secret
 
-    def remove(self, reader: Reader) -> None:
+    def remove(self, reader: Subscriber) -> None:
         """Tell one no more."""
         self.readers.discard(reader)
         if self.deltas:
             self._broadcast.deltas_wanted = self._broadcast.seconds()
 
-    def bring_up(self, reader: Reader) -> None:
+    def catch_up(self, reader: Subscriber) -> None:
         """Send one reader what makes it current, if anything does."""
         broadcast = self._broadcast
         reader.last = broadcast.seconds()
@@ -150,7 +150,7 @@ class Audience:
                         reader.abort()
                 elif reader.version != broadcast.history.version and not self.delivering:
                     # There was a document that was too old to be given out.
-                    self.bring_up(reader)
+                    self.catch_up(reader)
                 elif reader.last <= limit + reader.lead:
                     reader.last = now
                     reader.write(heartbeat)
@@ -176,21 +176,21 @@ class Broadcast:
         self._document = document
         self._written = False
         self._servable = servable
-        self._audiences: dict[tuple[Framing, bool], Audience] = {}
+        self._audiences: dict[tuple[Framing, bool], SubscriberGroup] = {}
         self._encoded: dict[tuple[Framing, Sequence[Message]], bytes] = {}
         #: When a reader of patches was last gone.
         self.deltas_wanted = -LINGER
         document.subscribe(self._publish)
 
-    def audience(self, framing: Framing, deltas: bool) -> Audience:
+    def audience(self, framing: Framing, deltas: bool) -> SubscriberGroup:
         """Give those who are told in this way."""
         key = framing, deltas
         audience = self._audiences.get(key)
         if audience is None:
-            audience = self._audiences[key] = Audience(self, framing, deltas)
+            audience = self._audiences[key] = SubscriberGroup(self, framing, deltas)
         return audience
 
-    def leavers(self) -> list[Callable[[], None]]:
+    def closers(self) -> list[Callable[[], None]]:
         """Give what ends each reader's stream in an orderly way."""
         return [
             partial(reader.end, audience.framing.end) for audience in self.audiences() for reader in audience.readers
@@ -203,7 +203,7 @@ class Broadcast:
             counted[audience.framing.counted_as] += len(audience.readers)
         return counted
 
-    def audiences(self) -> Iterable[Audience]:
+    def audiences(self) -> Iterable[SubscriberGroup]:
         """Give all that there are."""
         return list(self._audiences.values())
 

@@ -42,10 +42,10 @@ class Streams(Service):
         """Give `document` its Broadcast."""
         broadcast = Broadcast(self, document, servable)
         self._broadcasts.append(broadcast)
-        self.at_end(broadcast.end)
+        self.on_stop(broadcast.end)
         return broadcast
 
-    def at_end(self, end: Callable[[], None]) -> None:
+    def on_stop(self, end: Callable[[], None]) -> None:
         """Have `end` called when the service stops."""
         self._at_end.append(end)
 

@@ -11,19 +11,19 @@ from livestate.web.http1.access_log import Entry
 
 if TYPE_CHECKING:
     from livestate.web.http1.channel import LiveChannel
-    from livestate.web.streams.broadcast import Audience
+    from livestate.web.streams.broadcast import SubscriberGroup
 
 #: Seconds after which a reader that takes nothing of what waits for it is cut off. What a phone loses when it changes
 #: networks comes back on another connection.
 STUCK = 30.0
 
 
-class Reader:
+class Subscriber:
     """One who is told."""
 
     __slots__ = ("_audience", "_channel", "_stuck_since", "_unsent", "last", "lead", "version", "writable", "write")
 
-    def __init__(self, channel: "LiveChannel", audience: "Audience", version: int) -> None:
+    def __init__(self, channel: "LiveChannel", audience: "SubscriberGroup", version: int) -> None:
         """Take over `channel` from its request, whose answer's head is still to be written.
 
         :param version: what the reader has; 0: nothing.
@@ -46,7 +46,7 @@ class Reader:
         """Begin, behind the answer's head: with what makes the reader current, and each change from then on."""
         self._audience.add(self)
         if self.writable:
-            self._audience.bring_up(self)
+            self._audience.catch_up(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Let go of what the client sends: there is nothing to say after the request."""
@@ -59,7 +59,7 @@ class Reader:
     def resumeProducing(self) -> None:
         """Catch up."""
         self.writable = True
-        self._audience.bring_up(self)
+        self._audience.catch_up(self)
 
     def stuck(self, now: float) -> bool:
         """Tell whether a reader that is not writable has taken nothing for too long."""
@@ -92,7 +92,7 @@ class Reader:
         self._audience.remove(self)
 
 
-class LoggedReader(Reader):
+class LoggedSubscriber(Subscriber):
     """One who is told, and of whom a line is written to the access log in the end."""
 
     __slots__ = ("_entry", "_length", "_send", "_sent")
@@ -103,7 +103,7 @@ class LoggedReader(Reader):
     def __init__(
         self,
         channel: "LiveChannel",
-        audience: "Audience",
+        audience: "SubscriberGroup",
         version: int,
         entry: Entry | None,
         length: Callable[[bytes], int],

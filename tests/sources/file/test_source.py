@@ -14,8 +14,8 @@ from zope.interface.verify import verifyObject
 
 from livestate.documents.document import Document
 from livestate.errors import DocumentMissing, DocumentRefused, SettingsError, SourceError
-from livestate.sources import make_source
 from livestate.sources.api import ISource
+from livestate.sources.factory import make_source
 from livestate.sources.file.source import FileSource
 from tests.support import FakeReactor, many, result_of, until
 

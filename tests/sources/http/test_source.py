@@ -21,9 +21,10 @@ from zope.interface.verify import verifyObject
 from livestate.documents.document import Document
 from livestate.documents.poller import Poller
 from livestate.errors import DocumentMissing, SourceError
-from livestate.sources import make_source, within
 from livestate.sources.api import ISource
+from livestate.sources.factory import make_source
 from livestate.sources.http.source import HTTPSource
+from livestate.system.timeouts import with_timeout
 from livestate.tls.contexts import server_options
 from tests.support import Authority, log_lines, pem, until, written
 
@@ -136,7 +137,7 @@ class HTTPTests(TestCase):
 
     def fetch(self, source):
         """Fetch within the time that a beat of a second gives."""
-        return within(5.0, source.fetch(), reactor)
+        return with_timeout(5.0, source.fetch(), reactor)
 
     async def refusal(self, source, kind=SourceError):
         """Fetch in vain, and give the one line that says why."""
@@ -333,7 +334,7 @@ class HTTPTests(TestCase):
             factory, port = self.listen_open(b"HTTP/1.1 200 OK\r\n" + says)
             source = self.source(port=port)
             for _ in range(3):
-                await self.assertFailure(within(0.05, source.fetch(), reactor), DeferTimeout)
+                await self.assertFailure(with_timeout(0.05, source.fetch(), reactor), DeferTimeout)
             await until(reactor, lambda: self.open == 0)
 
     async def test_called_off_over_tls(self):
@@ -348,7 +349,7 @@ class HTTPTests(TestCase):
         with mock.patch.dict(os.environ, {"SSL_CERT_FILE": roots}):
             source = self.source(scheme="https", host="localhost", port=port)
             for _ in range(3):
-                await self.assertFailure(within(0.2, source.fetch(), reactor), DeferTimeout)
+                await self.assertFailure(with_timeout(0.2, source.fetch(), reactor), DeferTimeout)
         await until(reactor, lambda: self.open == 0)
 
     async def test_announced_too_large(self):

@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from livestate.errors import SettingsError
-from livestate.sources import make_source
 from livestate.sources.api import IWatching
+from livestate.sources.factory import make_source
 from livestate.sources.mongodb import change_stream
 from livestate.sources.mongodb.change_stream import MongoChanges
 from tests.sources.mongodb.test_source import ServerTestCase

@@ -29,8 +29,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from livestate.errors import DocumentMissing, SettingsError, SourceError
-from livestate.sources import make_source
 from livestate.sources.api import ISource
+from livestate.sources.factory import make_source
 from livestate.sources.mongodb.extended_json import CODEC, to_json
 from livestate.sources.mongodb.source import _AUTHENTICATION_FAILED, MongoSource
 from tests.mongodb_server import EXTERNAL, ExternalServer, MongoServer

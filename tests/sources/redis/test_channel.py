@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from txredisapi import LineReceiver
 
 from livestate.errors import SettingsError, SourceError
-from livestate.sources import make_source
 from livestate.sources.api import ISource, IWatching
+from livestate.sources.factory import make_source
 from livestate.sources.redis.channel import LONGEST_PAUSE, LONGEST_WAIT, PING_EACH, RedisChannel, keyspace_channel
 from tests.support import FakeReactor, log_lines
 

@@ -9,9 +9,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SourceError
-from livestate.sources import within
 from livestate.sources.redis.cluster import REDIRECTIONS, ClusterDeployment
-from livestate.sources.redis.url import Address
+from livestate.sources.redis.url import NodeAddress
+from livestate.system.timeouts import with_timeout
 from tests.redis_world import ClusterWorld
 from tests.support import few, log_lines
 
@@ -25,13 +25,13 @@ class ClusterTests(SynchronousTestCase):
         self.nodes = self.world.nodes
         self.deployment = self.make(self.nodes[0].address, self.nodes[1].address)
 
-    def make(self, *named: Address) -> ClusterDeployment:
+    def make(self, *named: NodeAddress) -> ClusterDeployment:
         servers: Any = self.world
         return ClusterDeployment(servers, named, b"k", max_size=1000, source="redis+cluster://n/")
 
     def run_it(self, asking):
         results: list[Any] = []
-        within(0.8, asking, self.clock).addBoth(results.append)
+        with_timeout(0.8, asking, self.clock).addBoth(results.append)
         self.clock.pump([0.1] * 9)
         [result] = results
         if hasattr(result, "trap"):
@@ -185,7 +185,7 @@ class ClusterTests(SynchronousTestCase):
                 node.hangs = event == "hang"
                 node.down = ""
             results: list[Any] = []
-            within(0.8, self.deployment.read("GET", b"k"), self.clock).addBoth(results.append)
+            with_timeout(0.8, self.deployment.read("GET", b"k"), self.clock).addBoth(results.append)
             self.clock.pump([0.1] * 9)
             if isinstance(results[0], bytes):
                 self.assertEqual(int(results[0]), self.nodes[0].owner.port)

@@ -9,11 +9,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SourceError
-from livestate.sources import within
 from livestate.sources.redis.role import role_of
 from livestate.sources.redis.sentinel_deployment import LONGEST_TRY, LOOK_EACH, SHUN, SentinelDeployment
 from livestate.sources.redis.sentinels import GRACE, LONGEST_WAIT, Sentinels
-from livestate.sources.redis.url import Address
+from livestate.sources.redis.url import NodeAddress
+from livestate.system.timeouts import with_timeout
 from tests.redis_world import Data, World
 from tests.support import few, log_lines
 
@@ -45,7 +45,7 @@ class SentinelCase(SynchronousTestCase):
 
     def fetch(self, timeout=0.8):
         """Begin a fetch as the poller does."""
-        return within(timeout, self.deployment.read("GET", b"k"), self.clock)
+        return with_timeout(timeout, self.deployment.read("GET", b"k"), self.clock)
 
     def version(self, timeout=0.8):
         """Give what a fetch gives; time passes while it waits."""
@@ -519,6 +519,6 @@ class ReplicaTests(SentinelCase):
     def test_addresses(self):
         """The Sentinels' replicas are those of which they say that they are well."""
         self.start()
-        self.world.down.add(Address("d", 2))
+        self.world.down.add(NodeAddress("d", 2))
         self.version()
-        self.assertEqual(self.read_from().address, Address("d", 3))
+        self.assertEqual(self.read_from().address, NodeAddress("d", 3))

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SettingsError, SourceError
-from livestate.sources import make_source
 from livestate.sources.api import IStore, IWatching
+from livestate.sources.factory import make_source
 from livestate.sources.redis.slots import SLOTS, Redirection, owners_of, redirection, slot_of
-from livestate.sources.redis.url import Address, addresses_of, split
+from livestate.sources.redis.url import NodeAddress, addresses_of, split
 from tests.support import FakeReactor, few, many
 
 names = st.text(st.sampled_from(string.ascii_lowercase + string.digits + ".-_"), min_size=1, max_size=12)
-addresses = st.builds(Address, names | st.sampled_from(["::1", "fe80::1%eth0"]), st.integers(1, 65535))
+addresses = st.builds(NodeAddress, names | st.sampled_from(["::1", "fe80::1%eth0"]), st.integers(1, 65535))
 
 
 class AddressTests(SynchronousTestCase):
@@ -32,7 +32,8 @@ class AddressTests(SynchronousTestCase):
     def test_default_port(self):
         """A server without a port has the usual one, and one that is named twice is asked once."""
         self.assertEqual(
-            addresses_of(split("x://a,[::1],b:7,a:9"), 9), (Address("a", 9), Address("::1", 9), Address("b", 7))
+            addresses_of(split("x://a,[::1],b:7,a:9"), 9),
+            (NodeAddress("a", 9), NodeAddress("::1", 9), NodeAddress("b", 7)),
         )
 
     def test_wrong(self):
@@ -137,12 +138,12 @@ class SlotTests(SynchronousTestCase):
 
     def test_redirections(self):
         """MOVED and ASK are read as the specification has them; a node without a host is where it was asked."""
-        asked = Address("here", 1)
+        asked = NodeAddress("here", 1)
         for text, there in (
-            ("MOVED 3999 127.0.0.1:6381", Redirection(Address("127.0.0.1", 6381), False)),
-            ("ASK 3999 node.example:6381", Redirection(Address("node.example", 6381), True)),
-            ("MOVED 3999 ::1:6381", Redirection(Address("::1", 6381), False)),
-            ("MOVED 3999 :6381", Redirection(Address("here", 6381), False)),
+            ("MOVED 3999 127.0.0.1:6381", Redirection(NodeAddress("127.0.0.1", 6381), False)),
+            ("ASK 3999 node.example:6381", Redirection(NodeAddress("node.example", 6381), True)),
+            ("MOVED 3999 ::1:6381", Redirection(NodeAddress("::1", 6381), False)),
+            ("MOVED 3999 :6381", Redirection(NodeAddress("here", 6381), False)),
             ("MOVED 3999", None),
             ("MOVED 3999 x", None),
             ("MOVED 3999 x:y", None),
@@ -158,10 +159,10 @@ class SlotTests(SynchronousTestCase):
             [6, 9, [None, 3, b"id", [b"x", b"y"]], [b"?", 4, b"id"]],
             [10, 11, [b"a", 1, b"id", []]],
         ]
-        asked = Address("here", 9)
+        asked = NodeAddress("here", 9)
         found = owners_of(7, reply, asked)
-        self.assertEqual(found.owner, Address("here", 3))
-        self.assertEqual(found.others, (Address("a", 1), Address("b", 2), Address("here", 4)))
+        self.assertEqual(found.owner, NodeAddress("here", 3))
+        self.assertEqual(found.others, (NodeAddress("a", 1), NodeAddress("b", 2), NodeAddress("here", 4)))
         error = self.assertRaises(SourceError, owners_of, 12, reply, asked)
         self.assertIn("no node serves the slot of the key (12)", str(error))
 
@@ -176,6 +177,6 @@ class SlotTests(SynchronousTestCase):
     def test_any_reply(self, reply):
         """Any reply gives an owner, or a SourceError."""
         try:
-            owners_of(7, reply, Address("here", 9))
+            owners_of(7, reply, NodeAddress("here", 9))
         except SourceError:
             pass

@@ -6,19 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.web.admin.host_allowlist import Hosts
+from livestate.web.admin.host_allowlist import HostAllowlist
 from tests.support import many
 
 
 class HostsTests(SynchronousTestCase):
-    """`Hosts`."""
+    """`HostAllowlist`."""
 
     def setUp(self):
         self.patch(socket, "gethostname", lambda: "Box.example")
 
     def test_admitted(self):
         """IP addresses, localhost, this machine's name and those that are named are admitted, with any port."""
-        hosts = Hosts(["Prometheus.example", "live_state"])
+        hosts = HostAllowlist(["Prometheus.example", "live_state"])
         for name in (
             "127.0.0.1", "127.8.9.10", "10.0.0.5", "192.0.2.1", "[::1]", "[2001:DB8::1]", "localhost", "LocalHost",
             "localhost.", "box", "box.example", "BOX.EXAMPLE", "prometheus.example", "live_state",
@@ -35,15 +35,15 @@ class HostsTests(SynchronousTestCase):
             "127.0.0.1@evil.example", " ", "localhost/evil", "0x7f.0.0.1", "2130706433", "localhost..", "*", "\xff",
         ):  # fmt: skip
             for port in ("", ":9180"):
-                self.assertFalse(Hosts().admits(name + port), name + port)
+                self.assertFalse(HostAllowlist().admits(name + port), name + port)
 
     def test_any(self):
         """With * any name is admitted."""
-        self.assertTrue(Hosts(["*"]).admits("evil.example"))
+        self.assertTrue(HostAllowlist(["*"]).admits("evil.example"))
 
     @many
     @given(st.text(st.sampled_from("[]:.-*@/ab01%é "), max_size=12))
     def test_whatever_is_sent(self, text):
         """Whatever a client sends is admitted or not, and what is holds no name that a name server could be asked for."""
-        if Hosts().admits(text):
+        if HostAllowlist().admits(text):
             self.assertRegex(text, r"^(|[0-9.]+|\[[0-9a-b:.]+\])(:[0-9]*)?$")

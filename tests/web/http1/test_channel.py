@@ -17,9 +17,9 @@ from livestate.documents.document import Document
 from livestate.web.http1 import fast_request as plain
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.http1.request import LiveRequest
-from livestate.web.http1.request_rules import StrictChannel
+from livestate.web.http1.request_rules import ValidatingChannel
 from livestate.web.resources.document import DocumentResource
-from livestate.web.resources.responder import Responder
+from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite
 
 BODY = b'{"title": "an election night", "votes": [' + b", ".join(b"%d" % (7919 * n) for n in range(99)) + b"]}"
@@ -68,7 +68,7 @@ class Pair:
         return channel, transport
 
     def slow(self) -> tuple[Any, PausableTransport]:
-        channel: Any = StrictChannel()
+        channel: Any = ValidatingChannel()
         channel.requestFactory, channel.site, channel.factory, channel.timeOut = (
             LiveRequest,
             self.slow_site,
@@ -228,8 +228,8 @@ class MemoTests(SynchronousTestCase):
         """What a browser sends is a plain request, with a validator and without."""
         fields = [b"User-Agent: Mozilla/5.0 (X11; Linux x86_64)", b"Accept-Encoding: gzip, deflate, br, zstd",
                   b"Cookie: a=b; c=d", b"Sec-Fetch-Mode: cors", b"Connection: keep-alive"]  # fmt: skip
-        self.assertIsNotNone(plain.understand(PAIR.site.responders, request(*fields)))
-        understood = plain.understand(PAIR.site.responders, request(*fields, b'If-None-Match: "x"'))
+        self.assertIsNotNone(plain.parse_fast(PAIR.site.responders, request(*fields)))
+        understood = plain.parse_fast(PAIR.site.responders, request(*fields, b'If-None-Match: "x"'))
         assert understood is not None
         self.assertEqual(understood.validator, b'"x"')
 
@@ -256,7 +256,7 @@ class MemoTests(SynchronousTestCase):
         """However many requests are to be remembered, entries and bytes stay within their bounds."""
         self.patch(plain, "MOST_ENTRIES", 10)
         self.patch(plain, "MOST_BYTES", 1000)
-        memo = plain.Memo()
+        memo = plain.RequestMemo()
         variant = PAIR.responder.variant(None, None)
         for n in range(1000):
             memo.remember(b"%d" % n * (n % 60 + 1), variant)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.web.http1.fair_scheduler import SLICE, Turns
+from livestate.web.http1.fair_scheduler import SLICE, FairScheduler
 from tests.web.http1.test_channel import BODY, Pair, request
 
 
@@ -31,7 +31,7 @@ class Reactor:
 class TurnsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Reactor()
-        self.turns = Turns(self.clock)
+        self.turns = FairScheduler(self.clock)
         self.done: list[str] = []
 
     def work(self, name: str, seconds: float = 0, times: int = 1) -> Callable[[], None]:

@@ -17,10 +17,10 @@ from livestate.config.settings import load_settings
 from livestate.documents.document import Document
 from livestate.system.logs import LogFiles
 from livestate.web.http1.channel import LiveChannel
-from livestate.web.idle_timeout import Sweep
+from livestate.web.idle_timeout import IdleTimeouts
 from livestate.web.resources.viewer import viewer_resources
 from livestate.web.site import LiveSite
-from livestate.web.site_service import Serving
+from livestate.web.site_service import SiteService
 from tests.support import FakeReactor, result_of
 from tests.web.resources.test_events import SlowTransport
 
@@ -51,7 +51,7 @@ class Certain:
         return low
 
 
-class Supply:
+class ServedDocument:
     """A document that a test changes."""
 
     def __init__(self, document: Document) -> None:
@@ -80,12 +80,12 @@ class Twins:
         given = {name.replace("_", "-"): [value] for name, value in options.items()}
         settings = load_settings({"source": ["demo:", "/results.json=demo:"], **given})
         self.documents = {w.path: Document(self.reactor, w.path, settings.max_size) for w in settings.documents}
-        supplies = [Supply(document) for document in self.documents.values()]
+        supplies = [ServedDocument(document) for document in self.documents.values()]
         with mock.patch("livestate.web.site_service.viewer_resources", viewer_of):
-            self.serving = Serving(self.reactor, settings, supplies, LogFiles())
+            self.serving = SiteService(self.reactor, settings, supplies, LogFiles())
         self.fast_site = self.serving.site
         self.slow_site = LiveSite(self.fast_site._resources, self.reactor)
-        self._sweep = Sweep(self.reactor, lambda: self.slow_site.channels)
+        self._sweep = IdleTimeouts(self.reactor, lambda: self.slow_site.channels)
         #: What went wrong and was only logged.
         self.failures: list[str] = []
         globalLogPublisher.addObserver(self._observe)  # type: ignore[arg-type]  # a function is an observer

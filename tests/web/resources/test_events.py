@@ -17,11 +17,11 @@ from livestate.documents.snapshot import new_snapshot
 from livestate.formats.event_stream import LAST_CHUNK
 from livestate.formats.merge_patch import apply
 from livestate.web.http1.channel import LiveChannel
-from livestate.web.idle_timeout import QUIET, Sweep
+from livestate.web.idle_timeout import QUIET, IdleTimeouts
 from livestate.web.resources.document import DocumentResource
 from livestate.web.resources.events import EventsResource
 from livestate.web.resources.long_poll import LongPolls
-from livestate.web.resources.responder import Responder
+from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite
 from livestate.web.streams import subscriber as reader_module
 from livestate.web.streams.streams import Streams
@@ -407,7 +407,7 @@ class EventsTests(Case):
 
     def test_sweep(self) -> None:
         """A stream is quiet for as long as it likes."""
-        sweep = Sweep(self.reactor, lambda: self.site.channels)
+        sweep = IdleTimeouts(self.reactor, lambda: self.site.channels)
         sweep.startService()
         self.addCleanup(sweep.stopService)
         reader, behind = self.reader(), self.reader()

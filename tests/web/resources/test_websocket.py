@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 
 from livestate.formats.merge_patch import apply
 from livestate.formats.negotiation import may_connect
-from livestate.web.idle_timeout import QUIET, Sweep
+from livestate.web.idle_timeout import QUIET, IdleTimeouts
 from livestate.web.resources.events import EventsResource
-from livestate.web.resources.websocket import LARGEST, WebSocketReader, WebSockets
+from livestate.web.resources.websocket import LARGEST, WebSockets, WebSocketSubscriber
 from livestate.web.site import LiveSite
 from livestate.web.streams.subscriber import STUCK
 from tests.support import answer_of, exchange, many, request
@@ -226,7 +226,7 @@ class MessagesTests(WebSocketCase):
 
     def test_sweep(self) -> None:
         """One is quiet for as long as it likes."""
-        sweep = Sweep(self.reactor, lambda: self.site.channels)
+        sweep = IdleTimeouts(self.reactor, lambda: self.site.channels)
         sweep.startService()
         self.addCleanup(sweep.stopService)
         client = self.client()
@@ -241,7 +241,7 @@ class MessagesTests(WebSocketCase):
             client = self.client()
             client.send(frame(PING), last)
             reader = client.channel.stream
-            assert isinstance(reader, WebSocketReader)
+            assert isinstance(reader, WebSocketSubscriber)
             held = weakref.ref(client.channel), weakref.ref(reader._protocol)
             client.lose()
             client.transport.producer = None
@@ -344,7 +344,7 @@ class ClientTests(WebSocketCase):
         self.assertEqual(client.numbers(), [1, 2])
         self.assertEqual(len(client.frames()), 2)
         reader = client.channel.stream
-        assert isinstance(reader, WebSocketReader)
+        assert isinstance(reader, WebSocketSubscriber)
         protocol = reader._protocol
         self.assertEqual((protocol.data, protocol.message_data, protocol.frame_data), (b"", [], None))
 
@@ -376,7 +376,7 @@ class ClientTests(WebSocketCase):
         # A ping of 2^40 bytes: Autobahn keeps control frames whole.
         client.send(b"\x89\xff" + struct.pack("!Q", 1 << 40) + b"\1\2\3\4")
         reader = client.channel.stream
-        assert isinstance(reader, WebSocketReader)
+        assert isinstance(reader, WebSocketSubscriber)
         for _ in range(100):
             client.send(b"x" * 4096)
         kept = sum(map(len, reader._protocol.control_frame_data or ())) + len(reader._protocol.data)

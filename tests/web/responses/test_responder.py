@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from livestate.documents.document import Document
 from livestate.documents.snapshot import LARGE, completed, new_snapshot
 from livestate.web.resources.document import DocumentResource
-from livestate.web.resources.responder import Responder
+from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite
 from tests.support import NOW, FakeReactor, answer_of, exchange, many, result_of
 

@@ -17,7 +17,7 @@ from livestate.system.histogram import Histogram
 class DocumentCounts(msgspec.Struct):
     """Of one document."""
 
-    #: Answers given, by kind: see `livestate.web.resources.responder.Responder.tally`.
+    #: Answers given, by kind: see `livestate.web.responses.responder.Responder.tally`.
     answers: dict[str, int] = {}  # msgspec copies it
     events_sent: int = 0
     #: Events that were not sent, to readers who were behind.
@@ -26,7 +26,7 @@ class DocumentCounts(msgspec.Struct):
     event_readers: int = 0
     websocket_readers: int = 0
     long_polls: int = 0
-    #: Answers by how the request was understood: see `livestate.web.resources.responder.Responder.ways`.
+    #: Answers by how the request was understood: see `livestate.web.responses.responder.Responder.ways`.
     ways: dict[str, int] = {}
     #: Bytes of answers, heads included, and of events.
     bytes_sent: int = 0

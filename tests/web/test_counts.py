@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.system.event_loop_lag import PERIOD, Lag
+from livestate.system.event_loop_lag import PERIOD, EventLoopLag
 from livestate.system.histogram import BOUNDS, Histogram
-from livestate.web.admin.counts import Counts, total
+from livestate.web.counts import Counts, total
 from tests.support import few
 
 NUMBERS = st.integers(0, 2**40)
@@ -49,7 +49,7 @@ class LagTests(SynchronousTestCase):
     def test_lateness(self):
         """A reactor that calls in time is not late, and one that was held up is as late as it was held up."""
         clock = Clock()
-        lag = Lag(clock)
+        lag = EventLoopLag(clock)
         lag.startService()
         for _ in range(4):
             clock.advance(PERIOD)

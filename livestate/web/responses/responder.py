@@ -19,7 +19,7 @@ from livestate.config.settings import events_path
 from livestate.documents.document import Document
 from livestate.documents.snapshot import Representation, Snapshot
 from livestate.formats.negotiation import accepted_codings, allowed_origin, matches
-from livestate.web.resources.response import Fields, Response, problem
+from livestate.web.responses.response import Fields, Response, problem
 
 #: Shared caches may answer from memory for a second, and for one more while they ask anew (RFC 5861), so that what a
 #: reader behind one sees is two seconds old at most; while livestate is away, for five minutes.

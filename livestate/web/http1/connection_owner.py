@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 
-class Stream(Protocol):
+class ConnectionOwner(Protocol):
     """What has a connection for itself, from a request on until its end."""
 
     def dataReceived(self, data: bytes) -> None:
