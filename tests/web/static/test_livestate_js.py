@@ -14,6 +14,8 @@ TESTS = Path(__file__).parents[2] / "js" / "livestate.test.js"
 class LivestateJSTests(SynchronousTestCase):
     """What runs outside of Python."""
 
+    not_a_unit_test = "takes 15 s in Node.js, whose timers are real"
+
     def test_in_node(self):
         """All tests of the module pass in Node.js, and there are some."""
         node = shutil.which("node")
