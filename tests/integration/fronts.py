@@ -1,10 +1,8 @@
 """Caches and proxies before livestate: the Debian packages, with the configurations in etc/, and load on them."""
 
 import os
-import re
-import shutil
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.certificates import Authority
 from tests.integration.http import Client
-from tests.integration.processes import Child, folder_for, free_port
+from tests.integration.load import Wrk
+from tests.integration.processes import Child, folder_for, free_port, program_of
 from tests.integration.venvs import ROOT
 
 #: What browsers and other clients send, and what these four codings must make of it.
@@ -171,9 +170,11 @@ class Fronts:
         self._start(port, "hitch", *user, "--config", config)
         return Front("hitch", https=f"https://127.0.0.1:{port}", cafile=self.cafile)
 
-    def load(self, url: str, seconds: float, connections: int = 40) -> "Load":
-        """Ask as fast as can be, in all ways in which clients do."""
-        return Load(self._case, self.folder, url, seconds, connections)
+    def load(self, url: str, seconds: float, connections: int = 40) -> Wrk:
+        """Request as fast as possible, with the header fields that clients of all kinds send."""
+        script = self.folder / "load.lua"
+        script.write_text(_LOAD % ", ".join(f'"{accepted}"' for accepted in ACCEPTED))
+        return Wrk(self._case, url, seconds, connections, script)
 
     def _adapt(self, name: str, exchanges: dict[str, str]) -> Path:
         """Write a configuration of etc/ with other ports and folders; fails where it has not what is exchanged."""
@@ -192,36 +193,9 @@ class Fronts:
         child.wait_for(lambda: _listens(port), name)
 
 
-class Load:
-    """One wrk that runs."""
-
-    def __init__(self, case: SynchronousTestCase, folder: Path, url: str, seconds: float, connections: int) -> None:
-        script = folder / "load.lua"
-        script.write_text(_LOAD % ", ".join(f'"{accepted}"' for accepted in ACCEPTED))
-        arguments: list[str | Path] = [program_of("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, url]
-        self._child = Child(case, arguments, folder)
-        self._limit = seconds + 20
-
-    def result(self) -> dict[str, int]:
-        """Wait for its end; give the number of all requests, and of those with an error of some kind."""
-        assert self._child.process.wait(self._limit) == 0, self._child.output
-        output = self._child.output
-        found = {"requests": int(re.search(r"(\d+) requests in", output)[1])}  # type: ignore[index]
-        other = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
-        errors: Iterable[tuple[str, str]] = re.findall(r"(connect|read|write|timeout) (\d+)", output)
-        return found | {"refused": int(other[1]) if other else 0} | {kind: int(count) for kind, count in errors}
-
-
 def _listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:
         return False
     return True
-
-
-def program_of(name: str) -> str:
-    """Give the path of a program, which may be for administrators; a missing one is a failure."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    assert found, f"{name} is not installed: apt-get install varnish nginx haproxy hitch wrk slowhttptest"
-    return found

@@ -5,11 +5,12 @@ import signal
 import socket
 import ssl
 import threading
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.processes import Child, folder_for
+from tests.integration.processes import Child, folder_for, program_of
 
 #: Seconds that any one answer may take: longer than a hung worker is waited for.
 TIMEOUT = 15.0
@@ -100,20 +101,44 @@ class Load:
 
 
 class Wrk:
-    """One wrk: as fast as it can on 16 connections, until `stop`. It makes anew those that are closed."""
+    """One wrk, which requests as fast as it can and reconnects whenever a connection is closed.
 
-    def __init__(self, case: SynchronousTestCase, url: str) -> None:
-        arguments = ["wrk", "-t1", "-c16", "-d120s", f"--timeout={TIMEOUT:.0f}s", url]
-        self._child = Child(case, arguments, folder_for(case))
+    :param seconds: how long it runs at most.
+    :param script: in Lua, what it requests; without one it is `url`, as it stands.
+    """
+
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        url: str,
+        seconds: float = 120,
+        connections: int = 16,
+        script: Path | None = None,
+    ) -> None:
+        arguments = [program_of("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={TIMEOUT:.0f}s"]
+        arguments += ["-s", str(script)] if script else []
+        self._child = Child(case, [*arguments, url], folder_for(case))
+        self._seconds = seconds
 
     def stop(self) -> tuple[int, str]:
-        """End it, and give the number of answers, and what it says of errors: "" where there were none."""
+        """End it. Return the number of responses, and what it reports of errors: "" where there were none."""
         self._child.signal(signal.SIGINT)
         assert self._child.process.wait(TIMEOUT) == 0, self._child.output
+        found = re.findall(r"^ *((?:Socket errors|Non-2xx).*)$", self._child.output, re.MULTILINE)
+        return self._requests(), "\n".join(found)
+
+    def result(self) -> dict[str, int]:
+        """Wait until it ends by itself. Return the number of all requests, and of those with an error, by its kind."""
+        assert self._child.process.wait(self._seconds + 20) == 0, self._child.output
         output = self._child.output
-        found = re.search(r"(\d+) requests in", output)
-        assert found, output
-        return int(found[1]), "\n".join(re.findall(r"^ *((?:Socket errors|Non-2xx).*)$", output, re.MULTILINE))
+        refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+        errors = {kind: int(count) for kind, count in re.findall(r"(connect|read|write|timeout) (\d+)", output)}
+        return {"requests": self._requests(), "refused": int(refused[1]) if refused else 0, **errors}
+
+    def _requests(self) -> int:
+        found = re.search(r"(\d+) requests in", self._child.output)
+        assert found, self._child.output
+        return int(found[1])
 
 
 def _some(connection: socket.socket) -> bytes:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,13 +26,33 @@ LIMIT = 20.0
 #: The exit code of a livestate that SIGTERM has ended in an orderly way.
 TERMINATED = 0
 
-# Below the range that the kernel gives to outgoing connections (from 32768): none of these takes one of ours.
-_ports = itertools.cycle(random.sample(range(20000, 32000), 12000))
+#: Ports are taken from blocks of so many, each used by one process only: test runs side by side never clash. All are
+#: below the range that the kernel assigns to outgoing connections (from 32768), so that none of these takes one of ours.
+_BLOCK = 600
+_BLOCKS = range(20000, 32000, _BLOCK)
+
+
+@cache
+def _ports() -> "itertools.cycle[int]":
+    """Claim a block of ports. A Unix socket with its name, which the kernel closes with the process, is the claim."""
+    for first in random.sample(_BLOCKS, len(_BLOCKS)):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0livestate-tests-{first}")
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return itertools.cycle(random.sample(range(first, first + _BLOCK), _BLOCK))
+    raise AssertionError(f"{len(_BLOCKS)} test runs are using all ports")
+
+
+_claims: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Give a TCP port of 127.0.0.1 that nobody uses; a different one each time."""
-    for port in _ports:
+    """Return a TCP port of 127.0.0.1 that is not in use, a different one in each of some hundred calls."""
+    for port in itertools.islice(_ports(), _BLOCK):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -62,6 +83,13 @@ def folder_for(case: SynchronousTestCase) -> Path:
 def program(name: str) -> str:
     """Give the path of a command that is installed beside this Python."""
     return str(Path(sys.executable).parent / name)
+
+
+def program_of(name: str) -> str:
+    """Return the path of a program of the system, also of those for administrators; a missing one is a failure."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert found, f"{name} is not installed: apt-get install varnish nginx haproxy hitch wrk slowhttptest"
+    return found
 
 
 def twistd_arguments() -> list[str]:

@@ -16,40 +16,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import livestate
 from tests.integration.certificates import Authority
+from tests.integration.events import BackgroundReader
+from tests.integration.fronts import Front
 from tests.integration.http import get
 from tests.integration.load import Load, Wrk
 from tests.integration.processes import Child, folder_for, free_port, twistd_arguments, until
 from tests.integration.servers import Livestate
-
-
-class EventReader:
-    """A reader of events, on a socket of its own; `ended` says whether the stream came to an orderly end."""
-
-    def __init__(self, http: str) -> None:
-        self.data = b""
-        self.ended = False
-        self._socket = socket.create_connection(("127.0.0.1", int(http.rpartition(":")[2])), 20)
-        self._socket.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with self._socket:
-            try:
-                while some := self._socket.recv(65536):
-                    self.data += some
-            except OSError:
-                return
-        self.ended = self.data.endswith(b"\r\n0\r\n\r\n")
-
-    def until_begun(self) -> None:
-        """Wait for the first event."""
-        until(lambda: b"\ndata:" in self.data, "an event")
-
-    def wait(self) -> None:
-        """Wait for the end."""
-        self._thread.join(20)
-        assert not self._thread.is_alive()
 
 
 class AloneCase(SynchronousTestCase):
@@ -107,7 +79,7 @@ class AloneTests(AloneCase):
         """
         self.start(https="")
         load = Load(self, self.service.http).start()
-        readers = [EventReader(self.service.http) for _ in range(20)]
+        readers = [BackgroundReader(self, self.service) for _ in range(20)]
         for reader in readers:
             reader.until_begun()
         poller, held = self.service.client(), []
@@ -125,7 +97,7 @@ class AloneTests(AloneCase):
         self.assertEqual((load.lost, load.wrong), ([], []))
         for reader in readers:
             reader.wait()
-            self.assertTrue(reader.ended)
+            self.assertTrue(reader.complete)
         polling.join(10)
         self.assertEqual([(answer.status, answer["Connection"]) for answer in held], [(304, "close")])
         self.assertNotIn("Traceback", self.service.log)
@@ -136,7 +108,7 @@ class AloneTests(AloneCase):
         clients = [self.service.client() for _ in range(5)]
         for client in clients:
             client.get()
-        reader = EventReader(self.service.http)
+        reader = BackgroundReader(self, self.service)
         reader.until_begun()
         os.kill(self.service.pid, signal.SIGTERM)
         until(lambda: "let go" in self.service.log, "SIGTERM")
@@ -174,7 +146,7 @@ class AloneTests(AloneCase):
         """SIGHUP adds and removes documents, and loses no request; a document that stays keeps its version."""
         self.start("--access-log=access.log")
         load = Load(self, self.service.http).start()
-        reader = EventReader(self.service.http)
+        reader = BackgroundReader(self, self.service)
         reader.until_begun()
         kept = self.service.client()
         kept.get()
@@ -192,7 +164,7 @@ class AloneTests(AloneCase):
         self.assertEqual(self.service.status()["version"], version)
         self.until_replaced()
         reader.wait()
-        self.assertTrue(reader.ended)
+        self.assertTrue(reader.complete)
         self.configure()
         self.hang_up("is in force")
         until(lambda: all(self.service.get("/b").status == 404 for _ in range(20)), "removed")
@@ -212,14 +184,14 @@ class AloneTests(AloneCase):
         self.hang_up("is in force")
         for reader in readers:
             reader.wait()
-            self.assertTrue(reader.ended)
+            self.assertTrue(reader.complete)
         if self.workers > 1:
             readers = self.readers(10)
             os.kill(self.service.pid, signal.SIGUSR2)
             until(lambda: self.service.log.count("have taken the places") == 2, "new workers")
             for reader in readers:
                 reader.wait()
-                self.assertTrue(reader.ended)
+                self.assertTrue(reader.complete)
         for load in loads:
             answers, errors = load.stop()
             # At least the connections of the beginning, and those that were made anew.
@@ -227,9 +199,9 @@ class AloneTests(AloneCase):
             self.assertEqual(errors, "")
         self.assertNotIn("Traceback", self.service.log)
 
-    def readers(self, number: int) -> list[EventReader]:
+    def readers(self, number: int) -> list[BackgroundReader]:
         """Give readers of events who have had the first."""
-        readers = [EventReader(self.service.http) for _ in range(number)]
+        readers = [BackgroundReader(self, self.service) for _ in range(number)]
         for reader in readers:
             reader.until_begun()
         return readers
@@ -239,7 +211,7 @@ class AloneTests(AloneCase):
         self.start("--access-log=access.log")
         client = self.service.client()
         client.get()
-        reader = EventReader(self.service.http)
+        reader = BackgroundReader(self, self.service)
         reader.until_begun()
         (self.folder / "access.log").rename(self.folder / "access.log.1")
         os.kill(self.service.pid, signal.SIGHUP)
@@ -247,7 +219,7 @@ class AloneTests(AloneCase):
         time.sleep(0.5)
         self.assertEqual(client.get()["Connection"], "")
         (self.folder / "a.json").write_text('["c"]')
-        until(lambda: b'data: ["c"]' in reader.data, "the stream goes on")
+        until(lambda: b'data: ["c"]' in reader.received, "the stream goes on")
 
     def test_bad_options(self):
         """Options that make no sense are refused in one line each time, and all goes on as before."""
@@ -334,16 +306,16 @@ class WorkersTests(AloneTests):
         """SIGUSR2 has workers with the code on disk take over, and loses no request."""
         self.start_copy()
         load = Load(self, self.service.http).start()
-        reader = EventReader(self.service.http)
+        reader = BackgroundReader(self, self.service)
         reader.until_begun()
         before = {worker["pid"] for worker in self.service.workers()}
-        self.change_code("web/responder.py", 'b"public, max-age=1,', 'b"public, max-age=7,')
+        self.change_code("web/responses/responder.py", 'b"public, max-age=1,', 'b"public, max-age=7,')
         self.assertIn("max-age=1,", self.service.get()["Cache-Control"])
         os.kill(self.service.pid, signal.SIGUSR2)
         # The old ones accept until they have been told not to.
         until(lambda: "max-age=7," in self.service.get()["Cache-Control"], "new code")
         reader.wait()
-        self.assertTrue(reader.ended)
+        self.assertTrue(reader.complete)
         until(lambda: len(self.service.workers()) == 2, "the old ones are gone")
         self.assertFalse(before & {worker["pid"] for worker in self.service.workers()})
         self.assert_nothing_lost(load)
@@ -369,15 +341,16 @@ class KeptSocketTests(SynchronousTestCase):
         port = free_port()
         with socket.create_server(("127.0.0.1", port), backlog=128) as kept:
             before = self.start(kept)
-            load = Wrk(self, f"http://127.0.0.1:{port}")
+            url = f"http://127.0.0.1:{port}"
+            load = Wrk(self, url)
             # One process hands over to workers, and these to one process.
             for workers in ("2", "1"):
-                reader = EventReader(f"http://127.0.0.1:{port}")
+                reader = BackgroundReader(self, Front("the socket", http=url))
                 reader.until_begun()
                 self.assertEqual(before.stop(), 0)
                 reader.wait()
-                self.assertTrue(reader.ended)
-                between = EventReader(f"http://127.0.0.1:{port}")
+                self.assertTrue(reader.complete)
+                between = BackgroundReader(self, Front("the socket", http=url))
                 before = self.start(kept, f"--workers={workers}")
                 between.until_begun()
             answers, errors = load.stop()
