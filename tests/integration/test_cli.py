@@ -111,7 +111,16 @@ class CheckTests(CommandTests):
         for arguments in ((service.http,), (f"{service.https}/", "--cafile", str(service.cafile))):
             ran = livestate("check", *arguments)
             self.assertEqual((ran.returncode, ran.stderr), (0, ""), ran.stdout)
-            for word in ("answered 200", "identity", "gzip", "br", "zstd", "ETag", "Livestate-Age", "no problems found"):
+            for word in (
+                "answered 200",
+                "identity",
+                "gzip",
+                "br",
+                "zstd",
+                "ETag",
+                "Livestate-Age",
+                "no problems found",
+            ):
                 self.assertIn(word, ran.stdout)
 
     def test_problems(self):
