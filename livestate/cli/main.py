@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         "--to", required=True, metavar="URL",
         help="the store, such as redis://127.0.0.1:6379/0?key=livestate; &notify=CHANNEL also notifies subscribers",
     )  # fmt: skip
-    command.add_argument("--watch", action="store_true", help="keep running, and write it whenever it changes")
+    command.add_argument("--watch", action="store_true", help="keep running, and write the file whenever it changes")
     command.set_defaults(
         run=lambda options: (
             lambda reactor: (
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("watch", help="show or print a document, now and whenever it changes")
     command.add_argument("url", metavar="URL", help="the document, such as https://localhost:8443/results.json")
-    command.add_argument("--cafile", type=Path, metavar="FILE", help="trust the authorities in this PEM file")
+    command.add_argument("--cafile", type=Path, metavar="FILE", help="trust the certificates in this PEM file")
     command.add_argument(
         "--pointer", type=_pointer, default=Pointer(""), metavar="POINTER",
         help="follow only this part of the document (a JSON Pointer, RFC 6901), such as /votes/Meadow",
@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("check", help="request a document and report problems with how it is served")
     command.add_argument("url", metavar="URL", help="the document, such as https://localhost:8443/")
-    command.add_argument("--cafile", type=Path, metavar="FILE", help="trust the authorities in this PEM file")
+    command.add_argument("--cafile", type=Path, metavar="FILE", help="trust the certificates in this PEM file")
     command.set_defaults(
         run=lambda options: lambda reactor: check_url(reactor, options.url, options.cafile, sys.stdout)
     )
