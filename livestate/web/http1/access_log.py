@@ -14,7 +14,7 @@ _UNSAFE = re.compile(rb'[\x00-\x1f"\\\x7f-\xff]')
 
 
 class _Entry(NamedTuple):
-    """The parts of a log line that come from the request, kept because twisted.web's request may be released earlier."""
+    """The parts of a log line that come from a request. They outlive twisted.web's request, which is released early."""
 
     host: str
     request_line: bytes

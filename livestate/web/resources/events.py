@@ -43,7 +43,7 @@ FRAMINGS = {
 class EventsResource(Resource):
     """Streams the changes of one document.
 
-    The status is 200 even while there is no document yet, since after any other status an EventSource does not reconnect.
+    The status is 200 even while there is no document yet: after any other status an EventSource does not reconnect.
     """
 
     isLeaf = True
@@ -54,7 +54,7 @@ class EventsResource(Resource):
         broadcast: Broadcast,
         upgrade_to_websocket: Callable[[Request, Broadcast], Response | None] | None = None,
     ) -> None:
-        """:param upgrade_to_websocket: upgrades a request, or returns the response that refuses it; None: not available."""
+        """:param upgrade_to_websocket: upgrades a request, or returns the response that refuses it; None: missing."""
         super().__init__()
         self._responder = responder
         self._broadcast = broadcast

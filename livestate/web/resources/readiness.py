@@ -32,8 +32,8 @@ class ReadyResource(ResponseResource):
     def __init__(self, documents: Sequence[ServedDocument]) -> None:
         super().__init__()
         self._documents = documents
-        #: Whether the server is shutting down. This is for checks on persistent connections, since new ones are refused by
-        #: then. A reload is not a shutdown: new connections are served.
+        #: Whether the server is shutting down. Only checks on persistent connections see it, since new ones are refused
+        #: by then. A reload is not a shutdown: new connections are served.
         self.stopping = False
 
     def respond(self, request: Request) -> Response:

@@ -22,7 +22,7 @@ def wants_websocket(request: Request) -> bool:
 
 
 def refusal(request: Request, origins: Container[bytes]) -> Response | None:
-    """Return the response to a handshake of another version or of a page that may not connect, or None if it is accepted.
+    """Return the response to a handshake of another version or of a page that may not connect; None for any other.
 
     Browsers do not apply CORS to WebSocket, so the server has to check the origin (RFC 6455 section 10.2).
     """

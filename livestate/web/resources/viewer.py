@@ -75,7 +75,7 @@ class StaticResource(ResponseResource):
         """Return the response for the method, content coding and entity tag."""
         if request.method not in (b"GET", b"HEAD"):
             return problem(405, "This resource allows GET and HEAD.", (b"Allow", ALLOW))
-            codings = accepted_codings(field(request, b"Accept-Encoding"))
+        codings = accepted_codings(field(request, b"Accept-Encoding"))
         chosen = next((coding for coding in codings if coding in self._responses), None)
         if chosen is None:
             return problem(406, f"The available content codings are: {', '.join(self._responses)}.")

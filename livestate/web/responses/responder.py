@@ -267,8 +267,7 @@ class Responder:
             (b"Cache-Control", CACHE_CONTROL),
             (b"Vary", self._vary),
             (b"Link", self._link),
-            # Not `Age`, which is the time that a response spent in caches and counts towards max-age (RFC 9111 section
-            # 5.1).
+            # Not `Age`, the time that a response spent in caches: it counts towards max-age (RFC 9111 section 5.1).
             (b"Livestate-Age", b"%d" % self.document.age()),
             *self._cors(origin),
         )
