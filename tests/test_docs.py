@@ -21,7 +21,7 @@ _PLACEHOLDER = re.compile(r"\{[^{}]*\}|…")
 _FILE = re.compile(r"`((?:[\w-]+/)+[\w-]+\.(?:cfg|conf|json|md|py|service|socket|svg|toml|vcl|ya?ml))`")
 
 #: A name of the code, such as `Settings` or `Options.optParameters`.
-_NAME = re.compile(r"`([A-Za-z_]{4,}(?:\.[A-Za-z_]+)*)`")
+_NAME = re.compile(r"`([A-Za-z_]{4,}(?:\.[A-Za-z_]{3,})*)`")
 
 #: The functions of a Logger that someone has to look at, when their line comes.
 _SERIOUS = {"warn", "error", "critical", "failure"}
