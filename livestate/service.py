@@ -128,7 +128,7 @@ class LivestateService(MultiService):
                 self._supplies.pollers, self._front.counts, reactor.seconds, self._front.workers
             )
             admin = self._admin = AdminSite(resources, reactor, settings.admin_hosts)
-            IdleTimeouts(reactor, lambda: admin.channels).setServiceParent(self)
+            IdleTimeouts(reactor, lambda: admin.connections.open).setServiceParent(self)
             Listener(reactor, "--admin", settings.admin, admin).setServiceParent(self)
         self._notifier = SystemdNotifier(reactor, manager, self._is_ready, self._summary)
         self._notifier.setServiceParent(self)

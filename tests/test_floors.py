@@ -1,4 +1,4 @@
-"""The floors: a module imports only from its own floor and those below, and nothing goes round in a circle."""
+"""The rooms: a module imports only from its own room and the rooms below it, and no imports form a circle."""
 
 import ast
 import subprocess
@@ -11,69 +11,33 @@ import livestate
 
 PACKAGE = Path(livestate.__file__).parent
 
-#: Floor of each module, by its name without "livestate."; a name that ends in a dot stands for all below it.
-FLOORS = {
-    "pure": (
-        *("", "errors", "settings", "strports", "values", "negotiate", "snapshot", "backoff", "merge"),
-        *("eventstream", "garbage", "pointer", "jsontext", "outline", "histogram", "reasons", "redaction"),
-    ),
-    "seams": ("interfaces",),
-    "engine": (
-        *(
-            "document",
-            "history",
-            "poller",
-            "saved",
-            "ticker",
-            "lag",
-            "logs",
-            "listen",
-            "endpoint",
-            "tls",
-            "sources",
-            "sources.",
-        ),
-        *("names", "notify", "limits", "certificate", "signals", "supplies"),
-    ),
-    "net": ("net", "net."),
-    "web": ("web", "web."),
-    "process": ("workers", "workers."),
-    "roots": (
-        "tap",
-        "service",
-        "client",
-        "client.",
-        "cli",
-        "check",
-        "publish",
-        "watch",
-        "printer",
-        "screen",
-        "terminal",
-    ),
-}
+#: The rooms, lowest first: packages and the modules at the root, by their names without "livestate.". A module is in
+#: the most specific of these; "web" is what is directly in livestate/web.
+ROOMS = (
+    *("", "errors"),
+    *("net", "formats", "system", "config", "tls", "listeners"),
+    *("sources", "sources.file", "sources.http", "sources.mongodb", "sources.redis"),
+    "documents",
+    *("web.responses", "web.streams", "web.http1", "web.resources", "web", "web.admin"),
+    "workers",
+    *("client", "cli"),
+    *("service", "tap"),
+)
 
-#: The floors that each floor may import from.
-ALLOWED = {
-    "pure": {"pure"},
-    "seams": {"pure", "seams"},
-    "engine": {"pure", "seams", "engine", "net"},
-    "net": {"net"},
-    "web": {"pure", "seams", "engine", "net", "web"},
-    "process": {"pure", "seams", "engine", "net", "web", "process"},
-    "roots": set(FLOORS),
-}
-
-#: What else may be imported, beside the standard library; None: anything that is a dependency.
-OTHERS = {
-    "pure": {"brotli", "zstandard", "msgspec", "tomli", "tomllib"},  # tomllib: since Python 3.11
-    "seams": {"zope"},
+#: Of the libraries, what some rooms may import; the others may import any that livestate depends on.
+LIBRARIES = {
+    "errors": set(),
+    "formats": {"msgspec"},
     "net": {"twisted", "zope", "OpenSSL"},
+    "config": {"msgspec", "tomli", "tomllib"},  # tomllib: since Python 3.11
 }
+
+#: The rooms that may import twisted.web: nothing below the web depends on HTTP, but for the sources that speak it.
+HTTP = {room for room in ROOMS if room.startswith("web")} | {"sources.http", "client", "cli", "service", "tap"}
 
 
 def modules():
-    """Give the syntax tree of every module, by its name."""
+    """Return the syntax tree of every module, by its name."""
     trees = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
@@ -83,14 +47,15 @@ def modules():
 
 
 def imports_of(tree, known, everything=True):
-    """Give the names of the modules that one imports, inside functions too; those for type checkers are left out."""
+    """Return the names of the modules that `tree` imports, also inside functions and for type checkers only.
+
+    :param known: the modules there are, to tell `from package import module` from `from module import name`.
+    :param everything: whether imports inside functions count.
+    """
     names = set()
     waiting = [tree]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            waiting += node.orelse
-            continue
         if not everything and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         if isinstance(node, ast.Import):
@@ -105,16 +70,29 @@ def imports_of(tree, known, everything=True):
     return names
 
 
-def floor_of(name):
-    """Give the floor of one of livestate's modules."""
+def room_of(name):
+    """Return the room of one of livestate's modules, the most specific one."""
     short = name.removeprefix("livestate").removeprefix(".")
-    found = [
-        floor
-        for floor, members in FLOORS.items()
-        if short in members or any(m.endswith(".") and short.startswith(m) for m in members)
-    ]
-    assert len(found) == 1, f"{name} is on {found or 'no floor'}"
-    return found[0]
+    while short and short not in ROOMS:
+        short = short.rpartition(".")[0]
+    return short
+
+
+def circles(edges):
+    """Return the first circle of each chain of edges, as lists of names that end where they begin."""
+    found, done = [], set()
+
+    def visit(name, chain):
+        if name in chain:
+            found.append([*chain[chain.index(name) :], name])
+        elif name not in done:
+            for other in sorted(edges[name]):
+                visit(other, [*chain, name])
+            done.add(name)
+
+    for name in sorted(edges):
+        visit(name, [])
+    return found
 
 
 class FloorsTests(SynchronousTestCase):
@@ -122,68 +100,59 @@ class FloorsTests(SynchronousTestCase):
 
     def setUp(self):
         self.trees = modules()
+        self.edges = {
+            name: {other for other in imports_of(tree, self.trees) if other in self.trees}
+            for name, tree in self.trees.items()
+        }
 
-    def test_every_module_has_a_floor(self):
-        """Every module is on exactly one floor, and there are modules to speak of."""
-        self.assertGreater(len(self.trees), 25)
-        for name in self.trees:
-            floor_of(name)
+    def test_every_module_has_a_room(self):
+        """Every module but the package itself is in a room, every room has modules, and few are at the root."""
+        rooms = {name: room_of(name) for name in self.trees}
+        self.assertEqual([name for name, room in rooms.items() if not room], ["livestate"])
+        self.assertEqual(set(rooms.values()), set(ROOMS))
+        self.assertLessEqual(len(list(PACKAGE.glob("*.py"))), 7)
 
-    def test_nothing_goes_up(self):
-        """No module imports from a floor that it must not know, not even inside a function."""
+    def test_imports_go_down(self):
+        """No module imports from a room above its own, not even inside a function or for type checkers."""
+        for name, others in self.edges.items():
+            for other in others:
+                self.assertLessEqual(ROOMS.index(room_of(other)), ROOMS.index(room_of(name)), f"{name} imports {other}")
+
+    def test_libraries(self):
+        """The lower rooms import only the libraries that they are allowed to, and only the upper ones twisted.web."""
         for name, tree in self.trees.items():
-            floor = floor_of(name)
-            for imported in imports_of(tree, self.trees):
-                if imported.partition(".")[0] == "livestate":
-                    self.assertIn(floor_of(imported), ALLOWED[floor], f"{name} imports {imported}")
-
-    def test_others(self):
-        """The lower floors know only the libraries that they are to know, and no floor below the web's knows HTTP."""
-        for name, tree in self.trees.items():
-            floor = floor_of(name)
+            room = room_of(name)
             for imported in imports_of(tree, self.trees):
                 top = imported.partition(".")[0]
                 if top == "livestate" or top in sys.stdlib_module_names:
                     continue
-                if floor in OTHERS:
-                    self.assertIn(top, OTHERS[floor], f"{name} imports {imported}")
-                if floor == "engine" and not name.startswith("livestate.sources."):
+                if room in LIBRARIES:
+                    self.assertIn(top, LIBRARIES[room], f"{name} imports {imported}")
+                if room not in HTTP:
                     self.assertFalse(imported.startswith("twisted.web"), f"{name} imports {imported}")
 
     def test_no_circle(self):
-        """No chain of imports comes back to where it began."""
-        edges = {
-            name: {other for other in imports_of(tree, self.trees) if other in self.trees}
-            for name, tree in self.trees.items()
-        }
-        done: set[str] = set()
+        """No chain of imports leads back to the module, or to the room, where it began."""
+        self.assertEqual(circles(self.edges), [])
+        rooms = {room: set() for room in ROOMS}
+        for name, others in self.edges.items():
+            rooms[room_of(name)] |= {room_of(other) for other in others} - {room_of(name)}
+        self.assertEqual(circles(rooms), [])
 
-        def visit(name, chain):
-            self.assertNotIn(name, chain, " -> ".join([*chain, name]))
-            if name not in done:
-                for other in sorted(edges[name]):
-                    visit(other, [*chain, name])
-                done.add(name)
+    def test_circles_are_seen(self):
+        """A circle is found, however long it is and wherever it is entered."""
+        self.assertEqual(circles({"a": {"b"}, "b": set()}), [])
+        self.assertEqual(circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}), [["b", "c", "b"]])
 
-        for name in edges:
-            visit(name, [])
-
-    def test_type_checkers_only(self):
-        """What is imported for type checkers only comes from livestate's own floor or below, too."""
-        for name, tree in self.trees.items():
-            for node in ast.walk(tree):
-                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("livestate"):
-                    self.assertIn(floor_of(str(node.module)), ALLOWED[floor_of(name)], f"{name}: {node.module}")
-
-    def test_walk_sees(self):
-        """The walk sees imports of every spelling, and leaves out what only type checkers read."""
+    def test_imports_are_seen(self):
+        """Imports of every spelling are seen, those for type checkers included."""
         tree = ast.parse(
             "import livestate.tap\nfrom livestate import errors as e, __version__\n"
             "if TYPE_CHECKING:\n    from livestate.web.site import LiveSite\n"
             "def later():\n    from livestate.net.reactor import install\n"
         )
         known = {"livestate.errors", "livestate.tap"}
-        expected = {"livestate.tap", "livestate.errors", "livestate", "livestate.net.reactor"}
+        expected = {"livestate.tap", "livestate.errors", "livestate", "livestate.web.site", "livestate.net.reactor"}
         self.assertEqual(imports_of(tree, known), expected)
         self.assertEqual(imports_of(tree, known, everything=False), expected - {"livestate.net.reactor"})
 
@@ -205,7 +174,7 @@ class FloorsTests(SynchronousTestCase):
             self.assertEqual((ended.returncode, ended.stderr), (0, ""), module)
 
     def test_no_driver(self):
-        """No database driver is imported before a document's source asks for it, and no Autobahn before the reactor."""
+        """No database driver is imported before a source needs it, and Autobahn not before the reactor is chosen."""
         ended = self.run_python(
             "import livestate.tap, sys; "
             "sys.exit(bool({'txredisapi', 'treq', 'txmongo', 'pymongo', 'autobahn'} & set(sys.modules)))"

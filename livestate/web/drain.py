@@ -1,12 +1,11 @@
-"""Coming to an end with all readers, and losing no request of theirs.
+"""Closing all connections without losing a request.
 
-Theory of operation. From the beginning of a drain on, each answer says `Connection: close` (`LiveChannel.drain`), so
-that who asks again and again is let go by the next answer. Who waits for a change, or reads events, is answered or
-ended at a pace that the servers they go to next can bear, and so are connections that stay quiet: not at once, since
-one that asks every second is better let go by an answer. A connection is not closed while there is something to be read
-on it.
+Theory of operation. From the start of a drain, each response says `Connection: close` (`LiveChannel.drain`), so that a
+client that polls leaves with its next response. Long polls are answered and streams are closed at a pace that the
+servers that these clients go to next can bear. So are connections that stay quiet, but not at once: a client that polls
+every second is better drained by a response. A connection is not closed while there is something to read on it.
 
-What is still there when the time is over reads too slowly, and is cut off.
+What is left when the time is over reads too slowly, and is aborted.
 """
 
 import math
@@ -18,19 +17,19 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from livestate.web.site import LiveSite
+from livestate.web.http1.connections import Connections, OpenConnection
 
 #: Seconds between two steps.
 STEP = 0.1
 
-#: Seconds for which a quiet connection is waited for: pages that poll do so every second.
+#: Seconds after which quiet connections are closed too: pages that poll do so every second.
 GRACE = 2.0
 
-#: Departures a second, where that is enough: one process takes twice as many full TLS handshakes (1 ms each).
+#: Connections closed per second, where that is enough: one process takes twice as many full TLS handshakes (1 ms each).
 PACE = 500
 
-#: Seconds within which all have been told to go; and after which what is left is cut off. Kubernetes kills after 30,
-#: systemd after 90.
+#: Seconds within which all are closed in an orderly way, and after which what is left is aborted. Kubernetes kills after
+#: 30 s, systemd after 90 s.
 SPREAD = 8.0
 LIMIT = 10.0
 
@@ -38,55 +37,61 @@ LIMIT = 10.0
 class ConnectionDrain:
     """The drain of one site."""
 
-    def __init__(self, clock: Any, site: LiveSite, closers: Callable[[], Sequence[Callable[[], None]]]) -> None:
-        """:param leavers: gives, for each who waits or reads events now, what lets it go."""
+    def __init__(
+        self, clock: Any, connections: Connections, closers: Callable[[], Sequence[Callable[[], None]]]
+    ) -> None:
+        """:param closers: returns a function for each long poll and stream that is open, which closes it."""
         self._clock = clock
-        self._site = site
-        self._leavers = closers
-        self._began = 0.0
+        self._connections = connections
+        self._closers = closers
+        self._started = 0.0
         self._done: Deferred[None] = Deferred()
         self._loop = LoopingCall(self._step)
         self._loop.clock = clock
 
     def start(self) -> Deferred[None]:
-        """Begin; done when no connection is left."""
-        self._began = self._clock.seconds()
-        self._site.drain()
+        """Start draining; the Deferred fires when no connection is left."""
+        self._started = self._clock.seconds()
+        self._connections.drain()
         self._loop.start(STEP)
         return self._done
 
     def abort_remaining(self) -> None:
-        """Cut off all who are left."""
-        for channel in list(self._site.channels):
-            channel.abortConnection()
+        """Abort all connections that are left."""
+        for connection in list(self._connections.open):
+            connection.abortConnection()
         if self._loop.running:
             self._loop.stop()
-            # They are told in the next turn.
+            # Their `connectionLost` is called in the next turn.
             self._clock.callLater(0, self._done.callback, None)
 
     def _step(self) -> None:
-        elapsed = self._clock.seconds() - self._began
-        if not self._site.channels:
+        elapsed = self._clock.seconds() - self._started
+        if not self._connections.open:
             self._loop.stop()
             self._done.callback(None)
             return
         if elapsed >= LIMIT:
             self.abort_remaining()
             return
-        there = list(self._leavers())
+        closers = list(self._closers())
         if elapsed >= GRACE:
-            there += [channel.leave for channel in self._site.channels if channel.idle() and not _asked(channel)]
+            closers += [
+                connection.leave
+                for connection in self._connections.open
+                if connection.idle() and not _readable(connection)
+            ]
         steps = max(1.0, (SPREAD - elapsed) / STEP)
-        count = max(PACE * STEP, math.ceil(len(there) / steps))
-        for leave in random.sample(there, min(len(there), int(count))):
-            leave()
+        count = max(PACE * STEP, math.ceil(len(closers) / steps))
+        for close in random.sample(closers, min(len(closers), int(count))):
+            close()
 
 
-def _asked(channel: Any) -> bool:
-    """Tell whether there is something to be read on a connection."""
+def _readable(connection: OpenConnection) -> bool:
+    """Return whether there is something to read on a connection."""
     poll = select.poll()
     try:
-        poll.register(channel.transport.fileno(), select.POLLIN)
-    except (AttributeError, TypeError, ValueError):  # no socket of its own: TLS of stock Twisted's, or a test's
+        poll.register(connection.transport.fileno(), select.POLLIN)
+    except (AttributeError, TypeError, ValueError):  # no socket of its own: stock Twisted's TLS, or a test's
         return False
     return bool(poll.poll(0))

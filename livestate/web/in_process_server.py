@@ -1,7 +1,7 @@
-"""One process that does it all: the public listeners, and what serves readers behind them.
+"""A server in this process: the public listeners, and the site behind them.
 
-New settings are served by a new site. The listeners give new connections to it, and those of the one before are
-drained; listeners that stay are not touched.
+New settings are served by a new site. The listeners pass new connections to it, and the connections of the previous
+site are drained; listeners that stay are not touched.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,8 +25,8 @@ from livestate.web.site_service import SiteService
 
 
 @implementer(IProtocolNegotiationFactory)
-class _Current(Factory[Any]):
-    """The site of the day."""
+class _CurrentSite(Factory[Any]):
+    """What the listeners pass connections to: the site of the current settings."""
 
     noisy = False
 
@@ -34,114 +34,117 @@ class _Current(Factory[Any]):
         self.site = site
 
     def logPrefix(self) -> str:
-        """Name it in Twisted's lines of what starts and stops."""
+        """Return what Twisted's log lines about starting and stopping call it."""
         return self.site.logPrefix()
 
     def buildProtocol(self, addr: Any) -> Any:
-        """Give a new connection its channel."""
+        """Return a channel for a new connection."""
         return self.site.buildProtocol(addr)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Offer in TLS what the site does."""
+        """Offer the site's protocols in TLS."""
         return self.site.acceptableProtocols()
 
 
 class InProcessServer(MultiService):
-    """Serves readers in this process."""
+    """Serves clients in this process."""
 
     log = Logger()
 
     def __init__(
-        self, reactor: Any, settings: Settings, supplies: Iterable[ServedDocument], log_files: LogFiles
+        self, reactor: Any, settings: Settings, documents: Iterable[ServedDocument], log_files: LogFiles
     ) -> None:
-        """Serve the documents of `settings`, which `supplies` bring, in the same order.
+        """Serve the documents of `settings`.
 
+        :param documents: the documents, in the order of the settings.
         :raises SettingsError: a listener or the access log cannot be used.
         """
         super().__init__()
         self._reactor = reactor
         self._log_files = log_files
-        self._serving = SiteService(reactor, settings, list(supplies), log_files)
-        self._serving.setServiceParent(self)
-        self._current = _Current(self._serving.site)
+        self._site_service = SiteService(reactor, settings, list(documents), log_files)
+        self._site_service.setServiceParent(self)
+        self._current = _CurrentSite(self._site_service.site)
         self._listeners = Listeners(lambda option, text: Listener(reactor, option, text, self._current))
         self._listeners.change(self._listeners.prepare(settings))
         self._listeners.setServiceParent(self)
-        self._leaving: dict[SiteService, Deferred[None]] = {}
+        self._draining: dict[SiteService, Deferred[None]] = {}
         self._past = Counts()
 
     def certificates(self) -> Sequence[Certificate]:
-        """Give those that are served."""
+        """Return the certificates that are served."""
         return self._listeners.certificates()
 
     def certificates_changed(self) -> Deferred[None]:
-        """Nothing is to be done: listeners ask their certificate each time."""
+        """Do nothing: listeners ask their certificate for its context at each connection."""
         return succeed(None)
 
     def renew(self) -> Deferred[None]:
-        """Say that new code takes more than one process."""
-        self.log.warn("new code is loaded by a restart, or with --workers")
+        """Log that new code takes more than one process."""
+        self.log.warn("new code is loaded by a restart, or with --workers; keeping the current code")
         return succeed(None)
 
     def reopen_logs(self) -> None:
-        """There are no other processes with log files."""
+        """Do nothing: there are no other processes with log files."""
 
-    def change(self, settings: Settings, supplies: Iterable[ServedDocument]) -> Deferred[None]:
+    def change(self, settings: Settings, documents: Iterable[ServedDocument]) -> Deferred[None]:
         """Serve what `settings` say from now on.
 
+        :param documents: the documents, in the order of the settings.
         :raises SettingsError: a listener or the access log cannot be used; nothing has changed.
         """
         prepared = self._listeners.prepare(settings)
         try:
-            serving = SiteService(self._reactor, settings, list(supplies), self._log_files)
+            site_service = SiteService(self._reactor, settings, list(documents), self._log_files)
         except BaseException:
             self._listeners.forget(prepared)
             raise
-        before, self._serving = self._serving, serving
-        serving.setServiceParent(self)
-        self._current.site = serving.site
+        previous, self._site_service = self._site_service, site_service
+        site_service.setServiceParent(self)
+        self._current.site = site_service.site
         self._listeners.change(prepared)
-        self._let_go(before, ending=False)
+        self._drain(previous, stopping=False)
         return succeed(None)
 
     def drain(self) -> Deferred[None]:
-        """Accept nobody any more, and come to an end with all readers."""
+        """Accept no more connections, and drain all; the Deferred fires when none is left."""
         self._listeners.close()
-        self._let_go(self._serving, ending=True)
-        return gatherResults(list(self._leaving.values())).addCallback(lambda _: None)
+        self._drain(self._site_service, stopping=True)
+        return gatherResults(list(self._draining.values())).addCallback(lambda _: None)
 
     def abort_remaining(self) -> None:
-        """Come to that end at once."""
-        for serving in list(self._leaving):
-            serving.abort_remaining()
+        """Abort the connections that `drain` has not closed yet."""
+        for site_service in list(self._draining):
+            site_service.abort_remaining()
 
     def serving(self) -> bool:
-        """Tell that this process is there."""
+        """Return whether everything is serving: this process always is."""
         return True
 
     def outdated(self) -> bool:
-        """Tell that what serves is made as it was last to be."""
+        """Return whether an earlier change failed: here it never does."""
         return False
 
     def trouble(self) -> str:
-        """Say that nothing is wrong with what serves: this process answers."""
+        """Return what is wrong with the serving processes: nothing, since this one answers."""
         return ""
 
     def counts(self) -> Counts:
-        """Give what was counted until now."""
-        return total([self._past, *(serving.counts() for serving in {self._serving: None, **self._leaving})])
+        """Return what was counted so far."""
+        current = {self._site_service: None, **self._draining}
+        return total([self._past, *(site_service.counts() for site_service in current)])
 
     def workers(self) -> Sequence[Mapping[str, Any]] | None:
-        """Tell that there are none."""
+        """Return None: there are no workers."""
         return None
 
-    def _let_go(self, serving: SiteService, ending: bool) -> None:
-        def gone(_: object) -> None:
-            self._past = total([self._past, serving.counts().past()])
-            del self._leaving[serving]
-            serving.disownServiceParent()
+    def _drain(self, site_service: SiteService, stopping: bool) -> None:
+        def drained(_: object) -> None:
+            self._past = total([self._past, site_service.counts().past()])
+            del self._draining[site_service]
+            site_service.disownServiceParent()
 
-        # First noted: it may be over at once.
+        # Noted first: it may be done at once.
         done: Deferred[None] = Deferred()
-        self._leaving[serving] = done
-        serving.drain(ending).addCallback(gone).chainDeferred(done)
+        self._draining[site_service] = done
+        site_service.drain(stopping).addCallback(drained).chainDeferred(done)

@@ -1,4 +1,4 @@
-"""The public site: which path is what, and what all its connections share."""
+"""The public site: which path is what."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,93 +10,74 @@ from twisted.web.server import Site
 
 from livestate.system.logs import LogFile
 from livestate.web.admission import Admission
-from livestate.web.http1.access_log import Entry, entry_of, line_of_plain, line_of_request
+from livestate.web.http1.access_log import AccessLog
 from livestate.web.http1.channel import LiveChannel
-from livestate.web.http1.fair_scheduler import FairScheduler
-from livestate.web.http1.fast_request import RequestMemo
+from livestate.web.http1.connections import Connections
 from livestate.web.http1.logged_channel import LoggedChannel
-from livestate.web.http1.response_memo import ResponseMemo
 from livestate.web.resources.resource import ResponseResource
 from livestate.web.responses.responder import Responder
 from livestate.web.responses.response import Response, problem
 
 
 class FixedResource(ResponseResource):
-    """A resource that always gives the same answer."""
+    """A resource whose response is always the same."""
 
     def __init__(self, response: Response) -> None:
         super().__init__()
         self._response = response
 
     def respond(self, request: HTTPRequest) -> Response:
-        """Give it."""
+        """Return it."""
         return self._response
 
 
 class LiveSite(Site):
     """A site of a few known paths."""
 
-    #: Whether Twisted logs that it starts and stops this factory.
+    #: Whether Twisted logs that this factory starts and stops.
     noisy = False
     #: What it is called in the log.
     name = "documents"
-    #: Lines of the access log go here, where one is wanted.
-    access_log: LogFile | None = None
-    #: Says who may connect, where that is not everyone.
-    admission: Admission | None = None
 
     def __init__(
         self, resources: Mapping[bytes, IResource], reactor: Any, responders: Mapping[bytes, Responder] | None = None
     ) -> None:
-        """Make a site.
+        """Create a site.
 
         :param resources: what is served, by exact path.
-        :param responders: the documents among them, by path, to be answered the short way; none: all goes through
-            twisted.web.
+        :param responders: the documents among them, by path, to be answered on the fast path; none: twisted.web parses
+            every request.
         """
         super().__init__(Resource(), reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
         self._resources = resources
-        self.responders = responders or {}
-        self.memo = RequestMemo()
-        self.prepared = ResponseMemo()
-        self.turns = FairScheduler(reactor)
-        for responder in self.responders.values():
-            responder.before_renewal = self.prepared.renew
-        #: Whether each connection's next answer is its last.
-        self.draining = False
-        #: The open connections.
-        self.channels: set[LiveChannel] = set()
-        #: How many connections there were, and how many TLS handshakes; of these, how many took up an earlier session.
-        self.accepted = 0
-        self.handshakes = 0
-        self.resumptions = 0
+        self.connections = Connections(reactor, responders or {})
+        self._admission: Admission | None = None
 
     def logPrefix(self) -> str:
-        """Name it in Twisted's lines of what starts and stops."""
+        """Return what Twisted's log lines about starting and stopping call it."""
         return self.name
 
     def limit(self, admission: Admission) -> None:
-        """Let only those connect whom `admission` admits; before there are any connections."""
-        self.admission = admission
-        self.channels = admission.channels
+        """Let only those connect whom `admission` admits; to be called before there are connections."""
+        self._admission = admission
+        self.connections.open = admission.open
+
+    def log_to(self, file: LogFile) -> None:
+        """Write an access log to `file`; to be called before there are connections."""
+        self.connections.access_log = AccessLog(file, lambda: self._logDateTime or "-")
 
     def buildProtocol(self, addr: Any) -> Any:
-        """Give a new connection its channel; None where it is to be closed at once."""
-        if self.admission is not None and not self.admission.admits(addr):
-            return self.admission.refusal()
-        return LiveChannel(self) if self.access_log is None else LoggedChannel(self)
-
-    def drain(self) -> None:
-        """Have each connection's next answer be its last."""
-        self.draining = True
-        for channel in self.channels:
-            channel.drain()
+        """Return a channel for a new connection; None where the connection is to be closed at once."""
+        if self._admission is not None and not self._admission.admits(addr):
+            return self._admission.refusal()
+        log = self.connections.access_log
+        return LiveChannel(self, self.connections) if log is None else LoggedChannel(self, self.connections, log)
 
     def getResourceFor(self, request: HTTPRequest) -> IResource:
-        """Find what answers `request`.
+        """Return what answers `request`.
 
-        An HTTP/1.1 request without exactly one Host field is refused (RFC 9112 section 3.2), and nothing is answered
-        behind it.
+        An HTTP/1.1 request without exactly one Host field is refused (RFC 9112 section 3.2), and nothing behind it is
+        answered.
         """
         hosts = request.requestHeaders.getRawHeaders(b"Host", [])
         if len(hosts) != 1 and (hosts or request.clientproto == b"HTTP/1.1"):
@@ -108,32 +89,17 @@ class LiveSite(Site):
         return resource
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Offer HTTP/1.1 only in TLS: twisted.web's HTTP/2 costs four times as much CPU a request (540 µs)."""
+        """Offer only HTTP/1.1 over TLS: twisted.web's HTTP/2 costs four times as much CPU per request (540 µs)."""
         return [b"http/1.1"]
 
     def log(self, request: HTTPRequest) -> None:
-        """Write one line to the access log, if there is one."""
-        if self.access_log is not None:
-            self.access_log.write(line_of_request(request, self._logDateTime or "-"))
-
-    def entry(self, request: HTTPRequest) -> Entry | None:
-        """Give what is to be logged of a request in the end, for `log_entry`; None where nothing is logged."""
-        return entry_of(request) if self.access_log is not None else None
-
-    def log_entry(self, entry: Entry | None, status: int, length: int) -> None:
-        """Write one line to the access log for what `entry` gave, if there is a log."""
-        if entry is not None and self.access_log is not None:
-            self.access_log.write(entry.line(self._logDateTime or "-", status, length))
-
-    def log_plain(self, host: str, data: bytes, response: Response) -> None:
-        """Write one line to the access log for the plain request `data`, answered the short way."""
-        if self.access_log is not None:
-            when = self._logDateTime or "-"
-            self.access_log.write(line_of_plain(host, when, data, response.status, len(response.body)))
+        """Log a request that twisted.web has answered, if there is an access log."""
+        if self.connections.access_log is not None:
+            self.connections.access_log.write(request)
 
 
 def path_of(target: bytes) -> bytes:
-    """Give the path of a request target, without query, percent-decoded; also of one in absolute form.
+    """Return the path of a request target, without query, percent-decoded; also of one in absolute form.
 
     A server accepts `GET http://host/path` too (RFC 9112 section 3.2.2).
     """

@@ -121,7 +121,7 @@ class LimitTests(SynchronousTestCase):
         others = [connect(service.http, f"127.0.0.{2 + number % 3}") for number in range(50)]
         until(lambda: self.refused(service, "total") == 10, "the last ten are refused")
         self.assertEqual([self.answered(sock) for sock in others].count(True), 40)
-        self.assertEqual(service.log.count("connections were refused"), 1)
+        self.assertEqual(service.log.count("refused connections above the limit"), 1)
         self.assertNotIn("Traceback", service.log)
         self.close(one + others)
         until(lambda: self.answered(connect(service.http)), "they have left")

@@ -76,8 +76,8 @@ def stand_in() -> None:
         def __init__(self) -> None:
             site = LiveSite({}, Clock())
             # The suites know of no turns: a reader's comes at once.
-            site.turns = FairScheduler(AtOnce())
-            super().__init__(site)
+            site.connections.scheduler = FairScheduler(AtOnce())
+            super().__init__(site, site.connections)
             self.factory = None
 
     http.HTTPChannel = StandIn  # type: ignore[misc]

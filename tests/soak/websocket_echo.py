@@ -44,7 +44,7 @@ def serve(reactor: Any, description: str) -> None:
 
     class Echoes(WebSockets):
         protocol = Echo
-        largest = LARGEST
+        max_message = LARGEST
 
     document = Document(reactor, "/", LARGEST)
     responder = Responder(document, ("*",), None, reactor.seconds)

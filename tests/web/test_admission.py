@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.web.admission import PAUSE, Admission, RefusedConnection, share
+from livestate.web.admission import PAUSE, Admission, RefusedConnection, share_per_worker
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.site import LiveSite
 from tests.support import log_lines
@@ -95,7 +95,7 @@ class AdmissionTests(SynchronousTestCase):
         for channel in channels:
             assert channel is not None
             channel.connectionLost(Failure(ConnectionError()))
-        kept: Any = self.admission.channels
+        kept: Any = self.admission.open
         self.assertEqual((kept, kept._networks, kept._counts), (set(), {}, {}))
 
     def test_log(self) -> None:
@@ -125,4 +125,4 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_share(self) -> None:
         """The workers' parts are together what was asked for, or a few more."""
-        self.assertEqual([share(limit, 4) for limit in (None, 1, 4, 10, 1000)], [None, 1, 1, 3, 250])
+        self.assertEqual([share_per_worker(limit, 4) for limit in (None, 1, 4, 10, 1000)], [None, 1, 1, 3, 250])

@@ -11,29 +11,29 @@ from livestate.web.drain import GRACE, LIMIT, PACE, SPREAD, STEP, ConnectionDrai
 class Connection:
     """Stands for a channel."""
 
-    def __init__(self, site: "Site", idle: bool) -> None:
-        self.site = site
+    def __init__(self, connections: "Connections", idle: bool) -> None:
+        self.connections = connections
         self.transport = None
         self._idle = idle
         self.aborted = False
-        site.channels.add(self)
+        connections.open.add(self)
 
     def idle(self) -> bool:
         return self._idle
 
     def leave(self) -> None:
-        self.site.channels.discard(self)
+        self.connections.open.discard(self)
 
     def abortConnection(self) -> None:
         self.aborted = True
-        self.site.channels.discard(self)
+        self.connections.open.discard(self)
 
 
-class Site:
-    """Stands for a site."""
+class Connections:
+    """Stands for the connections of a site."""
 
     def __init__(self) -> None:
-        self.channels: set[Connection] = set()
+        self.open: set[Connection] = set()
         self.draining = False
 
     def drain(self) -> None:
@@ -45,15 +45,17 @@ class DrainTests(SynchronousTestCase):
 
     def setUp(self):
         self.clock = Clock()
-        self.site = Site()
+        self.connections = Connections()
         self.readers: list[Connection] = []
         self.drain = ConnectionDrain(
-            self.clock, cast(Any, self.site), lambda: [r.leave for r in self.readers if r in self.site.channels]
+            self.clock,
+            cast(Any, self.connections),
+            lambda: [r.leave for r in self.readers if r in self.connections.open],
         )
 
     def read(self, count: int) -> None:
         """Have some readers of events."""
-        self.readers += [Connection(self.site, idle=False) for _ in range(count)]
+        self.readers += [Connection(self.connections, idle=False) for _ in range(count)]
 
     def run_for(self, seconds: float) -> None:
         """Let time pass."""
@@ -63,7 +65,7 @@ class DrainTests(SynchronousTestCase):
     def test_nobody(self):
         """With nobody there it is over at once, and nothing is left in the clock."""
         self.assertIsNone(self.successResultOf(self.drain.start()))
-        self.assertTrue(self.site.draining)
+        self.assertTrue(self.connections.draining)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_few(self):
@@ -77,13 +79,13 @@ class DrainTests(SynchronousTestCase):
         """Many are let go evenly, as slowly as there is time for, and all of them before it is over."""
         self.read(20_000)
         done = self.drain.start()
-        before = len(self.site.channels)
+        before = len(self.connections.open)
         gone = []
-        while self.site.channels:
+        while self.connections.open:
             self.assertNoResult(done)
             self.clock.advance(STEP)
-            gone.append(before - len(self.site.channels))
-            before = len(self.site.channels)
+            gone.append(before - len(self.connections.open))
+            before = len(self.connections.open)
         self.assertLess(max(gone), 20_000 * STEP / SPREAD * 1.1 + 2)
         self.assertLessEqual(len(gone) * STEP, SPREAD + STEP)
         self.assertFalse(any(reader.aborted for reader in self.readers))
@@ -92,7 +94,7 @@ class DrainTests(SynchronousTestCase):
 
     def test_idle(self):
         """A connection that is quiet is waited for a while, and then closed."""
-        Connection(self.site, idle=True)
+        Connection(self.connections, idle=True)
         done = self.drain.start()
         self.run_for(GRACE - STEP)
         self.assertNoResult(done)
@@ -101,19 +103,19 @@ class DrainTests(SynchronousTestCase):
 
     def test_newcomer(self):
         """A reader who comes meanwhile is let go too."""
-        busy = Connection(self.site, idle=False)
+        busy = Connection(self.connections, idle=False)
         done = self.drain.start()
         self.run_for(1)
         self.read(1)
         self.run_for(2 * STEP)
-        self.assertEqual(self.site.channels, {busy})
+        self.assertEqual(self.connections.open, {busy})
         busy.leave()
         self.run_for(STEP)
         self.successResultOf(done)
 
     def test_limit(self):
         """One whose answer is not taken is cut off when the time is over, not before."""
-        slow = Connection(self.site, idle=False)
+        slow = Connection(self.connections, idle=False)
         done = self.drain.start()
         self.run_for(LIMIT - 2 * STEP)
         self.assertFalse(slow.aborted)

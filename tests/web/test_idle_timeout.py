@@ -4,15 +4,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.web.http1 import timed_channel
 from livestate.web.http1.channel import LiveChannel
-from livestate.web.http1.timed_channel import SLOWEST
-from livestate.web.idle_timeout import BEAT, LINGERING, QUIET, UNFINISHED, IdleTimeouts
+from livestate.web.http1.timed_channel import MIN_PROGRESS
+from livestate.web.idle_timeout import CHECK_INTERVAL, LINGERING, QUIET, UNFINISHED, IdleTimeouts
 from tests.web.http1.test_channel import Pair, PausableTransport, request
 
 
 class SweepTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.pair = Pair()
-        self.sweep = IdleTimeouts(self.pair.clock, lambda: self.pair.site.channels)
+        self.sweep = IdleTimeouts(self.pair.clock, lambda: self.pair.site.connections.open)
         self.sweep.startService()
         self.addCleanup(self.sweep.stopService)
         self.channel, self.transport = self.connect()
@@ -21,7 +21,7 @@ class SweepTests(SynchronousTestCase):
         return self.pair.fast()
 
     def wait(self, looks: int) -> None:
-        self.pair.clock.pump([BEAT] * looks)
+        self.pair.clock.pump([CHECK_INTERVAL] * looks)
 
     def test_quiet(self) -> None:
         """A connection without a request for a minute is closed, and not before."""
@@ -58,10 +58,10 @@ class SweepTests(SynchronousTestCase):
         waiting = 1_000_000
         self.patch(timed_channel, "unsent", lambda transport: waiting)
         for _ in range(60):
-            waiting -= SLOWEST
+            waiting -= MIN_PROGRESS
             self.wait(1)
         self.assertFalse(self.transport.disconnecting)
-        waiting -= SLOWEST - 1
+        waiting -= MIN_PROGRESS - 1
         self.wait(1)
         self.assertTrue(self.transport.disconnecting)
 
@@ -104,6 +104,6 @@ class SweepTests(SynchronousTestCase):
     def test_gone(self) -> None:
         """A connection that is lost is looked at no more."""
         self.channel.connectionLost(None)
-        self.assertEqual(self.pair.site.channels, set())
+        self.assertEqual(self.pair.site.connections.open, set())
         self.wait(QUIET)
         self.assertFalse(self.transport.disconnecting)

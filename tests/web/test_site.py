@@ -244,7 +244,7 @@ class SiteTests(Case):
 
     def test_ready_no_more(self):
         """`/_live/ready` is a 503 once the server is about to end, however fresh all is."""
-        self.ready.ending = True
+        self.ready.stopping = True
         answer = self.get("/_live/ready")
         self.assertEqual((answer.status, answer.body), (503, b"ending\n"))
 

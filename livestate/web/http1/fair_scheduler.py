@@ -1,44 +1,44 @@
-"""Taking turns: the rest of what one reader asked for at once is done when others have had theirs.
+"""Taking turns: the rest of what one client asked for at once is done when the others had their turn.
 
-Theory of operation. Whoever sends a hundred requests in one piece would keep all other readers waiting until they are
-answered, and fifty such kept them waiting for 0.3 s (`tests/soak/attackers.py`, "floods"). So a channel answers a few,
-and waits in this queue to go on. In each turn of the reactor the queue has a SLICE of time: whatever all of them
-together ask for, those who ask for one thing at a time wait for a slice more.
+Theory of operation. A client that sends a hundred requests in one piece would keep all others waiting until they are
+answered; fifty such clients kept them waiting for 0.3 s (`tests/soak/attackers.py`, "floods"). So a channel answers a
+few, and waits in this queue to continue. In each turn of the reactor the queue gets a SLICE of time: however much its
+members ask for in all, a client that sends one request at a time waits for one slice longer.
 """
 
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-#: Seconds in each turn of the reactor for those who asked for much. A request that takes the long way takes 0.1 ms.
+#: Seconds per turn of the reactor for clients that asked for much: ten requests on twisted.web's path.
 SLICE = 0.001
 
 
 class FairScheduler:
-    """The queue."""
+    """The queue of the channels that have more to do."""
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
         self._waiting: deque[Callable[[], None]] = deque()
-        self._due = False
+        self._scheduled = False
 
-    def wait(self, go_on: Callable[[], None]) -> None:
-        """Have `go_on`, which raises nothing, called when it is its turn, not before the reactor's next."""
-        self._waiting.append(go_on)
-        self._see_to_it()
+    def wait(self, resume: Callable[[], None]) -> None:
+        """Call `resume`, which must not raise, at its turn; not before the reactor's next turn."""
+        self._waiting.append(resume)
+        self._schedule()
 
-    def _see_to_it(self) -> None:
-        if not self._due:
-            self._due = True
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
             self._clock.callLater(0, self._run)
 
     def _run(self) -> None:
-        self._due = False
+        self._scheduled = False
         end = self._clock.seconds() + SLICE
-        # Who is put into it anew meanwhile waits for the next turn.
+        # What is added meanwhile waits for the next turn.
         for _ in range(len(self._waiting)):
             self._waiting.popleft()()
             if self._clock.seconds() >= end:
                 break
         if self._waiting:
-            self._see_to_it()
+            self._schedule()

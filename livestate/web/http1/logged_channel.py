@@ -1,33 +1,33 @@
 """The channel of a site with an access log."""
 
-from typing import TYPE_CHECKING
+from twisted.web.server import Site
 
-from livestate.web.http1.access_log import host_of
+from livestate.web.http1.access_log import AccessLog, host_of
 from livestate.web.http1.channel import LiveChannel
+from livestate.web.http1.connections import Connections
 from livestate.web.http1.response_memo import RememberedResponse
 from livestate.web.responses.responder import Variant
 
-if TYPE_CHECKING:
-    from livestate.web.site import LiveSite
-
 
 class LoggedChannel(LiveChannel):
-    """Serves one connection, and has the answers of the short way logged (the others log themselves)."""
+    """Serves one connection, and logs the responses of the fast path (twisted.web logs its own)."""
 
-    def __init__(self, site: "LiveSite") -> None:
-        super().__init__(site)
-        # None is given without a look at its request.
+    def __init__(self, site: Site, connections: Connections, log: AccessLog) -> None:
+        super().__init__(site, connections)
+        self._access_log = log
+        # A remembered response would be sent without a look at its request.
         nothing: dict[bytes, RememberedResponse] = {}
         self._ready = nothing.get
 
     def connectionMade(self) -> None:
-        """Begin."""
+        """Count the connection, and note its address for the log."""
         super().connectionMade()
         self._host = host_of(self.transport.getPeer())
 
-    def _give(self, variant: Variant, validator: bytes | None, data: bytes, last: bool = False) -> bool:
-        given = super()._give(variant, validator, data, last)
-        if given:
+    def _respond(self, variant: Variant, validator: bytes | None, data: bytes, last: bool = False) -> bool:
+        responded = super()._respond(variant, validator, data, last)
+        if responded:
             not_modified = variant.not_modified().get(validator) if validator is not None else None
-            self.site.log_plain(self._host, data, not_modified or variant.full())
-        return given
+            response = not_modified or variant.full()
+            self._access_log.write_fast(self._host, data, response.status, len(response.body))
+        return responded

@@ -2,44 +2,44 @@
 
 Theory of operation. A proxy or a cache sends the requests of many clients over one connection. If it and livestate
 disagreed on where one of them ends, the rest of what one client sent would be taken for a request of another ("request
-smuggling", RFC 9112 section 11.2). So what could be read in two ways is answered 400, and nothing behind it is read.
-twisted.web refuses most of that itself: lengths that are no plain number, several, or beside Transfer-Encoding; bare CR
-and LF, NUL; space before a colon; malformed chunks. Refused here as well are
+smuggling", RFC 9112 section 11.2). So whatever could be read in two ways is answered 400, and nothing behind it is
+read. twisted.web refuses most of that itself: lengths that are not plain numbers, several of them, or one next to
+Transfer-Encoding; bare CR and LF, NUL; space before a colon; malformed chunks. Refused here as well are
 
-- Transfer-Encoding other than `chunked`: RFC 9112 knows no `identity`, which twisted.web passes over; and any in
-  HTTP/1.0, where it is a sign of faulty framing (section 6.1);
-- a Content-Length of more than 18 digits, for which not all programs have numbers;
-- continued lines (obs-fold, section 5.2), which some join and some take for fields of their own;
-- trailers that are no fields (section 7.1.2): where their end is depends on who looks for it.
+- a Transfer-Encoding other than `chunked`: RFC 9112 knows no `identity`, which twisted.web ignores; and any in
+  HTTP/1.0, where it indicates faulty framing (section 6.1);
+- a Content-Length of more than 18 digits, which not all programs can represent;
+- continued lines (obs-fold, section 5.2), which some programs join and some take for fields of their own;
+- trailers that are not fields (section 7.1.2): where they end depends on who parses them.
 """
 
 import re
 
 from twisted.web.http import HTTPChannel
 
-#: A field line, of a trailer section (RFC 9112 section 5, RFC 9110 sections 5.1 and 5.5).
+#: A field line of a trailer section (RFC 9112 section 5, RFC 9110 sections 5.1 and 5.5).
 _FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
 #: Digits of the longest number that is surely below 2^63.
-_MOST_DIGITS = 18
+_MAX_DIGITS = 18
 
 
 class ValidatingChannel(HTTPChannel):
-    """Refuses what others may read differently."""
+    """Refuses what other programs may read differently."""
 
     def lineReceived(self, line: bytes) -> None:
-        """Take a line of a request's head."""
+        """Handle a line of a request's head."""
         if line[:1] in (b" ", b"\t"):
             self._respondToBadRequestAndDisconnect()
         else:
             super().lineReceived(line)
 
     def headerReceived(self, line: bytes) -> bool:
-        """Take a field; tells whether the request may go on."""
+        """Handle a field, and return whether the request may continue."""
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.strip(b" \t")
         if (name == b"transfer-encoding" and (value.lower() != b"chunked" or self._version != b"HTTP/1.1")) or (
-            name == b"content-length" and len(value) > _MOST_DIGITS
+            name == b"content-length" and len(value) > _MAX_DIGITS
         ):
             self._respondToBadRequestAndDisconnect()
             return False
@@ -47,9 +47,9 @@ class ValidatingChannel(HTTPChannel):
         return good
 
     def _finishRequestBody(self, data: bytes) -> None:
-        """Go on behind a body.
+        """Continue behind a body.
 
-        :param data: what came behind it.
+        :param data: what arrived behind it.
         """
         if all(map(_FIELD_LINE.fullmatch, getattr(self._transferDecoder, "_trailerHeaders", ()))):
             super()._finishRequestBody(data)

@@ -1,21 +1,21 @@
-"""Answers by the bytes of the whole request, for as long as they are right: a second at most.
+"""Responses by the bytes of the whole request, for as long as they are current: a second at most.
 
 Theory of operation. Many clients of one kind (a load generator, the caches in front) send the very same bytes,
-validator included. A request that comes twice in a row is noted here with its answer, and from then on costs one
-look-up, where the Memo has to cut the validator out first: `bench`'s row "not-modified" pays for it. Clients who differ
-do not get in: of their requests no two in a row are alike.
+validator included. A request that comes twice in a row is noted here with its response, and from then on costs one
+look-up, where the RequestMemo has to cut the validator out first. This is for `bench`'s row "not-modified". Clients
+that differ do not get in: no two of their requests in a row are alike.
 """
 
 from collections.abc import Callable
 
 from livestate.web.responses.responder import Variant
 
-#: Entries at most. A second of a hundred thousand requests has few that come twice in a row.
-MOST_ENTRIES = 4096
+#: Entries at most. Of a hundred thousand requests per second, few come twice in a row.
+MAX_ENTRIES = 4096
 
 
 class RememberedResponse:
-    """One request's answer."""
+    """One request's response."""
 
     __slots__ = ("given", "not_modified", "variant", "wire")
 
@@ -23,14 +23,14 @@ class RememberedResponse:
         self.wire = wire
         self.variant = variant
         self.not_modified = not_modified
-        #: How often it was given, not yet told to the variant.
+        #: How often it was sent since the variant's counts were last updated.
         self.given = 0
 
 
 class ResponseMemo:
-    """The answers that were noted since the last `renew`.
+    """The responses that were noted since the last `renew`.
 
-    `get` is the look-up itself, bound to the dictionary once: None, or a Prepared.
+    `get` is the look-up itself, bound to the dictionary once; it returns None, or a RememberedResponse.
     """
 
     def __init__(self) -> None:
@@ -42,19 +42,19 @@ class ResponseMemo:
         return len(self._entries)
 
     def note(self, request: bytes, wire: bytes, variant: Variant, not_modified: bool) -> None:
-        """Keep an answer just given to `request`, if that is also what was asked last."""
+        """Keep the response just sent to `request`, if the previous request was the same."""
         mark = hash(request)
-        if mark == self._last and len(self._entries) < MOST_ENTRIES:
+        if mark == self._last and len(self._entries) < MAX_ENTRIES:
             self._entries[request] = RememberedResponse(wire, variant, not_modified)
         self._last = mark
 
     def renew(self) -> None:
-        """Hand the counts over and forget all: an answer has changed, or the second has."""
-        for prepared in self._entries.values():
-            variant = prepared.variant
-            variant.repeated += prepared.given
-            if prepared.not_modified:
-                variant.given_not_modified += prepared.given
+        """Update the variants' counts and drop everything: a response has changed, or the second has."""
+        for remembered in self._entries.values():
+            variant = remembered.variant
+            variant.repeated += remembered.given
+            if remembered.not_modified:
+                variant.given_not_modified += remembered.given
             else:
-                variant.given += prepared.given
+                variant.given += remembered.given
         self._entries.clear()

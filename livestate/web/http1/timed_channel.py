@@ -1,64 +1,64 @@
-"""A channel that knows how long its reader has been quiet.
+"""A channel that knows for how long its client has been quiet.
 
-Theory of operation. Timeouts cost nothing per request. Each request sets `quiet` to zero; the site's sweep counts it up
-for all channels every few seconds, and one who has been quiet for too long is let go (`livestate.web.idle_timeout`).
-`unfinished` is counted the same way while a request is arriving, and is not set back by more bytes of it: dripping them
-in holds no connection open.
+Theory of operation. Timeouts cost nothing per request. Each request sets `quiet` to zero. The site's check of idle
+connections (`livestate.web.idle_timeout`) increments it for all channels every few seconds, and closes those that have
+been quiet for too long. `unfinished` is counted the same way while a request is arriving, and more bytes of it do not
+reset it: a client that sends one byte at a time does not keep a connection open.
 """
 
 from typing import Any
 
 from livestate.net.stream import unsent
-from livestate.web.http1.connection_owner import ConnectionOwner
 from livestate.web.http1.request_rules import ValidatingChannel
+from livestate.web.streams.connection import ConnectionOwner
 
-#: Bytes that a reader who takes what he is sent takes between two sweeps: 1 KB/s. Who takes less keeps a version of the
-#: document in memory for as long as he likes.
-SLOWEST = 5_000
+#: Bytes that a client takes between two checks if it takes what it is sent at all: 1 KB/s. A slower client would keep a
+#: version of the document in memory for as long as it likes.
+MIN_PROGRESS = 5_000
 
 
 class TimedChannel(ValidatingChannel):
-    """Tells when its time is over."""
+    """A channel that tells when its time is over."""
 
     __slots__ = ("_unsent", "quiet", "stream", "unfinished")
 
-    #: twisted.web's timer, made anew with each piece of data, is not used.
+    #: twisted.web's timer, which is reset by each piece of data, is not used.
     timeOut = None
 
     transport: Any
 
     def __init__(self) -> None:
         super().__init__()
-        #: Sweeps since the last request, and sweeps since an unfinished one began (None: there is none).
+        #: Checks since the last request, and checks since an unfinished request began (None: there is none).
         self.quiet = 0
         self.unfinished: int | None = None
-        #: What twisted.web has handed this connection over to.
+        #: What this connection was handed over to.
         self.stream: ConnectionOwner | None = None
         self._unsent: int | None = None
 
     def overdue(self, quiet: int, unfinished: int) -> bool:
-        """Tell whether this connection has been quiet, or a request on it unfinished, for so many sweeps.
+        """Return whether this connection has been quiet, or a request on it unfinished, for that many checks.
 
-        It is not while an answer is being made, nor while the reader takes what is being sent, if slowly.
+        It is not overdue while a response is being made, nor while the client takes what is being sent, if slowly.
         """
-        # After an answer that was the last, twisted.web goes on to say that it handles a request.
-        answering = self._handlingRequest and self.requests and not self._waitingForTransport
-        if self.stream is not None or answering:
+        # After a response that was the last, twisted.web still says that it is handling a request.
+        responding = self._handlingRequest and self.requests and not self._waitingForTransport
+        if self.stream is not None or responding:
             return False
         if self.unfinished is not None and self.unfinished >= unfinished:
             return True
         if self.quiet >= quiet - 1:
             before, self._unsent = self._unsent, unsent(self.transport)
-            if self._unsent and (before is None or not before - SLOWEST < self._unsent <= before):
+            if self._unsent and (before is None or not before - MIN_PROGRESS < self._unsent <= before):
                 self.quiet = quiet - 1
         return self.quiet >= quiet
 
     def abortConnection(self) -> None:
-        """End the connection now, whatever is still to be sent."""
+        """Close the connection now, whatever is unsent."""
         self.transport.abortConnection()
 
     def _count(self, arriving: bool) -> None:
-        """Have the sweeps counted from here on.
+        """Start counting checks from here.
 
         :param arriving: whether a part of a request has arrived.
         """

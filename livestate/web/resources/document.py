@@ -1,25 +1,26 @@
-"""The resource of a document: methods and fields of a request to one of the Responder's answers."""
+"""The resource of a document."""
 
 from twisted.web.http import Request
 from twisted.web.server import NOT_DONE_YET
 
 from livestate.web.http1.request import field
-from livestate.web.resources.long_poll import LongPolls, applied, seconds_to_wait
+from livestate.web.resources.long_poll import LongPolls, seconds_to_wait, with_preference_applied
 from livestate.web.resources.resource import ResponseResource
 from livestate.web.responses.responder import ALLOW, Responder, Variant
 from livestate.web.responses.response import Response, problem
 
 
 class DocumentResource(ResponseResource):
-    """Answers GET, HEAD and OPTIONS for one document, and holds the GETs that ask for that."""
+    """Answers GET, HEAD and OPTIONS for one document, and holds the GETs that ask to wait for a change."""
 
     def __init__(self, responder: Responder, polls: LongPolls | None = None) -> None:
+        """:param polls: holds requests; None: all are answered at once."""
         super().__init__()
         self.responder = responder
         self._polls = polls
 
     def render(self, request: Request) -> int:
-        """Answer at once, or have the request held."""
+        """Answer at once, or hold the request."""
         seconds = seconds_to_wait(request) if self._polls is not None else None
         if seconds is None or self._polls is None:
             return super().render(request)
@@ -28,11 +29,11 @@ class DocumentResource(ResponseResource):
         if seconds and variant.current(if_none_match):
             self._polls.hold(request, variant, if_none_match, seconds)
         else:
-            applied(variant.answer(if_none_match), seconds).write_to(request)
+            with_preference_applied(variant.answer(if_none_match), seconds).write_to(request)
         return NOT_DONE_YET
 
     def respond(self, request: Request) -> Response:
-        """Answer by method."""
+        """Return the response to a request of any method."""
         method = request.method
         if method in (b"GET", b"HEAD"):
             return self._variant(request).answer(field(request, b"If-None-Match"), method == b"HEAD")

@@ -1,6 +1,7 @@
 """A document's changes as server-sent events (HTML Standard section 9.2).
 
-The same path goes on as WebSocket where a request asks for that and `livestate.web.resources.websocket` is there.
+The same path is upgraded to WebSocket where a request asks for that and `livestate.web.resources.websocket` is
+available.
 """
 
 import random
@@ -20,8 +21,8 @@ from livestate.web.responses.response import Response, problem
 from livestate.web.streams.broadcast import Broadcast, Framing
 from livestate.web.streams.subscriber import LoggedSubscriber, Subscriber
 
-#: Milliseconds that a reader waits before it comes back, each another time: after a restart of the server they come one
-#: after the other, 5,000 a second if there are 15,000.
+#: Milliseconds that a client waits before it reconnects, chosen at random for each: after a restart of the server 15,000
+#: clients come one after the other, 5,000 per second.
 RETRY = 1000, 4000
 
 
@@ -43,7 +44,7 @@ FRAMINGS = {
 class EventsResource(Resource):
     """Streams the changes of one document.
 
-    The answer is 200 also while there is no document yet: an EventSource comes back after no other status.
+    The status is 200 even while there is no document yet: an EventSource reconnects after no other status.
     """
 
     isLeaf = True
@@ -54,14 +55,16 @@ class EventsResource(Resource):
         broadcast: Broadcast,
         begin_websocket: Callable[[Request, Broadcast], Response | None] | None = None,
     ) -> None:
-        """:param begin_websocket: takes a request over, or gives the answer to it; None: WebSocket is not spoken."""
+        """:param begin_websocket: takes a request over, or returns the response to it; None: WebSocket is not
+        available.
+        """
         super().__init__()
         self._responder = responder
         self._broadcast = broadcast
         self._begin_websocket = begin_websocket
 
     def render(self, request: Request) -> int:
-        """Answer by method."""
+        """Answer a request of any method."""
         method = request.method
         if method == b"GET":
             if wants_websocket(request):
@@ -80,7 +83,7 @@ class EventsResource(Resource):
         fields = (
             (b"Content-Type", MEDIA_TYPE),
             (b"Cache-Control", b"no-store"),
-            # nginx would gather the events until it has some kilobytes of them.
+            # nginx would buffer the events until it has some kilobytes of them.
             (b"X-Accel-Buffering", b"no"),
             (b"X-Content-Type-Options", b"nosniff"),
             *self._responder.cross_origin(field(request, b"Origin")),
@@ -97,17 +100,17 @@ class EventsResource(Resource):
     def _stream(self, request: Request) -> None:
         channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
         chunked = request.clientproto == b"HTTP/1.1"
-        audience = self._broadcast.audience(FRAMINGS[chunked], wants_patches(request))
+        group = self._broadcast.group(FRAMINGS[chunked], wants_patches(request))
         version = self._broadcast.history.version_named(field(request, b"Last-Event-ID") or b"")
-        entry = channel.site.entry(request)
-        reader = (
-            Subscriber(channel, audience, version)
-            if entry is None
-            else LoggedSubscriber(channel, audience, version, entry, unchunked_length if chunked else len)
+        log_line = channel.connections.log_later(request)
+        subscriber = (
+            Subscriber(channel, group, version)
+            if log_line is None
+            else LoggedSubscriber(channel, group, version, log_line, unchunked_length if chunked else len)
         )
         for name, value in self._head(request).fields:
             request.responseHeaders.setRawHeaders(name, [value])
         request.write(b"")
         first = retry(random.randint(*RETRY))  # noqa: S311  # no secret
-        reader.write(chunk(first) if chunked else first)
-        reader.start()
+        subscriber.write(chunk(first) if chunked else first)
+        subscriber.start()

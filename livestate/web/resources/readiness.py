@@ -1,4 +1,4 @@
-"""What is said in public of how livestate does: `/_live/ready`, one word."""
+"""What livestate says in public about its state: `/_live/ready`, one word."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,36 +11,36 @@ from livestate.web.responses.response import Response, unstored
 
 
 class ServedDocument(Protocol):
-    """What keeps a document up to date: a Poller, or what stands for one in another process."""
+    """What keeps a document up to date: a Poller, or what receives it from another process."""
 
     @property
     def document(self) -> Document:
         """The document."""
 
     def fresh(self) -> bool:
-        """Tell whether the store has confirmed the document of late."""
+        """Return whether the store has confirmed the document recently."""
 
 
 class ReadyResource(ResponseResource):
-    """Says `ok` while every document is fresh, `ending` when this server is about to end, and else `stale`.
+    """Says `ok` while every document is fresh, `ending` when this server is shutting down, and otherwise `stale`.
 
-    The status is for load balancers and so answers another question: 200 as long as every document can be served, old
-    or not, and this server stays. Where the store is away all servers are stale, and taking them all out would leave
-    readers nothing.
+    The status is for load balancers and answers a different question: it is 200 as long as every document can be
+    served, old or not, and this server stays. When the store is down all servers are stale, and taking them all out
+    would leave clients nothing.
     """
 
-    def __init__(self, supplies: Sequence[ServedDocument]) -> None:
+    def __init__(self, documents: Sequence[ServedDocument]) -> None:
         super().__init__()
-        self._supplies = supplies
-        #: Whether the server is about to end. Who asks on a new connection finds none any more; this is for those who
-        #: keep theirs. A reload is no end: whoever comes anew is served.
-        self.ending = False
+        self._documents = documents
+        #: Whether the server is shutting down. A check on a new connection is refused by then; this is for those on a
+        #: persistent one. A reload is no shutdown: new connections are served.
+        self.stopping = False
 
     def respond(self, request: Request) -> Response:
-        """Look at every document."""
-        if self.ending:
+        """Check every document."""
+        if self.stopping:
             status, body = 503, b"ending\n"
         else:
-            body = b"ok\n" if all(supply.fresh() for supply in self._supplies) else b"stale\n"
-            status = 200 if all(supply.document.snapshot is not None for supply in self._supplies) else 503
+            body = b"ok\n" if all(served.fresh() for served in self._documents) else b"stale\n"
+            status = 200 if all(served.document.snapshot is not None for served in self._documents) else 503
         return unstored(status, body, b"text/plain; charset=utf-8")

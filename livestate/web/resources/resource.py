@@ -1,4 +1,4 @@
-"""A resource that answers with a Response."""
+"""A twisted.web resource that answers with a Response."""
 
 from twisted.web.http import Request
 from twisted.web.resource import Resource
@@ -8,15 +8,15 @@ from livestate.web.responses.response import Response
 
 
 class ResponseResource(Resource):
-    """Answers every request at once, with what `respond` gives."""
+    """A resource that answers every request at once, with what `respond` returns."""
 
     isLeaf = True
 
     def respond(self, request: Request) -> Response:
-        """Give the answer to `request`, whatever its method."""
+        """Return the response to `request`, whatever its method."""
         raise NotImplementedError
 
     def render(self, request: Request) -> int:
-        """Answer."""
+        """Write the response."""
         self.respond(request).write_to(request)
         return NOT_DONE_YET

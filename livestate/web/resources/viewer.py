@@ -1,8 +1,8 @@
 """The viewer page and the client module, under `/_live/`.
 
-The files in the folder `static` are read once, at start, and each answer is made then, in each content coding: what is
-sent later costs nothing but the choice. Their entity tags are hashes of their bytes, and browsers ask each time whether
-these still hold (`Cache-Control: no-cache`): after an update of livestate nobody runs half of the old page.
+The files in the folder `static` are read once, at start, and each response is made then, in each content coding: sending
+one later costs nothing but the choice. Their entity tags are hashes of their bytes, and browsers revalidate them each
+time (`Cache-Control: no-cache`): after an update of livestate no browser runs half of the old page.
 """
 
 import html
@@ -19,13 +19,13 @@ from livestate.web.http1.request import field
 from livestate.web.resources.resource import ResponseResource
 from livestate.web.responses.response import Fields, Response, problem
 
-#: Where the page is; other files are beside it.
+#: Where the page is; the other files are next to it.
 VIEWER = b"/_live/"
 
 ALLOW = b"GET, HEAD"
 
-#: All that the page needs comes from here: no script or style in the page itself, nothing of anyone else's, no frame
-#: around it (Content Security Policy Level 3), and no text becomes markup (Trusted Types).
+#: Everything that the page needs comes from this server: no script or style in the page itself, nothing from other
+#: sites, no frame around it (Content Security Policy Level 3), and no text becomes markup (Trusted Types).
 POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     b"base-uri 'none'; frame-ancestors 'none'; form-action 'none'; require-trusted-types-for 'script'"
@@ -38,23 +38,23 @@ _TYPES = {
     "svg": b"image/svg+xml",
 }
 
-#: What pages of other sites may import.
+#: The file that pages of other sites may import.
 _SHARED = "livestate.js"
 
-#: In the page, what the links to the documents are put in place of.
-_PLACE = b"<!-- documents -->"
+#: In the page, what the links to the documents replace.
+_PLACEHOLDER = b"<!-- documents -->"
 
 
 class StaticResource(ResponseResource):
     """Answers GET and HEAD with bytes that never change."""
 
     def __init__(self, body: bytes, content_type: bytes, more: Fields = ()) -> None:
-        """Prepare the answers.
+        """Make the responses.
 
-        :param more: fields of this resource's own.
+        :param more: additional fields.
         """
         super().__init__()
-        self._answers: dict[str, tuple[bytes, Response, Response]] = {}
+        self._responses: dict[str, tuple[bytes, Response, Response]] = {}
         for coding, made in with_all_codings(new_snapshot(body, 0.0)).representations.items():
             common = (
                 (b"ETag", made.etag),
@@ -67,30 +67,30 @@ class StaticResource(ResponseResource):
             content: Fields = ((b"Content-Type", content_type), (b"Content-Length", b"%d" % len(made.body)))
             if coding != "identity":
                 content = (*content, (b"Content-Encoding", coding.encode("ascii")))
-            self._answers[coding] = made.etag, Response(200, (*content, *common), made.body), Response(304, common)
+            self._responses[coding] = made.etag, Response(200, (*content, *common), made.body), Response(304, common)
 
     def respond(self, request: Request) -> Response:
-        """Answer by method, content coding and entity tag."""
+        """Return the response for the method, content coding and entity tag."""
         if request.method not in (b"GET", b"HEAD"):
             return problem(405, "This can be read: GET and HEAD.", (b"Allow", ALLOW))
         codings = accepted_codings(field(request, b"Accept-Encoding"))
-        chosen = next((coding for coding in codings if coding in self._answers), None)
+        chosen = next((coding for coding in codings if coding in self._responses), None)
         if chosen is None:
-            return problem(406, f"The content codings there are: {', '.join(self._answers)}.")
-        etag, whole, not_modified = self._answers[chosen]
+            return problem(406, f"The available content codings are: {', '.join(self._responses)}.")
+        etag, whole, not_modified = self._responses[chosen]
         known = field(request, b"If-None-Match")
         return not_modified if known is not None and matches(known, etag) else whole
 
 
 class RedirectResource(ResponseResource):
-    """Sends GET and HEAD on to another path, relative to this one: a proxy in front may have its own prefix."""
+    """Redirects GET and HEAD to another path, relative to this one: a proxy in front may add a prefix."""
 
     def __init__(self, location: bytes) -> None:
         super().__init__()
         self._location = location
 
     def respond(self, request: Request) -> Response:
-        """Say where."""
+        """Return the redirect."""
         if request.method not in (b"GET", b"HEAD"):
             return problem(405, "This can be read: GET and HEAD.", (b"Allow", ALLOW))
         fields = (b"Location", self._location), (b"Content-Length", b"0"), (b"Cache-Control", b"no-cache")
@@ -98,7 +98,7 @@ class RedirectResource(ResponseResource):
 
 
 def viewer_resources(documents: Iterable[str]) -> dict[bytes, IResource]:
-    """Give the viewer's resources by path.
+    """Return the viewer's resources by path.
 
     :param documents: the paths of the documents, as `Document.path` has them.
     """
@@ -110,7 +110,7 @@ def viewer_resources(documents: Iterable[str]) -> dict[bytes, IResource]:
             continue
         body = file.read_bytes()
         if file.name == "index.html":
-            body = body.replace(_PLACE, _links(documents))
+            body = body.replace(_PLACEHOLDER, _links(documents))
             found[VIEWER] = StaticResource(body, content_type, ((b"Content-Security-Policy", POLICY),))
             continue
         shared = file.name == _SHARED
@@ -120,7 +120,7 @@ def viewer_resources(documents: Iterable[str]) -> dict[bytes, IResource]:
 
 
 def _links(documents: Iterable[str]) -> bytes:
-    """Give a list of links to the documents, relative to the viewer's path."""
+    """Return a list of links to the documents, relative to the viewer's path."""
     items = []
     for path in documents:
         target = "../" + quote(path[1:], safe="/:@!$&'()*+,;=~")

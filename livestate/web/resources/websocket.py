@@ -1,27 +1,27 @@
-"""A document's changes over WebSocket (RFC 6455), spoken by Autobahn.
+"""A document's changes over WebSocket (RFC 6455), with Autobahn.
 
-Theory of operation. What a connection is told is the business of `livestate.web.streams.broadcast`, as it is for event streams:
-WebSocket is one more Framing. No extension is agreed on and a server does not mask, so that a message's frame is the
-same for all; it is made once, and the reader writes it. Autobahn does the rest: the handshake, and all that the client
-sends. It is given the channel as its transport, and writes pongs and close frames.
+Theory of operation. `livestate.web.streams.broadcast` decides what a connection is sent, as it does for event streams:
+WebSocket is one more Framing. No extension is negotiated and a server does not mask, so a message's frame is the same
+for all clients; it is made once, and the subscriber writes it. Autobahn does the rest: the handshake, and everything
+that the client sends. It gets the channel as its transport, and writes pongs and close frames.
 
-Of what clients send nothing is kept, and whoever ends a connection, no more is read than bounds allow:
+Nothing that clients send is kept, and whichever side closes a connection, no more is read than bounds allow:
 
-- A message is let go of piece by piece, and one that is too large ends the connection (1009).
-- To a client that sends pings and does not read, one pong is owed: for its last ping (section 5.5.3).
+- A message is discarded piece by piece, and one that is too large closes the connection (1009).
+- A client that sends pings and does not read is owed one pong, for its last ping (section 5.5.3).
 - After a close frame no message is written. A client that broke the protocol is read from until it answers that frame,
-  since closing at once may take the frame with it. Autobahn keeps a control frame until it is whole, also one that it
-  has refused for its size: of a very large one it is shown no more than the beginning.
+  since closing at once may lose the frame. Autobahn keeps a control frame until it is complete, even one that it has
+  refused for its size: of a very large one it gets no more than the beginning.
 
-No timer is set for a connection: one that does not end is found by the broadcast's look at its readers, after half a
-minute.
+There is no timer per connection: one that does not close is found by the broadcast's check of its subscribers, after
+half a minute.
 
-Importing this module imports Autobahn, which may import the reactor: it is done when that is chosen.
+Importing this module imports Autobahn, which may import the reactor: do it only when the reactor is chosen.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import txaio
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -29,23 +29,21 @@ from autobahn.websocket.protocol import PreparedMessage
 from twisted.web.http import Request
 
 from livestate.documents.history import Message
+from livestate.web.http1.channel import LiveChannel
 from livestate.web.http1.request import wants_patches
 from livestate.web.resources.upgrade import VERSION, refusal
 from livestate.web.responses.response import Response, problem
 from livestate.web.streams.broadcast import Broadcast, Framing, SubscriberGroup
 from livestate.web.streams.subscriber import LoggedSubscriber
 
-if TYPE_CHECKING:
-    from livestate.web.http1.channel import LiveChannel
+#: Bytes that a client's message may have. Clients need not send any; some send a word now and then as a keep-alive.
+MAX_MESSAGE = 4096
 
-#: Bytes that a client's message may have. It has nothing to say; some send a word now and then to stay connected.
-LARGEST = 4096
-
-#: A ping with nothing in it (RFC 6455 section 5.5.2), and a close frame of status 1001: the server goes down (7.4.1).
+#: A ping with nothing in it (RFC 6455 section 5.5.2), and a close frame of status 1001: the server is going away (7.4.1).
 PING = b"\x89\x00"
 GOING_AWAY = b"\x88\x02\x03\xe9"
 
-#: The fields of which a handshake consists. Others are not looked at: no extension or subprotocol is spoken here.
+#: The fields of a handshake. Others are ignored: no extension or subprotocol is supported.
 _HANDSHAKE = (b"Host", b"Upgrade", b"Connection", b"Sec-WebSocket-Key", b"Sec-WebSocket-Version")
 
 
@@ -64,90 +62,90 @@ FRAMING = Framing(_encode, PING, GOING_AWAY, "websocket_readers")
 
 
 class LiveWebSocket(WebSocketServerProtocol):
-    """What one client sends, from its handshake on."""
+    """Handles what one client sends, from its handshake on."""
 
-    #: Of each misbehaviour of a client Autobahn would log a line.
+    #: Autobahn would log a line for every protocol violation of a client.
     log = txaio.make_logger(level="none")  # type: ignore[attr-defined]  # txaio has it once Twisted is chosen
 
-    #: Gives the reader that takes the connection over, once the handshake is good.
+    #: Returns the subscriber that takes the connection over, once the handshake has succeeded.
     take_over: "Callable[[LiveWebSocket], WebSocketSubscriber]"
-    reader: "WebSocketSubscriber"
-    #: The answer to a handshake that is not.
+    subscriber: "WebSocketSubscriber"
+    #: The response to a handshake that has failed.
     refused: Response | None = None
-    #: Autobahn's own: the pieces of the control frame that is under way.
-    control_frame_data: list[bytes] | None = None  # type: ignore[assignment]  # None between two
+    #: Autobahn's own: the pieces of the control frame that is being received.
+    control_frame_data: list[bytes] | None = None  # type: ignore[assignment]  # None between two frames
 
     def onConnect(self, request: Any) -> None:
-        """Take the connection over."""
-        self.reader = self.take_over(self)
+        """Take the connection over: the handshake has succeeded."""
+        self.subscriber = self.take_over(self)
         del self.take_over
 
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
-        """Have the request answered by twisted.web; Autobahn would write an answer itself and close."""
+        """Let twisted.web answer the request; Autobahn would write a response itself and close."""
         self.refused = problem(code, reason)
 
     def onOpen(self) -> None:
-        """Begin, behind the handshake's answer."""
-        self.reader.start()
+        """Start the stream, behind the response to the handshake."""
+        self.subscriber.start()
 
     def onMessageFrameData(self, payload: bytes) -> None:
-        """Let go of a piece of a message."""
+        """Discard a piece of a message."""
 
     def onMessageEnd(self) -> None:
-        """Let go of a message."""
+        """Discard the end of a message."""
 
     def onPing(self, payload: bytes) -> None:
         """Answer a ping."""
-        self.reader.answer_ping(payload)
+        self.subscriber.answer_ping(payload)
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
         """Write a close frame, and no message after it."""
-        self.reader.closing()
+        self.subscriber.closing()
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def dropConnection(self, abort: bool = False) -> None:
-        """End the connection once both sides have sent a close frame, when ours is sent.
+        """Close the connection once both sides have sent a close frame, when ours is sent.
 
-        Autobahn would reset it, or end it at a second fault while the client's frame is awaited: either may take our
-        close frame with it.
+        Autobahn would reset it, or close it at a second protocol violation while the client's frame is awaited: either
+        may lose our close frame.
         """
         if self.wasClean:
             super().dropConnection(abort=False)
 
-    def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # of no default, as in twisted.web
-        """End, and leave nothing in a circle: Autobahn's Deferred holds the protocol that holds it."""
+    def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # no default, as in twisted.web
+        """Leave no reference cycle: Autobahn's Deferred holds the protocol that holds it."""
         super().connectionLost(reason)
-        del self.is_closed, self.reader
+        del self.is_closed, self.subscriber
 
 
 class WebSocketSubscriber(LoggedSubscriber):
-    """One who is told over WebSocket."""
+    """A client of a stream over WebSocket."""
 
     __slots__ = ("_closing", "_owed", "_protocol")
 
     status = 101
 
-    def __init__(self, channel: "LiveChannel", audience: SubscriberGroup, entry: Any, protocol: LiveWebSocket) -> None:
-        super().__init__(channel, audience, 0, entry, len)
+    def __init__(self, channel: LiveChannel, group: SubscriberGroup, log_line: Any, protocol: LiveWebSocket) -> None:
+        super().__init__(channel, group, 0, log_line, len)
         self._protocol = protocol
         self._closing = False
-        #: The ping that is to be answered when there is room.
+        #: The ping to answer when everything else is sent.
         self._owed: bytes | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        """Have Autobahn take what the client sends."""
-        if not (self._closing and sum(map(len, self._protocol.control_frame_data or ())) > LARGEST):
+        """Pass what the client sends to Autobahn."""
+        if not (self._closing and sum(map(len, self._protocol.control_frame_data or ())) > MAX_MESSAGE):
             self._protocol.dataReceived(data)
 
     def answer_ping(self, payload: bytes) -> None:
-        """Write a pong, now or when what waits is sent."""
+        """Write a pong, now or when everything else is sent."""
         if self.writable:
             self._protocol.sendPong(payload)
         else:
             self._owed = payload
 
     def closing(self) -> None:
-        """Be sent nothing more: a close frame is next, and the last."""
+        """Write no more messages: a close frame follows, and is the last frame."""
         self._closing = True
         super().pauseProducing()
 
@@ -163,50 +161,51 @@ class WebSocketSubscriber(LoggedSubscriber):
             super().resumeProducing()
 
     def connectionLost(self, reason: Any) -> None:
-        """Be told nothing any more."""
+        """Leave the group, log the request, and tell Autobahn."""
         super().connectionLost(reason)
         self._protocol.connectionLost(reason)
 
 
 class WebSockets:
-    """Begins WebSockets."""
+    """Upgrades requests to WebSocket."""
 
     protocol = LiveWebSocket
-    largest = LARGEST
+    max_message = MAX_MESSAGE
 
     def __init__(self, reactor: Any, origins: Sequence[str]) -> None:
-        """:param origins: whose pages may connect, or `*`; a page of this server's own always may."""
+        """:param origins: the origins whose pages may connect, or `*`; a page of this server itself always may."""
         self._origins = tuple(origin.encode("ascii") for origin in origins)
         self._factory = WebSocketServerFactory(reactor=reactor, server=None)
         self._factory.setProtocolOptions(
             versions=[int(VERSION)],
             failByDrop=False,
-            maxMessagePayloadSize=self.largest,
+            maxMessagePayloadSize=self.max_message,
             openHandshakeTimeout=0,
             closeHandshakeTimeout=0,
         )
         options = {name: getattr(self._factory, name) for name in self.protocol.CONFIG_ATTRS}
-        # Autobahn copies to each connection those that its class does not have: 1.6 KB. A function would be a method.
+        # Autobahn copies to each connection the options that its class does not have: 1.6 KB. A function as a class
+        # attribute would become a method.
         options = {name: value for name, value in options.items() if not callable(value)}
         self._protocol: type[LiveWebSocket] = type(self.protocol.__name__, (self.protocol,), options)
 
     def begin(self, request: Request, broadcast: Broadcast) -> Response | None:
-        """Have a WebSocket take the place of a request for one; give the answer where that cannot be."""
+        """Replace a request by a WebSocket; return the response to it where that is not possible."""
         refused = refusal(request, self._origins)
         if refused is not None:
             return refused
         channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
-        audience = broadcast.audience(FRAMING, wants_patches(request))
+        group = broadcast.group(FRAMING, wants_patches(request))
         protocol = self._protocol()
         protocol.factory = self._factory
-        protocol.take_over = partial(WebSocketSubscriber, channel, audience, channel.site.entry(request))
+        protocol.take_over = partial(WebSocketSubscriber, channel, group, channel.connections.log_later(request))
         protocol.makeConnection(channel)
         protocol.dataReceived(_handshake(request))
         return protocol.refused
 
 
 def _handshake(request: Request) -> bytes:
-    """Give the request's head as it came, as far as it is the handshake's: Autobahn reads bytes."""
+    """Return the fields of the handshake as the bytes of a request, which is what Autobahn parses."""
     lines = [b"GET / HTTP/1.1"]
     for name in _HANDSHAKE:
         lines += [b"%b: %b" % (name, value) for value in request.requestHeaders.getRawHeaders(name, [])]

@@ -1,13 +1,13 @@
-"""What a document answers, worked out once and used for every client that asks alike.
+"""The responses of one document, made once and sent to every client that asks alike.
 
-Theory of operation. All that the answer to a GET depends on is: the document's state, the content codings that the
-client accepts, its origin (where not all origins may read), and its validators. A Variant stands for one choice of the
-middle two; there are few, however many clients there are. It keeps its prepared answers until the state changes or the
-second does (`Date` and the age), when `renew` drops them all; they are made again when next asked for.
+Theory of operation. The response to a GET depends only on the document's state, the content codings that the client
+accepts, its origin (where not all origins may read), and its validators. A Variant stands for one choice of the middle
+two; there are few, however many clients there are. It keeps its responses until the state changes or the second does
+(`Date` and the age): then `renew` drops them all, and they are made again when next asked for.
 
-Which representation a client is given: the best coding it accepts among those there are. Where it names in
-If-None-Match the entity tag of another acceptable one, that one is selected and the answer is 304: a reader who was
-sent the plain bytes while the compressed ones were being made is not sent the same document twice.
+A client is sent the representation in the best coding that it accepts among the available ones. Where its If-None-Match
+names the entity tag of another acceptable one, that one is selected and the response is 304: a client that was sent the
+plain bytes while the compressed ones were being made is not sent the same document twice.
 """
 
 from collections import Counter
@@ -21,18 +21,18 @@ from livestate.documents.snapshot import Representation, Snapshot
 from livestate.formats.negotiation import accepted_codings, allowed_origin, matches
 from livestate.web.responses.response import Fields, Response, problem
 
-#: Shared caches may answer from memory for a second, and for one more while they ask anew (RFC 5861), so that what a
-#: reader behind one sees is two seconds old at most; while livestate is away, for five minutes.
+#: Shared caches may answer from memory for a second, and for one more while they revalidate (RFC 5861), so that what a
+#: client behind one gets is two seconds old at most; while livestate is unreachable, for five minutes.
 CACHE_CONTROL = b"public, max-age=1, stale-while-revalidate=1, stale-if-error=300"
 
-#: Seconds that a browser may keep the answer to a preflight; the most that any takes is a day (Firefox).
+#: Seconds for which a browser may cache the response to a preflight; the longest that any accepts is a day (Firefox).
 PREFLIGHT_AGE = b"86400"
 
 ALLOW = b"GET, HEAD, OPTIONS"
 
 
 class Variant:
-    """A document as it is given to all clients that accept the same codings and come from the same origin."""
+    """A document as it is served to all clients that accept the same codings and come from the same origin."""
 
     __slots__ = (
         "_codings",
@@ -56,21 +56,21 @@ class Variant:
         self._origin = origin
         self._full: Response | None = None
         self._not_modified: dict[bytes, Response] | None = None
-        #: The answers as bytes to send; None and empty until they are prepared.
+        #: The responses as bytes to send; None and empty until they are made.
         self.wire: bytes | None = None
         self.wires_not_modified: dict[bytes, bytes] = {}
-        #: How often each kind was given since the last `renew`.
+        #: How often each kind was sent since the last `renew`.
         self.given = 0
         self.given_not_modified = 0
-        #: How many of them were given to requests that twisted.web parsed, that the grammar of plain requests did, and
-        #: that came again byte for byte; and to how many of the former the document itself was not sent (HEAD).
+        #: How many of them answered requests that twisted.web parsed, that the grammar of fast requests parsed, and
+        #: that were repeated byte for byte; and how many of the first kind were sent without a body (HEAD).
         self.general = 0
         self.parsed = 0
         self.repeated = 0
         self.bodiless = 0
 
     def answer(self, if_none_match: bytes | None = None, head: bool = False) -> Response:
-        """Answer a GET (or a HEAD, whose body is then left out), and count it."""
+        """Return the response to a GET (or a HEAD, whose body the caller leaves out), and count it."""
         self.general += 1
         if if_none_match is not None:
             for etag, response in self.not_modified().items():
@@ -83,33 +83,33 @@ class Variant:
         return response
 
     def current(self, if_none_match: bytes) -> bool:
-        """Tell whether an If-None-Match field names what is current for these clients."""
+        """Return whether an If-None-Match field names what is current for these clients."""
         return any(matches(if_none_match, etag) for etag in self.not_modified())
 
     def full(self) -> Response:
-        """Give the answer for a client that has nothing."""
+        """Return the response for a client that has no version."""
         if self._full is None:
             self._full = self._responder.full(self._codings, self._origin)
         return self._full
 
     def not_modified(self) -> dict[bytes, Response]:
-        """Give a 304 for each entity tag that is current for these clients, the preferred one first."""
+        """Return a 304 for each entity tag that is current for these clients, the preferred one first."""
         if self._not_modified is None:
             self._not_modified = self._responder.not_modified(self._codings, self._origin)
         return self._not_modified
 
     def prepare(self) -> bytes:
-        """Make `wire`, and give it."""
+        """Make `wire`, and return it."""
         self.wire = self.full().wire()
         return self.wire
 
     def prepare_not_modified(self) -> dict[bytes, bytes]:
-        """Make `wires_not_modified`, and give them."""
+        """Make `wires_not_modified`, and return it."""
         self.wires_not_modified = {etag: response.wire() for etag, response in self.not_modified().items()}
         return self.wires_not_modified
 
     def renew(self) -> None:
-        """Forget the prepared answers, and hand over the counts."""
+        """Drop the responses, and add the counts to the responder's."""
         given, not_modified = self.given, self.given_not_modified
         if given or not_modified:
             self._responder.count_ways(given + not_modified, self.general, self.parsed, self.repeated)
@@ -135,30 +135,30 @@ class Variant:
 
 
 class Responder:
-    """Answers for one document."""
+    """Makes the responses of one document."""
 
     def __init__(
         self, document: Document, cors_origins: tuple[str, ...], max_stale: float | None, now: Callable[[], float]
     ) -> None:
-        """Answer for `document`.
+        """Make responses for `document`.
 
-        :param cors_origins: who may read from a browser page: origins, or `*`.
-        :param max_stale: seconds since the last good fetch after which the document is not served any more.
-        :param now: gives the seconds since 1970.
+        :param cors_origins: the origins whose pages may read it, or `*`.
+        :param max_stale: seconds since the last good fetch after which the document is no longer served.
+        :param now: returns the seconds since 1970.
         """
         self.document = document
         self._origins = tuple(origin.encode("ascii") for origin in cors_origins)
         self._max_stale = max_stale
         self._now = now
-        #: How many answers of each kind were given until the last `renew`: "304", the other statuses, and for a 200
-        #: the content coding.
+        #: How many responses of each kind were sent until the last `renew`: by "304" and the other statuses, and a 200
+        #: by its content coding.
         self.tally: Counter[str] = Counter()
-        #: The same by how the request was understood: it came again byte for byte ("repeated"), or but for its
-        #: validator ("remembered"), the grammar of plain requests parsed it ("parsed"), or twisted.web did ("general").
+        #: The same by how the request was understood: repeated byte for byte ("repeated"), or apart from its validator
+        #: ("remembered"), parsed by the grammar of fast requests ("parsed"), or by twisted.web ("general").
         self.ways: Counter[str] = Counter()
-        #: Bytes of those answers.
+        #: Bytes of those responses.
         self.bytes_sent = 0
-        #: Called before the prepared answers are dropped: whoever keeps one lets go of it.
+        #: Called before the responses are dropped, to drop copies of them as well.
         self.before_renewal: Callable[[], None] = lambda: None
         self._variants: dict[tuple[tuple[str, ...], bytes | None], Variant] = {}
         target = quote(events_path(document.path), safe="/:@!$&'()*+,;=~")
@@ -167,7 +167,7 @@ class Responder:
         document.subscribe(lambda snapshot: self.renew())
 
     def variant(self, accept_encoding: bytes | None, origin: bytes | None) -> Variant:
-        """Give the Variant for a request's Accept-Encoding and Origin fields.
+        """Return the Variant for a request's Accept-Encoding and Origin fields.
 
         There are at most 65 orders of codings times one more than there are allowed origins.
         """
@@ -178,18 +178,18 @@ class Responder:
         return variant
 
     def renew(self) -> None:
-        """Drop all prepared answers: the second or the document changed."""
+        """Drop all responses: the second or the document changed."""
         self.before_renewal()
         for variant in self._variants.values():
             variant.renew()
 
     def count_ways(self, answers: int, general: int, parsed: int, repeated: int) -> None:
-        """Take the counts of some answers; those that none of the three ways gave were remembered."""
+        """Add the counts of some responses; those of none of the three ways were remembered."""
         remembered = answers - general - parsed - repeated
         self.ways.update(general=general, parsed=parsed, repeated=repeated, remembered=remembered)
 
     def preflight(self, origin: bytes | None) -> Response:
-        """Answer an OPTIONS request, be it a CORS preflight (the Fetch standard) or a plain one."""
+        """Return the response to an OPTIONS request, be it a CORS preflight (Fetch standard) or a plain one."""
         fields = (
             (b"Allow", ALLOW),
             *self.cross_origin(origin),
@@ -200,22 +200,22 @@ class Responder:
         return Response(204, (self._date(), *fields))
 
     def cross_origin(self, origin: bytes | None) -> Fields:
-        """Give the fields that let a page of the origin in an Origin field read an answer, where it may."""
+        """Return the fields that let a page of the origin in an Origin field read the response, where it may."""
         fields = self._cors(allowed_origin(origin, self._origins))
         return fields if b"*" in self._origins else (*fields, (b"Vary", b"Origin"))
 
     def full(self, codings: tuple[str, ...], origin: bytes | None) -> Response:
-        """Make the answer that carries the document, or says why there is none."""
+        """Return a new response with the document, or with the reason why there is none."""
         snapshot = self.servable()
         if snapshot is None:
             return self._problem(503, self._why_not(), origin, (b"Retry-After", b"1"))
         chosen = next((c for c in codings if c in snapshot.representations), None)
         if chosen is None and not snapshot.complete:
-            why = "The content codings that this client accepts are being made."
+            why = "The content codings that this client accepts are not ready yet."
             return self._problem(503, why, origin, (b"Retry-After", b"1"))
         if chosen is None:
-            there = ", ".join(snapshot.representations)
-            return self._problem(406, f"The content codings there are: {there}.", origin)
+            available = ", ".join(snapshot.representations)
+            return self._problem(406, f"The available content codings are: {available}.", origin)
         representation = snapshot.representations[chosen]
         fields: list[tuple[bytes, bytes]] = [
             self._date(),
@@ -229,43 +229,43 @@ class Responder:
         return Response(200, tuple(fields), representation.body)
 
     def not_modified(self, codings: tuple[str, ...], origin: bytes | None) -> dict[bytes, Response]:
-        """Make the 304 answers, by the entity tag that the client has.
+        """Return new 304 responses, by the entity tag that the client has.
 
-        They carry the fields that a cache updates its stored answer with (RFC 9110 section 15.4.5).
+        They carry the fields that a cache updates its stored response with (RFC 9110 section 15.4.5).
         """
         snapshot = self.servable()
         if snapshot is None:
             return {}
-        there = [snapshot.representations[c] for c in codings if c in snapshot.representations]
+        acceptable = [snapshot.representations[c] for c in codings if c in snapshot.representations]
         return {
             representation.etag: Response(304, (self._date(), *self._validated(representation, origin)))
-            for representation in there
+            for representation in acceptable
         }
 
     def servable(self) -> Snapshot | None:
-        """Give what may be given out just now: nothing while there is no document, or too old a one."""
+        """Return what may be served at the moment: None while there is no document, or it is older than `max_stale`."""
         if self._max_stale is not None and self.document.age() > self._max_stale:
             return None
         return self.document.snapshot
 
     def _why_not(self) -> str:
         if self.document.snapshot is None:
-            return "There is no document yet; it is being asked for."
-        return "The document is too old to be served; a newer one is being asked for."
+            return "There is no document yet; it is being fetched."
+        return "The document is too old to be served; a newer one is being fetched."
 
     def _problem(self, status: int, detail: str, origin: bytes | None, *more: tuple[bytes, bytes]) -> Response:
         made = problem(status, detail, *more, *self._cors(origin), (b"Vary", self._vary))
-        # First, where twisted.web puts it: `wire` must give the same bytes.
+        # Date comes first, where twisted.web puts it: `wire` must yield the same bytes.
         return Response(status, (self._date(), *made.fields), made.body)
 
     def _validated(self, representation: Representation, origin: bytes | None) -> Fields:
-        """Give the fields that a 200 and a 304 have in common."""
+        """Return the fields that a 200 and a 304 have in common."""
         return (
             (b"ETag", representation.etag),
             (b"Cache-Control", CACHE_CONTROL),
             (b"Vary", self._vary),
             (b"Link", self._link),
-            # Not `Age`: that is the time an answer spent in caches, and would use up max-age (RFC 9111 section 5.1).
+            # Not `Age`: that is the time a response spent in caches, and would use up max-age (RFC 9111 section 5.1).
             (b"Livestate-Age", b"%d" % self.document.age()),
             *self._cors(origin),
         )

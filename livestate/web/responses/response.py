@@ -1,4 +1,4 @@
-"""An answer as a value: status, fields and body, to be written by twisted.web or sent as one piece of bytes."""
+"""A response as a value: status, fields and body, to be written by twisted.web or sent as one piece of bytes."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,8 +15,8 @@ Fields = tuple[tuple[bytes, bytes], ...]
 class Response:
     """What a client is sent.
 
-    The names in `fields` are written as twisted.web writes them (`ETag`, `Content-Type`): `write_to` and `wire` then
-    give the same bytes.
+    The names in `fields` are spelled as twisted.web spells them (`ETag`, `Content-Type`), so that `write_to` and `wire`
+    yield the same bytes.
     """
 
     status: int
@@ -25,22 +25,22 @@ class Response:
 
     @property
     def label(self) -> str:
-        """What kind of answer this is, for counting: the content coding of a 200, and else the status."""
+        """What it is counted as: the content coding of a 200, else the status."""
         return (
             dict(self.fields).get(b"Content-Encoding", b"identity").decode() if self.status == 200 else str(self.status)
         )
 
     def write_to(self, request: HTTPRequest) -> None:
-        """Write this answer to a twisted.web request, without the body if it is a HEAD, and finish it."""
+        """Write this response to a twisted.web request, without the body if it is a HEAD, and finish it."""
         request.setResponseCode(self.status, _phrase(self.status))
         for name, value in self.fields:
             request.responseHeaders.setRawHeaders(name, [value])
-        # HEAD: the fields of the GET's answer and no body (RFC 9110 section 9.3.2). An empty write sends the head.
+        # HEAD: the fields of the GET's response and no body (RFC 9110 section 9.3.2). An empty write sends the head.
         request.write(b"" if request.method == b"HEAD" else self.body)
         request.finish()
 
     def wire(self) -> bytes:
-        """Give the whole answer as HTTP/1.1 on a connection that stays."""
+        """Return the whole response as HTTP/1.1 on a persistent connection."""
         head = b"".join(b"%b: %b\r\n" % field for field in self.fields)
         return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (self.status, _phrase(self.status), head, self.body)
 
@@ -51,19 +51,22 @@ def _phrase(status: int) -> bytes:
 
 
 def closing(wire: bytes) -> bytes:
-    """Give an answer's bytes with `Connection: close` put in, where twisted.web puts it: first."""
+    """Return a response's bytes with `Connection: close` put in, where twisted.web puts it: first."""
     status_line, _, rest = wire.partition(b"\r\n")
     return b"%b\r\nConnection: close\r\n%b" % (status_line, rest)
 
 
 def problem(status: int, detail: str, *more: tuple[bytes, bytes]) -> Response:
-    """Give an error's answer as a problem document (RFC 9457): the type is `about:blank`, the title the status's."""
+    """Return an error response as a problem document (RFC 9457) of type `about:blank`, titled as the status is.
+
+    :param more: fields to add.
+    """
     content: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return unstored(status, msgspec.json.encode(content), b"application/problem+json", *more)
 
 
 def unstored(status: int, body: bytes, content_type: bytes, *more: tuple[bytes, bytes]) -> Response:
-    """Give an answer that no cache keeps."""
+    """Return a response that no cache stores."""
     return Response(
         status,
         (

@@ -1,19 +1,20 @@
-"""Telling each reader of a document's changes what is new.
+"""Sending a document's changes to its subscribers.
 
-Theory of operation. Readers who are told the same in the same way are one Audience: whole states or patches, in one
-Framing. What they are sent is encoded once, and the same bytes object is written to each of their connections: a change
-costs a reader one `send` and little more (`bench`'s row "events").
+Theory of operation. Subscribers that are sent the same bytes form a SubscriberGroup: whole states or patches, in one
+Framing. Each message is encoded once per group, and the same bytes object is written to each connection: a change costs
+one `send` per subscriber and little more (`bench`'s row "events").
 
-A broadcast is spread (`livestate.web.streams.streams`): it goes on for a slice of time, then the reactor serves those who poll,
-then it goes on, until all have the newest version. A version that comes meanwhile is sent to those who were not reached
-yet, in place of the one before, and then to the others.
+A broadcast is spread over turns of the reactor (`livestate.web.streams.broadcast_scheduler`): it runs for a slice of
+time, then the reactor serves polling clients, then it continues, until every subscriber has the newest version. A
+version that arrives meanwhile replaces the previous one for the subscribers that were not reached yet, and then goes to
+the others.
 
-A reader is conflated, never queued. Its transport pauses it as soon as anything is left unsent (see
-`livestate.net.stream`). While it is paused it is sent nothing; when it is resumed it is sent what makes it current,
-whatever was in between. So what is held for a reader is a reference to one version's bytes, and what the kernel takes.
+A subscriber is conflated, never queued. Its transport pauses it as soon as anything is left unsent (see
+`livestate.net.stream`). While it is paused it is sent nothing; when it resumes it is sent what makes it current,
+whatever came in between. So a subscriber costs a reference to one version's bytes and what the kernel buffers.
 
-One look at all readers a second finds those who were sent nothing for a while, and are sent a sign of life, and those
-who take nothing, and are cut off. There is no timer for each.
+One check of all subscribers every second sends heartbeats to those that were sent nothing for a while, and disconnects
+those that take nothing. There is no timer per subscriber.
 """
 
 import random
@@ -21,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from twisted.logger import Logger
 
@@ -29,15 +30,13 @@ from livestate.documents.document import Document
 from livestate.documents.history import History, Message
 from livestate.documents.snapshot import Snapshot
 from livestate.system.histogram import Histogram
+from livestate.web.streams.broadcast_scheduler import BroadcastScheduler
 from livestate.web.streams.subscriber import Subscriber
 
-if TYPE_CHECKING:
-    from livestate.web.streams.streams import Streams
-
-#: Readers that are written to between two looks at the clock.
+#: Subscribers that are written to between two readings of the clock.
 BATCH = 16
 
-#: Seconds for which patches are made after the last reader of patches is gone: it may come back.
+#: Seconds for which patches are made after the last subscriber to patches has left: it may reconnect.
 LINGER = 60.0
 
 
@@ -45,59 +44,60 @@ class Framing(NamedTuple):
     """How messages are written on one kind of stream."""
 
     encode: Callable[[Sequence[Message]], bytes]
-    #: What shows that the connection lives, and what ends the stream in an orderly way.
+    #: What shows that the connection is alive, and what closes the stream in an orderly way.
     heartbeat: bytes
     end: bytes
-    #: What its readers are called in `/status`.
+    #: What its subscribers are called in `/status`.
     counted_as: str
 
 
 class SubscriberGroup:
-    """Readers of one document who are told the same in the same way."""
+    """Subscribers of one document that are sent the same bytes."""
 
     log = Logger()
 
     def __init__(self, broadcast: "Broadcast", framing: Framing, deltas: bool) -> None:
+        """:param deltas: whether these subscribers accept patches."""
         self.framing = framing
         self.deltas = deltas
-        self.readers: set[Subscriber] = set()
+        self.subscribers: set[Subscriber] = set()
+        self.delivering = False
         self._broadcast = broadcast
         self._rest: Iterator[Subscriber] = iter(())
-        self.delivering = False
-        # What readers of each version are to be sent.
+        # The bytes to send to subscribers of each version.
         self._wires: dict[int, bytes] = {}
 
-    def add(self, reader: Subscriber) -> None:
-        """Tell one more."""
-        self.readers.add(reader)
-        reader.lead = random.uniform(0, self._broadcast.heartbeat / 3)  # noqa: S311  # no secret
+    def add(self, subscriber: Subscriber) -> None:
+        """Send each change to `subscriber` from now on."""
+        self.subscribers.add(subscriber)
+        subscriber.lead = random.uniform(0, self._broadcast.heartbeat / 3)  # noqa: S311  # no secret
 
-    def remove(self, reader: Subscriber) -> None:
-        """Tell one no more."""
-        self.readers.discard(reader)
+    def remove(self, subscriber: Subscriber) -> None:
+        """Send nothing to `subscriber` from now on."""
+        self.subscribers.discard(subscriber)
         if self.deltas:
             self._broadcast.deltas_wanted = self._broadcast.seconds()
 
-    def catch_up(self, reader: Subscriber) -> None:
-        """Send one reader what makes it current, if anything does."""
+    def catch_up(self, subscriber: Subscriber) -> None:
+        """Send one subscriber what makes it current, if it is not."""
         broadcast = self._broadcast
-        reader.last = broadcast.seconds()
-        messages = broadcast.messages_since(reader.version, self.deltas)
+        subscriber.last = broadcast.seconds()
+        messages = broadcast.messages_since(subscriber.version, self.deltas)
         if messages:
-            reader.version = messages[-1].version
+            subscriber.version = messages[-1].version
             wire = broadcast.encoded(self.framing, messages)
             broadcast.sent += 1
             broadcast.sent_bytes += len(wire)
-            reader.write(wire)
+            subscriber.write(wire)
 
     def publish(self) -> None:
-        """Send all readers what makes them current."""
+        """Send all subscribers what makes them current."""
         self._wires = {}
         rest = list(self._rest)
-        self._rest = iter(dict.fromkeys(chain(rest, self.readers)) if rest else list(self.readers))
+        self._rest = iter(dict.fromkeys(chain(rest, self.subscribers)) if rest else list(self.subscribers))
         if not self.delivering:
             self.delivering = True
-            self._broadcast.spread(self._deliver())
+            self._broadcast.scheduler.spread(self._deliver())
 
     def _deliver(self) -> Iterator[None]:
         broadcast = self._broadcast
@@ -106,24 +106,24 @@ class SubscriberGroup:
             while batch := list(islice(self._rest, BATCH)):
                 version, now = broadcast.history.version, broadcast.seconds()
                 sent = sent_bytes = 0
-                for reader in batch:
-                    if reader.version == version:
+                for subscriber in batch:
+                    if subscriber.version == version:
                         continue
-                    if not reader.writable:
+                    if not subscriber.writable:
                         broadcast.skipped += 1
                         continue
-                    wire = self._wires.get(reader.version) or self._wire(reader.version)
+                    wire = self._wires.get(subscriber.version) or self._wire(subscriber.version)
                     if not wire:
                         continue
-                    reader.version = version
-                    reader.last = now
+                    subscriber.version = version
+                    subscriber.last = now
                     sent += 1
                     sent_bytes += len(wire)
                     try:
-                        reader.write(wire)
+                        subscriber.write(wire)
                     except Exception:
-                        self.log.failure("an event could not be written")
-                        reader.abort()
+                        self.log.failure("could not write an event; closing the connection")
+                        subscriber.abort()
                 broadcast.sent += sent
                 broadcast.sent_bytes += sent_bytes
                 written = written or sent > 0
@@ -139,91 +139,97 @@ class SubscriberGroup:
         wire = self._wires[version] = self._broadcast.encoded(self.framing, messages)
         return wire
 
-    def look(self, now: float) -> Iterator[None]:
-        """Send signs of life to those who were sent nothing for long, and cut those off who take nothing."""
+    def check(self, now: float) -> Iterator[None]:
+        """Send heartbeats where they are due, and disconnect the subscribers that take nothing."""
         broadcast, heartbeat = self._broadcast, self.framing.heartbeat
-        readers, limit = iter(list(self.readers)), now - broadcast.heartbeat
-        while batch := list(islice(readers, BATCH)):
-            for reader in batch:
-                if not reader.writable:
-                    if reader in self.readers and reader.stuck(now):
-                        reader.abort()
-                elif reader.version != broadcast.history.version and not self.delivering:
-                    # There was a document that was too old to be given out.
-                    self.catch_up(reader)
-                elif reader.last <= limit + reader.lead:
-                    reader.last = now
-                    reader.write(heartbeat)
+        subscribers, limit = iter(list(self.subscribers)), now - broadcast.heartbeat
+        while batch := list(islice(subscribers, BATCH)):
+            for subscriber in batch:
+                if not subscriber.writable:
+                    if subscriber in self.subscribers and subscriber.stuck(now):
+                        subscriber.abort()
+                elif subscriber.version != broadcast.history.version and not self.delivering:
+                    # The document was too old to be served until now.
+                    self.catch_up(subscriber)
+                elif subscriber.last <= limit + subscriber.lead:
+                    subscriber.last = now
+                    subscriber.write(heartbeat)
             yield
 
 
 class Broadcast:
-    """Tells all readers of one document of its changes."""
+    """Sends the changes of one document to all its subscribers."""
 
-    def __init__(self, streams: "Streams", document: Document, servable: Callable[[], object]) -> None:
-        """:param servable: tells whether the document may be given out just now."""
+    def __init__(
+        self, scheduler: BroadcastScheduler, heartbeat: float, document: Document, servable: Callable[[], object]
+    ) -> None:
+        """Follow `document`.
+
+        :param heartbeat: seconds without an event after which a subscriber is sent a heartbeat, at the latest.
+        :param servable: returns whether the document may be served at the moment.
+        """
         self.history = History(document)
-        self.seconds = streams.seconds
-        self.spread = streams.spread
-        self.heartbeat = streams.heartbeat
-        #: How many events were sent, and how many were not, to readers who were behind.
+        self.scheduler = scheduler
+        self.seconds = scheduler.seconds
+        self.heartbeat = heartbeat
+        #: How many events were sent, and how many were not because the subscriber was behind.
         self.sent = 0
         self.skipped = 0
         self.sent_bytes = 0
-        #: From the beginning of the fetch that brought a change until all who could be written to were. Of changes that
-        #: overtook one another, the last is counted.
+        #: From the start of the fetch that brought a change until every writable subscriber was written to. Of changes
+        #: that overtook one another, the last is counted.
         self.delivery = Histogram()
         self._document = document
         self._written = False
         self._servable = servable
-        self._audiences: dict[tuple[Framing, bool], SubscriberGroup] = {}
+        self._groups: dict[tuple[Framing, bool], SubscriberGroup] = {}
         self._encoded: dict[tuple[Framing, Sequence[Message]], bytes] = {}
-        #: When a reader of patches was last gone.
+        #: When the last subscriber to patches left.
         self.deltas_wanted = -LINGER
         document.subscribe(self._publish)
 
-    def audience(self, framing: Framing, deltas: bool) -> SubscriberGroup:
-        """Give those who are told in this way."""
+    def group(self, framing: Framing, deltas: bool) -> SubscriberGroup:
+        """Return the group of the subscribers with this framing that do, or do not, accept patches."""
         key = framing, deltas
-        audience = self._audiences.get(key)
-        if audience is None:
-            audience = self._audiences[key] = SubscriberGroup(self, framing, deltas)
-        return audience
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = SubscriberGroup(self, framing, deltas)
+        return group
 
     def closers(self) -> list[Callable[[], None]]:
-        """Give what ends each reader's stream in an orderly way."""
+        """Return one function for each subscriber, which closes its stream in an orderly way."""
         return [
-            partial(reader.end, audience.framing.end) for audience in self.audiences() for reader in audience.readers
+            partial(subscriber.end, group.framing.end) for group in self.groups() for subscriber in group.subscribers
         ]
 
-    def readers(self) -> Counter[str]:
-        """Give how many readers there are, by what their Framing is counted as."""
+    def subscriber_counts(self) -> Counter[str]:
+        """Return the number of subscribers, by what their Framing is counted as."""
         counted: Counter[str] = Counter()
-        for audience in self.audiences():
-            counted[audience.framing.counted_as] += len(audience.readers)
+        for group in self.groups():
+            counted[group.framing.counted_as] += len(group.subscribers)
         return counted
 
-    def audiences(self) -> Iterable[SubscriberGroup]:
-        """Give all that there are."""
-        return list(self._audiences.values())
+    def groups(self) -> Iterable[SubscriberGroup]:
+        """Return all groups."""
+        return list(self._groups.values())
 
     def delivered(self, written: bool) -> None:
-        """Take note that an audience was told; the last one to be told of a change ends its delivery.
+        """Note that a group has been sent a change; the last group to be sent it completes its delivery.
 
-        :param written: whether any reader was written to.
+        :param written: whether any subscriber was written to.
         """
         self._written = self._written or written
-        if not any(audience.delivering for audience in self.audiences()):
+        if not any(group.delivering for group in self.groups()):
             if self._written and self._document.begun:
                 self.delivery.observe(self.seconds() - self._document.begun)
             self._written = False
 
     def messages_since(self, version: int, deltas: bool) -> Sequence[Message]:
-        """Give what a reader of `version` is to be told; nothing while the document is too old to be given out."""
+        """Return what a subscriber of `version` has to be sent; nothing while the document is too old to be served."""
         return self.history.since(version, deltas) if self._servable() else ()
 
     def encoded(self, framing: Framing, messages: Sequence[Message]) -> bytes:
-        """Give the bytes of some messages, made only once for each version."""
+        """Return the bytes of some messages, encoded only once per version."""
         key = framing, messages
         wire = self._encoded.get(key)
         if wire is None:
@@ -231,14 +237,14 @@ class Broadcast:
         return wire
 
     def _publish(self, snapshot: Snapshot) -> None:
-        deltas = any(audience.deltas and audience.readers for audience in self.audiences())
+        deltas = any(group.deltas and group.subscribers for group in self.groups())
         if self.history.follow(snapshot, deltas or self.seconds() - self.deltas_wanted < LINGER):
             self._encoded.clear()
-            for audience in self.audiences():
-                audience.publish()
+            for group in self.groups():
+                group.publish()
 
     def end(self) -> None:
-        """End all streams."""
-        for audience in self.audiences():
-            for reader in list(audience.readers):
-                reader.end(audience.framing.end)
+        """Close all streams."""
+        for group in self.groups():
+            for subscriber in list(group.subscribers):
+                subscriber.end(group.framing.end)

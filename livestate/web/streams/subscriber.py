@@ -1,124 +1,137 @@
-"""One connection that is told of a document's changes.
+"""One connection that is sent a document's changes.
 
-It stands in the channel in the place of twisted.web's request, which is let go once the head of its answer is written.
+In the channel, a subscriber takes the place of twisted.web's request, which is released once the head of its response
+is written.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from livestate.net.stream import hold_little, unsent
-from livestate.web.http1.access_log import Entry
+from livestate.web.streams.connection import StreamConnection
 
-if TYPE_CHECKING:
-    from livestate.web.http1.channel import LiveChannel
-    from livestate.web.streams.broadcast import SubscriberGroup
-
-#: Seconds after which a reader that takes nothing of what waits for it is cut off. What a phone loses when it changes
-#: networks comes back on another connection.
+#: Seconds after which a subscriber that takes nothing of what is waiting for it is disconnected. A phone that changes
+#: networks reconnects on another connection anyway.
 STUCK = 30.0
 
 
+class Group(Protocol):
+    """What a subscriber needs of the group that it belongs to."""
+
+    def add(self, subscriber: "Subscriber") -> None:
+        """Send each change to `subscriber` from now on."""
+
+    def remove(self, subscriber: "Subscriber") -> None:
+        """Send nothing to `subscriber` from now on."""
+
+    def catch_up(self, subscriber: "Subscriber") -> None:
+        """Send `subscriber` what makes it current."""
+
+
 class Subscriber:
-    """One who is told."""
+    """A client of an event stream.
 
-    __slots__ = ("_audience", "_channel", "_stuck_since", "_unsent", "last", "lead", "version", "writable", "write")
+    Its group owns `version`, `last` and `lead`; all else is the subscriber's own.
+    """
 
-    def __init__(self, channel: "LiveChannel", audience: "SubscriberGroup", version: int) -> None:
-        """Take over `channel` from its request, whose answer's head is still to be written.
+    __slots__ = ("_connection", "_group", "_stuck_since", "_unsent", "last", "lead", "version", "writable", "write")
 
-        :param version: what the reader has; 0: nothing.
+    def __init__(self, connection: StreamConnection, group: Group, version: int) -> None:
+        """Take `connection` over from its request; the head of its response is still to be written.
+
+        :param version: the version that the client has; 0: none.
         """
         self.version = version
-        #: Whether all that was written is sent.
+        #: Whether everything that was written is sent.
         self.writable = True
-        #: When anything was last written, and how many seconds earlier than others a sign of life is due.
+        #: When something was last written, and how many seconds before the limit its heartbeat is due.
         self.last = 0.0
         self.lead = 0.0
-        self.write: Callable[[bytes], None] = channel.write_now
-        self._channel = channel
-        self._audience = audience
+        self.write: Callable[[bytes], None] = connection.write_now
+        self._connection = connection
+        self._group = group
         self._unsent = 0
         self._stuck_since = 0.0
-        channel.hand_over(self)
-        hold_little(channel.transport)
+        connection.hand_over(self)
+        hold_little(connection.transport)
 
     def start(self) -> None:
-        """Begin, behind the answer's head: with what makes the reader current, and each change from then on."""
-        self._audience.add(self)
+        """Send what makes the client current, behind the head of the response, and each change from then on."""
+        self._group.add(self)
         if self.writable:
-            self._audience.catch_up(self)
+            self._group.catch_up(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Let go of what the client sends: there is nothing to say after the request."""
+        """Discard what the client sends: nothing may follow the request."""
 
     def pauseProducing(self) -> None:
-        """Be sent nothing: something waits to be sent."""
+        """Skip this subscriber from now on: something is unsent."""
         self.writable = False
         self._unsent = -1
 
     def resumeProducing(self) -> None:
         """Catch up."""
         self.writable = True
-        self._audience.catch_up(self)
+        self._group.catch_up(self)
 
     def stuck(self, now: float) -> bool:
-        """Tell whether a reader that is not writable has taken nothing for too long."""
-        waiting = unsent(self._channel.transport)
+        """Return whether the client, which is not writable, has taken nothing for too long."""
+        waiting = unsent(self._connection.transport)
         if waiting != self._unsent:
             self._unsent = waiting
             self._stuck_since = now
         return now - self._stuck_since >= STUCK
 
     def abort(self) -> None:
-        """End the connection now."""
-        self._channel.abortConnection()
+        """Close the connection now."""
+        self._connection.abortConnection()
 
     def end(self, last: bytes) -> None:
-        """End the stream in an orderly way, if the client has taken all before.
+        """Close the stream in an orderly way if the client has taken everything, else abort it.
 
-        :param last: what ends the body.
+        :param last: the bytes that end the body.
         """
-        self._audience.remove(self)
+        self._group.remove(self)
         if self.writable:
             self.write(last)
             self.writable = False
-            self._channel.loseConnection()
+            self._connection.loseConnection()
         else:
-            self._channel.abortConnection()
+            self._connection.abortConnection()
 
     def connectionLost(self, reason: Any) -> None:
-        """Be told nothing any more."""
+        """Leave the group."""
         self.writable = False
-        self._audience.remove(self)
+        self._group.remove(self)
 
 
 class LoggedSubscriber(Subscriber):
-    """One who is told, and of whom a line is written to the access log in the end."""
+    """A subscriber for which a line is written to the access log when its connection closes."""
 
-    __slots__ = ("_entry", "_length", "_send", "_sent")
+    __slots__ = ("_length", "_log_line", "_send", "_sent")
 
-    #: The answer's, as it is logged.
+    #: The response's status, as it is logged.
     status = 200
 
     def __init__(
         self,
-        channel: "LiveChannel",
-        audience: "SubscriberGroup",
+        connection: StreamConnection,
+        group: Group,
         version: int,
-        entry: Entry | None,
+        log_line: Callable[[int, int], None] | None,
         length: Callable[[bytes], int],
     ) -> None:
-        """Take over, as a Reader does.
+        """Take the connection over, as a Subscriber does.
 
-        :param entry: what is to be logged; None where there is no access log.
-        :param length: gives how many bytes of the body there are in what is written.
+        :param log_line: logs the request with a status and the bytes of the body; None where there is no access log.
+        :param length: returns how many of the bytes that are written belong to the body.
         """
-        super().__init__(channel, audience, version)
-        self._entry = entry
+        super().__init__(connection, group, version)
+        self._log_line = log_line
         self._length = length
         self._sent = 0
         self._send = self.write
-        if entry is not None:
+        if log_line is not None:
             self.write = self._count
 
     def _count(self, data: bytes) -> None:
@@ -126,6 +139,7 @@ class LoggedSubscriber(Subscriber):
         self._send(data)
 
     def connectionLost(self, reason: Any) -> None:
-        """Be told nothing any more, and have that logged."""
+        """Leave the group, and log the request."""
         super().connectionLost(reason)
-        self._channel.site.log_entry(self._entry, self.status, self._sent)
+        if self._log_line is not None:
+            self._log_line(self.status, self._sent)

@@ -25,13 +25,13 @@ class Lines:
 
 def logged(pair: Pair, pieces: list[bytes], fast: bool) -> list[str]:
     site: Any = pair.site if fast else pair.slow_site
-    site.access_log = Lines()
+    log = Lines()
+    site.log_to(log)
     channel, transport = pair.fast(PEER) if fast else pair.slow()
     transport.peerAddr = PEER
     for piece in pieces:
         channel.dataReceived(piece)
-    lines: list[str] = site.access_log.lines
-    return lines
+    return log.lines
 
 
 class AccessLogTests(SynchronousTestCase):

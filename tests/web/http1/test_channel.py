@@ -228,8 +228,8 @@ class MemoTests(SynchronousTestCase):
         """What a browser sends is a plain request, with a validator and without."""
         fields = [b"User-Agent: Mozilla/5.0 (X11; Linux x86_64)", b"Accept-Encoding: gzip, deflate, br, zstd",
                   b"Cookie: a=b; c=d", b"Sec-Fetch-Mode: cors", b"Connection: keep-alive"]  # fmt: skip
-        self.assertIsNotNone(plain.parse_fast(PAIR.site.responders, request(*fields)))
-        understood = plain.parse_fast(PAIR.site.responders, request(*fields, b'If-None-Match: "x"'))
+        self.assertIsNotNone(plain.parse_fast(PAIR.site.connections.responders, request(*fields)))
+        understood = plain.parse_fast(PAIR.site.connections.responders, request(*fields, b'If-None-Match: "x"'))
         assert understood is not None
         self.assertEqual(understood.validator, b'"x"')
 
@@ -239,10 +239,10 @@ class MemoTests(SynchronousTestCase):
         channel, _ = pair.fast()
         for n in range(100):
             channel.dataReceived(request(b"X-Random: %d" % n))
-        self.assertEqual(len(pair.site.memo), 0)
+        self.assertEqual(len(pair.site.connections.request_memo), 0)
         for _ in range(2):
             channel.dataReceived(request())
-        self.assertEqual(len(pair.site.memo), 1)
+        self.assertEqual(len(pair.site.connections.request_memo), 1)
 
     def test_validators_are_one_entry(self) -> None:
         """A poller whose validator changes each time takes one entry."""
@@ -250,12 +250,12 @@ class MemoTests(SynchronousTestCase):
         channel, _ = pair.fast()
         for n in range(100):
             channel.dataReceived(request(b'If-None-Match: "%d"' % n))
-        self.assertEqual(len(pair.site.memo), 1)
+        self.assertEqual(len(pair.site.connections.request_memo), 1)
 
     def test_bounds(self) -> None:
         """However many requests are to be remembered, entries and bytes stay within their bounds."""
-        self.patch(plain, "MOST_ENTRIES", 10)
-        self.patch(plain, "MOST_BYTES", 1000)
+        self.patch(plain, "MAX_ENTRIES", 10)
+        self.patch(plain, "MAX_BYTES", 1000)
         memo = plain.RequestMemo()
         variant = PAIR.responder.variant(None, None)
         for n in range(1000):

@@ -34,10 +34,10 @@ class PreparedTests(SynchronousTestCase):
     def test_second_time_in_a_row(self) -> None:
         """A request is noted the second time that it comes in a row, on whatever connection, and not before."""
         first = self.ask(self.poll)
-        self.assertEqual(len(self.site.prepared), 0)
+        self.assertEqual(len(self.site.connections.response_memo), 0)
         other, transport = self.pair.fast()
         other.dataReceived(self.poll)
-        self.assertEqual(len(self.site.prepared), 1)
+        self.assertEqual(len(self.site.connections.response_memo), 1)
         self.assertEqual((transport.value(), self.ask(self.poll)), (first, first))
         self.assertTrue(first.startswith(b"HTTP/1.1 304 "))
 
@@ -46,7 +46,7 @@ class PreparedTests(SynchronousTestCase):
         for _ in range(5):
             self.ask(self.poll)
             self.ask(request())
-        self.assertEqual(len(self.site.prepared), 0)
+        self.assertEqual(len(self.site.connections.response_memo), 0)
 
     def test_a_change_is_seen_at_once(self) -> None:
         """After the document changed, no answer of before is given."""
@@ -56,7 +56,7 @@ class PreparedTests(SynchronousTestCase):
         for _ in range(3):
             self.ask(self.poll)
         Deferred.fromCoroutine(self.pair.responder.document.offer(BODY.replace(b"night", b"day")))
-        self.assertEqual(len(self.site.prepared), 0)
+        self.assertEqual(len(self.site.connections.response_memo), 0)
         self.assertNotEqual(dateless(self.ask(request(b"X: y"))), dateless(plain))
         self.assertTrue(self.ask(self.poll).startswith(b"HTTP/1.1 200 "))
 
@@ -106,7 +106,7 @@ class PreparedTests(SynchronousTestCase):
         log: Any = type(
             "Log", (LogFile,), {"__init__": lambda self: None, "write": lambda self, line: lines.append(line)}
         )
-        self.site.access_log = log()
+        self.site.log_to(log())
         self.channel, self.transport = self.pair.fast()
         for _ in range(5):
             self.ask(self.poll)
@@ -114,8 +114,8 @@ class PreparedTests(SynchronousTestCase):
 
     def test_bounded(self) -> None:
         """Who sends each of many requests twice fills it no further than its bound."""
-        self.patch(prepared, "MOST_ENTRIES", 3)
+        self.patch(prepared, "MAX_ENTRIES", 3)
         for number in range(10):
             for _ in range(2):
                 self.ask(request(b"X: %d" % number))
-        self.assertEqual(len(self.site.prepared), 3)
+        self.assertEqual(len(self.site.connections.response_memo), 3)

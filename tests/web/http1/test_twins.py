@@ -164,5 +164,7 @@ class TwinsTests(SynchronousTestCase):
         fast, slow = connection.outcomes()
         self.assertEqual(fast, slow)
         self.assertEqual(fast[0].count(BODY), 4)
-        self.assertEqual((len(twins.fast_site.memo), len(twins.slow_site.memo)), (1, 0))
+        self.assertEqual(
+            (len(twins.fast_site.connections.request_memo), len(twins.slow_site.connections.request_memo)), (1, 0)
+        )
         connection.lose()

@@ -85,7 +85,7 @@ class Twins:
             self.serving = SiteService(self.reactor, settings, supplies, LogFiles())
         self.fast_site = self.serving.site
         self.slow_site = LiveSite(self.fast_site._resources, self.reactor)
-        self._sweep = IdleTimeouts(self.reactor, lambda: self.slow_site.channels)
+        self._sweep = IdleTimeouts(self.reactor, lambda: self.slow_site.connections.open)
         #: What went wrong and was only logged.
         self.failures: list[str] = []
         globalLogPublisher.addObserver(self._observe)  # type: ignore[arg-type]  # a function is an observer
@@ -119,14 +119,14 @@ class Twins:
 
     def drain(self) -> None:
         """Have each connection's next answer be its last."""
-        self.fast_site.drain()
-        self.slow_site.drain()
+        self.fast_site.connections.drain()
+        self.slow_site.connections.drain()
 
     def forget(self) -> None:
         """Forget the requests that were remembered, so that what comes next does not depend on what came before."""
-        self.fast_site.memo._entries.clear()
-        self.fast_site.memo._bytes = 0
-        self.fast_site.prepared.renew()
+        self.fast_site.connections.request_memo._entries.clear()
+        self.fast_site.connections.request_memo._bytes = 0
+        self.fast_site.connections.response_memo.renew()
 
     def close(self) -> None:
         """End."""

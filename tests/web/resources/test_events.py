@@ -359,14 +359,14 @@ class EventsTests(Case):
         """A reader who goes is forgotten at once, whatever state it is in, and a thousand leave nothing behind."""
         for n in range(1000):
             reader = self.reader("/events?delta=merge" if n % 2 else "/events")
-            self.assertEqual(self.broadcast.readers()["event_readers"], 1)
+            self.assertEqual(self.broadcast.subscriber_counts()["event_readers"], 1)
             if n % 3:
                 reader.transport.room = 5
                 self.publish(state(n + 7))
             reader.lose()
-            self.assertEqual(self.broadcast.readers().total(), 0)
+            self.assertEqual(self.broadcast.subscriber_counts().total(), 0)
             reader.transport.give_room(10**6)
-        self.assertEqual(self.site.channels, set())
+        self.assertEqual(self.site.connections.open, set())
 
     def test_no_circle(self) -> None:
         """When a reader goes, all that was held for it is free at once, without the garbage collector."""
@@ -407,7 +407,7 @@ class EventsTests(Case):
 
     def test_sweep(self) -> None:
         """A stream is quiet for as long as it likes."""
-        sweep = IdleTimeouts(self.reactor, lambda: self.site.channels)
+        sweep = IdleTimeouts(self.reactor, lambda: self.site.connections.open)
         sweep.startService()
         self.addCleanup(sweep.stopService)
         reader, behind = self.reader(), self.reader()
@@ -421,7 +421,7 @@ class EventsTests(Case):
         behind.transport.room = 10
         for n in (2, 3, 4):
             self.publish(state(n))
-        counted = self.broadcast.readers(), self.broadcast.sent, self.broadcast.skipped
+        counted = self.broadcast.subscriber_counts(), self.broadcast.sent, self.broadcast.skipped
         self.assertEqual(counted, ({"event_readers": 2}, 6, 2))
 
 
@@ -537,7 +537,7 @@ class ConflationTests(Case):
         """A broadcast takes turns with the rest of the reactor, and a version that comes meanwhile goes to all."""
         readers = [self.reader() for _ in range(200)]
         seconds, looks = self.reactor.seconds, count()
-        self.streams.seconds = self.broadcast.seconds = lambda: seconds() + next(looks) * 0.0005
+        self.streams.scheduler.seconds = self.broadcast.seconds = lambda: seconds() + next(looks) * 0.0005
         turns: list[Any] = []
         self.patch(self.reactor, "callLater", lambda delay, function: turns.append(function))
         Deferred.fromCoroutine(self.document.offer(state(2)))

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.formats.negotiation import wait_preference
-from livestate.web.resources.long_poll import LONGEST_WAIT
+from livestate.web.resources.long_poll import MAX_WAIT
 from tests.support import answer_of, many, request
 from tests.web.resources.test_events import Case, Connection, state
 
@@ -54,9 +54,9 @@ class LongPollTests(Case):
     def test_bound(self) -> None:
         """No request is held for more than a minute, and the answer says so."""
         poll = self.poll("wait=86400")
-        self.reactor.run_for(LONGEST_WAIT * 0.89, step=1)
+        self.reactor.run_for(MAX_WAIT * 0.89, step=1)
         self.assertEqual(poll.transport.value(), b"")
-        self.reactor.run_for(LONGEST_WAIT * 0.12, step=1)
+        self.reactor.run_for(MAX_WAIT * 0.12, step=1)
         self.assertEqual(answer_of(poll.transport.value()).fields["Preference-Applied"], "wait=60")
 
     def test_answered_at_once(self) -> None:

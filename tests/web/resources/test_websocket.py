@@ -15,7 +15,7 @@ from livestate.formats.merge_patch import apply
 from livestate.formats.negotiation import may_connect
 from livestate.web.idle_timeout import QUIET, IdleTimeouts
 from livestate.web.resources.events import EventsResource
-from livestate.web.resources.websocket import LARGEST, WebSockets, WebSocketSubscriber
+from livestate.web.resources.websocket import MAX_MESSAGE, WebSockets, WebSocketSubscriber
 from livestate.web.site import LiveSite
 from livestate.web.streams.subscriber import STUCK
 from tests.support import answer_of, exchange, many, request
@@ -219,14 +219,14 @@ class MessagesTests(WebSocketCase):
         self.client()
         gone = self.client("/events?delta=merge")
         self.reader()
-        self.assertEqual(self.broadcast.readers()["websocket_readers"], 2)
-        self.assertEqual(self.broadcast.readers()["event_readers"], 1)
+        self.assertEqual(self.broadcast.subscriber_counts()["websocket_readers"], 2)
+        self.assertEqual(self.broadcast.subscriber_counts()["event_readers"], 1)
         gone.lose()
-        self.assertEqual(self.broadcast.readers()["websocket_readers"], 1)
+        self.assertEqual(self.broadcast.subscriber_counts()["websocket_readers"], 1)
 
     def test_sweep(self) -> None:
         """One is quiet for as long as it likes."""
-        sweep = IdleTimeouts(self.reactor, lambda: self.site.channels)
+        sweep = IdleTimeouts(self.reactor, lambda: self.site.connections.open)
         sweep.startService()
         self.addCleanup(sweep.stopService)
         client = self.client()
@@ -279,7 +279,7 @@ class HandshakeTests(WebSocketCase):
                 client.transport.clear()
                 client.send(request("/events", "HEAD"))
                 self.assertEqual(answer_of(client.transport.value()).status, 200)
-                self.assertEqual(self.broadcast.readers()["websocket_readers"], 0)
+                self.assertEqual(self.broadcast.subscriber_counts()["websocket_readers"], 0)
 
     def test_two_keys(self) -> None:
         """A field that is there twice is no handshake either."""
@@ -356,8 +356,8 @@ class ClientTests(WebSocketCase):
             (1002, frame(PING, b"x" * 126)),
             (1002, frame(0, b"x")),
             (1007, frame(TEXT, b"\xff")),
-            (1009, frame(TEXT, b"x" * (LARGEST + 1))),
-            (1009, frame(TEXT, b"x" * LARGEST, last=False) + frame(0, b"x")),
+            (1009, frame(TEXT, b"x" * (MAX_MESSAGE + 1))),
+            (1009, frame(TEXT, b"x" * MAX_MESSAGE, last=False) + frame(0, b"x")),
         ):
             with self.subTest(status=status, sent=sent[:8]):
                 client = self.client()
@@ -380,7 +380,7 @@ class ClientTests(WebSocketCase):
         for _ in range(100):
             client.send(b"x" * 4096)
         kept = sum(map(len, reader._protocol.control_frame_data or ())) + len(reader._protocol.data)
-        self.assertLessEqual(kept, LARGEST + 4096)
+        self.assertLessEqual(kept, MAX_MESSAGE + 4096)
         self.assertEqual(client.closed, 1002)
         self.reactor.run_for(STUCK + 3, step=0.5)
         self.assertTrue(client.transport.aborted)
@@ -402,7 +402,7 @@ class ClientTests(WebSocketCase):
             self.assertEqual([opcode for opcode, _ in client.frames()], [TEXT, CLOSE])
             self.assertTrue(client.transport.disconnecting)
             client.lose()
-        self.assertEqual(self.broadcast.readers()["websocket_readers"], 0)
+        self.assertEqual(self.broadcast.subscriber_counts()["websocket_readers"], 0)
 
     def test_close_behind(self) -> None:
         """One who is behind and closes is sent no later version when it reads on."""
@@ -472,6 +472,6 @@ class ClientTests(WebSocketCase):
         if CLOSE not in opcodes:
             self.assertEqual(client.numbers(), other.numbers())
         client.lose()
-        self.assertEqual(self.broadcast.readers()["websocket_readers"], 1)
+        self.assertEqual(self.broadcast.subscriber_counts()["websocket_readers"], 1)
         self.streams.stopService()
         self.streams.startService()

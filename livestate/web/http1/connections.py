@@ -1,0 +1,74 @@
+"""The open connections of one site, and what they share.
+
+A connection knows this object and not the site, which knows the connections: the imports stay free of circles.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from twisted.web.http import Request
+
+from livestate.web.http1.access_log import AccessLog
+from livestate.web.http1.fair_scheduler import FairScheduler
+from livestate.web.http1.fast_request import RequestMemo
+from livestate.web.http1.response_memo import ResponseMemo
+from livestate.web.responses.responder import Responder
+
+
+class OpenConnection(Protocol):
+    """What the site needs of a connection: timeouts, limits and drains."""
+
+    transport: Any
+    #: Checks since the last request, and since an unfinished request began (None: there is none).
+    quiet: int
+    unfinished: int | None
+
+    def overdue(self, quiet: int, unfinished: int) -> bool:
+        """Return whether the connection was quiet, or a request on it unfinished, for that many checks."""
+
+    def idle(self) -> bool:
+        """Return whether the connection is between two requests."""
+
+    def drain(self) -> None:
+        """Make the next response the last."""
+
+    def leave(self) -> None:
+        """Close an idle connection."""
+
+    def loseConnection(self) -> None:
+        """Close the connection once everything is sent."""
+
+    def abortConnection(self) -> None:
+        """Close the connection now, dropping what is unsent."""
+
+
+class Connections:
+    """The state that all connections of one site share."""
+
+    def __init__(self, clock: Any, responders: Mapping[bytes, Responder]) -> None:
+        """:param responders: the documents by path, to be answered on the fast path; none: twisted.web does all."""
+        self.responders = responders
+        self.request_memo = RequestMemo()
+        self.response_memo = ResponseMemo()
+        self.scheduler = FairScheduler(clock)
+        #: Where requests are logged; None: nowhere.
+        self.access_log: AccessLog | None = None
+        #: Whether the next response of each connection is its last.
+        self.draining = False
+        self.open: set[OpenConnection] = set()
+        #: Connections and TLS handshakes so far, and how many of the handshakes resumed an earlier session.
+        self.accepted = 0
+        self.handshakes = 0
+        self.resumptions = 0
+        for responder in responders.values():
+            responder.before_renewal = self.response_memo.renew
+
+    def drain(self) -> None:
+        """Make the next response of each connection its last."""
+        self.draining = True
+        for connection in self.open:
+            connection.drain()
+
+    def log_later(self, request: Request) -> Callable[[int, int], None] | None:
+        """Return what logs a request that ends later, given a status and the bytes of the body; None: nothing does."""
+        return None if self.access_log is None else self.access_log.later(request)

@@ -1,0 +1,35 @@
+"""Work for thousands of connections, done bit by bit so that polling clients are served meanwhile.
+
+In each turn of the reactor all such work together gets a SLICE of time, each piece of work in turn. Twisted's
+Cooperator does that.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.task import Cooperator
+from twisted.logger import Logger
+
+#: Seconds per turn of the reactor. A polling client's response takes 10 µs; it should wait for no longer than a few
+#: hundred others' would make it wait.
+SLICE = 0.002
+
+
+class BroadcastScheduler:
+    """Runs the broadcasts of one process cooperatively."""
+
+    log = Logger()
+
+    def __init__(self, clock: Any) -> None:
+        self.seconds: Callable[[], float] = clock.seconds
+        self._cooperator = Cooperator(self._slice, lambda step: clock.callLater(0, step))
+
+    def spread(self, work: Iterator[None]) -> None:
+        """Run `work` bit by bit, in turn with all other such work, for a slice of time per turn of the reactor."""
+        self._cooperator.coiterate(work).addErrback(
+            lambda failure: self.log.failure("a broadcast failed; retrying within a second", failure)
+        )
+
+    def _slice(self) -> Callable[[], bool]:
+        end = self.seconds() + SLICE
+        return lambda: self.seconds() >= end
