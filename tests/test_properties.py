@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from livestate.client.event_stream_reader import ACCEPT_OLDER_AFTER, EventStreamReader
 from livestate.client.state import ClientState, State
-from livestate.client.stream import SETTLED, EventStreamReader
 from livestate.config.settings import load_settings
 from livestate.documents.document import Document
 from livestate.documents.poller import Poller
@@ -410,7 +410,7 @@ class Machine(RuleBasedStateMachine):
             reader.read()
             if isinstance(reader, LibraryReader) and canonical(reader.value) != expected:
                 # The next sign of life, when it is settled, brings it.
-                reader.node.reactor.run_for(SETTLED + 15, step=0.5)
+                reader.node.reactor.run_for(ACCEPT_OLDER_AFTER + 15, step=0.5)
                 reader.read()
             assert canonical(reader.value) == expected, "not converged"
         self.long_caller.look(self.nodes[0], self.etags)

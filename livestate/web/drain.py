@@ -28,8 +28,8 @@ GRACE = 2.0
 #: Connections closed per second, where that is enough: one process takes twice as many full TLS handshakes (1 ms each).
 PACE = 500
 
-#: Seconds within which all are closed in an orderly way, and after which what is left is aborted. Kubernetes kills after
-#: 30 s, systemd after 90 s.
+#: Seconds within which all are closed in an orderly way, and after which what is left is aborted. Kubernetes kills
+#: after 30 s, systemd after 90 s.
 SPREAD = 8.0
 LIMIT = 10.0
 

@@ -1,4 +1,4 @@
-"""twisted.web's request, with its body discarded, and with responses that reveal neither the software nor its faults."""
+"""twisted.web's request, without its body, and with responses that reveal neither the software nor its faults."""
 
 from io import BytesIO
 from typing import Any

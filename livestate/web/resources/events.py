@@ -21,8 +21,8 @@ from livestate.web.responses.response import Response, problem
 from livestate.web.streams.broadcast import Broadcast, Framing
 from livestate.web.streams.subscriber import LoggedSubscriber, Subscriber
 
-#: Milliseconds that a client waits before it reconnects, chosen at random for each: after a restart of the server 15,000
-#: clients come one after the other, 5,000 per second.
+#: Milliseconds that a client waits before it reconnects, chosen at random for each: after a restart of the server
+#: 15,000 clients come one after the other, 5,000 per second.
 RETRY = 1000, 4000
 
 

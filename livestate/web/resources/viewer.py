@@ -1,8 +1,8 @@
 """The viewer page and the client module, under `/_live/`.
 
-The files in the folder `static` are read once, at start, and each response is made then, in each content coding: sending
-one later costs nothing but the choice. Their entity tags are hashes of their bytes, and browsers revalidate them each
-time (`Cache-Control: no-cache`): after an update of livestate no browser runs half of the old page.
+The files in the folder `static` are read once, at start, and each response is made then, in each content coding:
+sending one later costs nothing but the choice. Their entity tags are hashes of their bytes, and browsers revalidate
+them each time (`Cache-Control: no-cache`): after an update of livestate no browser runs half of the old page.
 """
 
 import html

@@ -39,7 +39,7 @@ from livestate.web.streams.subscriber import LoggedSubscriber
 #: Bytes that a client's message may have. Clients need not send any; some send a word now and then as a keep-alive.
 MAX_MESSAGE = 4096
 
-#: A ping with nothing in it (RFC 6455 section 5.5.2), and a close frame of status 1001: the server is going away (7.4.1).
+#: A ping without a payload (RFC 6455 section 5.5.2), and a close frame of status 1001: the server goes away (7.4.1).
 PING = b"\x89\x00"
 GOING_AWAY = b"\x88\x02\x03\xe9"
 
