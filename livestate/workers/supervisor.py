@@ -33,7 +33,7 @@ TICK = 1.0
 #: Seconds until workers that were told to drain are killed: longer than a drain takes.
 DRAIN_TIMEOUT = 12
 
-#: Seconds: the first and the longest delay before a generation is replaced whose zygote has exited.
+#: Seconds: the first and the longest delay before a generation is replaced because its zygote exited.
 RESTART_DELAYS = 0.1, 5.0
 
 _OUTDATED = "new workers failed to start, the previous ones are still serving"
@@ -47,7 +47,7 @@ class Supervisor(MultiService):
     def __init__(self, reactor: Any, settings: Settings, served: Iterable[ServedDocument]) -> None:
         """Prepare the listeners; no worker is started yet.
 
-        :param served: keep the documents of `settings` up to date, in the same order.
+        :param served: what keeps each document of `settings` up to date, in the same order.
         :raises SettingsError: when this platform has no workers, or a listener cannot be used.
         """
         super().__init__()
@@ -62,12 +62,13 @@ class Supervisor(MultiService):
         self._listeners.setServiceParent(self)
         self._slots = WorkerSlots(settings.workers, reactor, self._fork_for)
         self._generation: Generation | None = None
-        #: The generation that is starting up, with its first workers; and its seconds since then.
+        #: The generation that is starting, with its first workers.
         self._next: tuple[Generation, list[WorkerProcess | None]] | None = None
+        #: Seconds since its start.
         self._next_age = 0
-        #: Fired when the next generation is serving or was abandoned.
+        #: Fired when the next generation is serving, or was abandoned.
         self._waiting: list[Deferred[None]] = []
-        #: Whether it was abandoned, so that the workers still run old settings or code.
+        #: Whether the last one was abandoned, so that the workers still run old settings, certificates or code.
         self._outdated = False
         #: The generations whose workers are draining, with the seconds since they were told to.
         self._draining: dict[Generation, int] = {}

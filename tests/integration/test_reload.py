@@ -182,7 +182,7 @@ class InProcessTests(InProcessCase):
         self.assertEqual(self.status_as("new.example"), 421)
         self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"', options='admin-host = "new.example"')
         self.hang_up("is in force")
-        # A persistent connection to the replaced site or worker is told, too, that this server stays.
+        # Readiness is also 200 on a persistent connection to the replaced site or worker: this server stays.
         ready = persistent.get("/_live/ready")
         self.assertEqual((ready.status, ready.body), (200, b"ok\n"))
         self.assertEqual(self.status_as("new.example"), 200)

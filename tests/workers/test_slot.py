@@ -92,7 +92,7 @@ class SlotTests(SynchronousTestCase):
         self.assertFalse(self.workers[1].gone)
 
     def test_already_exited(self):
-        """A worker whose exit was not noticed before it is killed is replaced."""
+        """A silent worker that has already exited, unnoticed so far, is replaced."""
 
         def no_such_process(pid: int, number: int) -> None:
             raise ProcessLookupError
