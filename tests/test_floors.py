@@ -134,7 +134,7 @@ class FloorsTests(SynchronousTestCase):
     def test_no_circle(self):
         """No chain of imports leads back to the module, or to the room, where it began."""
         self.assertEqual(circles(self.edges), [])
-        rooms = {room: set() for room in ROOMS}
+        rooms: dict[str, set[str]] = {room: set() for room in ROOMS}
         for name, others in self.edges.items():
             rooms[room_of(name)] |= {room_of(other) for other in others} - {room_of(name)}
         self.assertEqual(circles(rooms), [])

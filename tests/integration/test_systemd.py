@@ -160,9 +160,9 @@ class NotifyTests(SynchronousTestCase):
             child.signal(signum)
             manager.wait_for("READY=1", number)
             self.assertGreater(manager.last("READY=1") - manager.last("RELOADING=1"), 0.9)
-            self.assertEqual(child.output.count("have taken the places"), taken)
+            self.assertEqual(child.output.count("new workers are serving"), taken)
             status = [text for _, text in manager.messages if text.startswith("STATUS=")][-1]
-            self.assertEqual("new workers did not come to serve" in status, refused, status)
+            self.assertEqual("new workers failed to start" in status, refused, status)
         self.assertEqual(get(f"http://127.0.0.1:{self.http}", "/new").status, 200)
 
     def test_watchdog(self):
