@@ -11,7 +11,7 @@ Twisted's own loop: it closes waiting clients with a reserved descriptor when
 there are none left (EMFILE), which keeps the reactor from spinning.  It logs a
 line for each of them; here that is one a minute.  Where it has no answer (the
 reserve is gone, or the whole machine is short of files or memory), the port
-accepts nobody for `REST` seconds, and clients wait in the kernel's queue.
+accepts nobody for `ACCEPT_PAUSE` seconds, and clients wait in the kernel's queue.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from livestate.net.transport import DirectServer
 __all__ = ["DirectPort"]
 
 # Seconds without accepting, and between two lines of the log about it.
-REST = 1.0
-SILENCE = 60.0
+ACCEPT_PAUSE = 1.0
+LOG_INTERVAL = 60.0
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @implementer(ILogObserver)
-class _Sparing:
+class _RateLimitedObserver:
     """An observer that passes on one event a minute."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class _Sparing:
 
     def __call__(self, event: LogEvent) -> None:
         if time.monotonic() >= self._next:
-            self._next = time.monotonic() + SILENCE
+            self._next = time.monotonic() + LOG_INTERVAL
             globalLogPublisher(event)
 
 
@@ -58,13 +58,13 @@ class DirectPort(tcp.Port):
     TCP_NODELAY is set on the listening socket: accepted ones inherit it on
     Linux, which saves a system call for each.
 
-    @cvar most_accepts: how many connections one wake-up may accept, so that a
+    @cvar max_accepts: how many connections one wake-up may accept, so that a
         burst of new clients does not starve those connected.
     """
 
     transport = DirectServer
-    most_accepts: ClassVar[int] = 256
-    _logger = Logger(namespace="twisted.internet.tcp.Port", observer=_Sparing())
+    max_accepts: ClassVar[int] = 256
+    _logger = Logger(namespace="twisted.internet.tcp.Port", observer=_RateLimitedObserver())
 
     def startListening(self) -> None:
         """
@@ -78,7 +78,7 @@ class DirectPort(tcp.Port):
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def doRead(self) -> None:
-        """Accept the waiting connections, up to `most_accepts`."""
+        """Accept the waiting connections, up to `max_accepts`."""
         listening = self.socket
         # socket.accept() asks the listening socket for its family, type and
         # default timeout, through enumerations: 1 of its 3.4 us.  The C method below it
@@ -101,14 +101,14 @@ class DirectPort(tcp.Port):
                     # with each.  It meets the error again, or not.
                     reserve = e.errno == errno.EMFILE and tcp._reservedFD.available()
                     if e.errno in _SHORTAGES and not reserve:
-                        self._rest(e)
+                        self._pause_accepting(e)
                     else:
                         tcp.Port.doRead(self)
                     return
-                self._welcome(socket.socket(family, kind, proto, fd), address)
+                self._make_connection(socket.socket(family, kind, proto, fd), address)
             else:
                 # The limit was reached: there may be more.
-                self.numberAccepts = min(self.numberAccepts * 2, self.most_accepts)
+                self.numberAccepts = min(self.numberAccepts * 2, self.max_accepts)
                 return
             # A failing accept costs as much as half a connection, so ask for
             # no more than came last time (as stock Twisted does).
@@ -116,18 +116,18 @@ class DirectPort(tcp.Port):
         except BaseException:
             log.deferr()
 
-    def _rest(self, error: OSError) -> None:
+    def _pause_accepting(self, error: OSError) -> None:
         self._logger.warn("nobody can be accepted now: {reason}", reason=error.strerror)
         self.stopReading()
         reactor: Any = self.reactor  # the interface that Twisted names has no clock
-        reactor.callLater(REST, self._go_on)
+        reactor.callLater(ACCEPT_PAUSE, self._resume_accepting)
 
-    def _go_on(self) -> None:
+    def _resume_accepting(self) -> None:
         if self.connected and not self.disconnecting:
             tcp._reservedFD.reserve()
             self.startReading()
 
-    def _welcome(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
+    def _make_connection(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         if len(address) == 4:
             # IPv6: getnameinfo adds the scope to a link-local address.
             flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV

@@ -28,7 +28,7 @@ for by a measurement (one core, 1,000 keep-alive connections, 4.3 KB answers):
   so nobody starves.
 
 * **Edges.** The kernel looks at a level-triggered descriptor once more after
-  each event, 0.2 us a request.  A selectable that declares ``edge = True`` is
+  each event, 0.2 us a request.  A selectable that declares ``edge_triggered = True`` is
   told of what arrives only once, while it only reads.  It has to read again
   until it is given less than it asked for; when the peer has ended its side
   too (EPOLLRDHUP), the reactor reads once more, for the end behind the data.
@@ -128,13 +128,13 @@ class DirectReactor(EPollReactor):
             elif event == _WRITABLE and getattr(selectable, "lean", False):
                 self._do_write(selectable)
             else:
-                self._as_stock(selectable, fd, event)
+                self._dispatch_as_stock(selectable, fd, event)
         if self._after_poll:
             self._run_after_poll()
 
     doIteration = doPoll
 
-    def _as_stock(self, selectable: Any, fd: int, event: int) -> None:
+    def _dispatch_as_stock(self, selectable: Any, fd: int, event: int) -> None:
         if event & select.EPOLLRDHUP:
             # Twisted reads once for this event: the end may be behind the data.
             self._after_poll.append((selectable, _READABLE))
@@ -197,7 +197,7 @@ class DirectReactor(EPollReactor):
         """
         See `twisted.internet.interfaces.IReactorFDSet.addReader`.
         """
-        if getattr(reader, "edge", False) and reader.fileno() not in self._writes:
+        if getattr(reader, "edge_triggered", False) and reader.fileno() not in self._writes:
             self._add(reader, self._reads, self._writes, self._selectables, _READABLE_EDGE, _WRITABLE)
         else:
             super().addReader(reader)
@@ -206,7 +206,7 @@ class DirectReactor(EPollReactor):
         """
         See `twisted.internet.interfaces.IReactorFDSet.removeWriter`.
         """
-        if getattr(writer, "edge", False):
+        if getattr(writer, "edge_triggered", False):
             # Being told anew how to watch it, the kernel reports what is there.
             self._remove(writer, self._writes, self._reads, self._selectables, _WRITABLE, _READABLE_EDGE)
         else:

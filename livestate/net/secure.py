@@ -36,7 +36,7 @@ class SecureTransport(DirectServer):
 
     TLS = True
     # A read takes one record; whether there is another only one more would tell.
-    edge = False
+    edge_triggered = False
     server: Any
 
     _connection: Any = None

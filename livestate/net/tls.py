@@ -60,7 +60,7 @@ class DirectTLSPort(DirectPort):
     the `TLSMemoryBIOFactory` that `server_factory` makes.
 
     @cvar handshake_timeout: seconds until an unfinished handshake is reset.
-    @cvar goodbye_timeout: seconds that a peer's answer to our close_notify is
+    @cvar close_notify_timeout: seconds that a peer's answer to our close_notify is
         awaited where what was sent last may still be under way; Apache's
         lingering close takes as long.
     """
@@ -68,7 +68,7 @@ class DirectTLSPort(DirectPort):
     transport = DirectTLSServer
     _type = "TLS"
     handshake_timeout: float = 30.0
-    goodbye_timeout: float = 2.0
+    close_notify_timeout: float = 2.0
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class DirectTLSPort(DirectPort):
         reactor: Any = None,
     ) -> None:
         super().__init__(port, factory, backlog, interface, reactor)
-        self.deadlines = Deadlines(self.reactor, DirectTLSServer.overdue)
+        self.deadlines = Deadlines(self.reactor, DirectTLSServer.deadline_passed)
 
     def _build_protocol(self, address: interfaces.IAddress) -> interfaces.IProtocol | None:
         wrapped: interfaces.IProtocolFactory = self.factory.wrappedFactory  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ writes the socket, and the transport is a `DirectServer` whose bytes pass
 through `livestate.net.records`.  Twisted's own queue, producers and flags stay.
 
 What OpenSSL adds to a socket's life, and how it is dealt with (its beginning
-in `livestate.net.handshake`, its end in `livestate.net.goodbye`):
+in `livestate.net.handshake`, its end in `livestate.net.close_notify`):
 
 =====================  =======================================================
 handshake              `_handshake`, driven by events until it is done; then
@@ -29,11 +29,11 @@ close_notify received  what is queued is sent, close_notify answered, and the
 end without it         ConnectionLost: the data may be truncated (6.1)
 loseConnection         queue, close_notify, and where our last bytes may not
                        have been read yet the peer's is awaited for at most
-                       `goodbye_timeout`: a reset would take them with it
+                       `close_notify_timeout`: a reset would take them with it
 any other error        its `SSL.Error` is the reason of the loss
 =====================  =======================================================
 
-`_plain` is true while none of these is going on: then a read event is one
+`_ready` is true while none of these is going on: then a read event is one
 ``SSL_read`` and a write one ``SSL_write``.  What the protocol sees is what it
 sees above stock `TLSMemoryBIOProtocol`, with two differences: writes leave at
 once and are not gathered for a turn of the loop, and a peer that never answers
@@ -60,10 +60,10 @@ class DirectTLSServer(Handshake):
     """
     TLS straight on an accepted socket.
 
-    @ivar _plain: established, and neither blocked nor failed.
+    @ivar _ready: established, and neither blocked nor failed.
     """
 
-    _plain = False
+    _ready = False
     _read_blocked = False
     _write_blocked = False
 
@@ -94,8 +94,8 @@ class DirectTLSServer(Handshake):
 
         @return: the reason if the connection is over, else None.
         """
-        if not self._plain and not self._may_read():
-            return self._fate
+        if not self._ready and not self._can_read():
+            return self._loss_reason
         try:
             data = read_record(self._connection)
         except SSL.Error as e:
@@ -103,17 +103,17 @@ class DirectTLSServer(Handshake):
         self.protocol.dataReceived(data)
         return None
 
-    def _may_read(self) -> bool:
+    def _can_read(self) -> bool:
         """
         Go on with what is in the way of reading.
 
-        @return: whether to read; if not, `_fate` may have become the reason.
+        @return: whether to read; if not, `_loss_reason` may have become the reason.
         """
-        if self._fate is not None:
+        if self._loss_reason is not None:
             return False
         if not self._established:
             self._handshake()
-            return self._established and self._fate is None and not self._aborting
+            return self._established and self._loss_reason is None and not self._aborting
         if self._write_blocked:
             self._write_blocked = False
             self._update_direct()
@@ -131,19 +131,21 @@ class DirectTLSServer(Handshake):
             self.startWriting()
             return None
         if isinstance(error, SSL.ZeroReturnError):
-            return self._goodbye_heard()
-        return self._broken(error)
+            return self._handle_close_notify()
+        return self._fail(error)
 
     # Writing
 
     def _update_direct(self) -> None:
-        self._plain = self._established and not self._read_blocked and not self._write_blocked and self._fate is None
+        self._ready = (
+            self._established and not self._read_blocked and not self._write_blocked and self._loss_reason is None
+        )
         self._direct = bool(
-            self._plain
+            self._ready
             and self.connected
-            and not self._queued()
+            and not self._has_queued_data()
             and not self.disconnecting
-            and not self._heard_goodbye
+            and not self._close_notify_received
             and not self._writeDisconnected
             and not self._aborting
             and (self.producer is None or self.streamingProducer)
@@ -169,7 +171,9 @@ class DirectTLSServer(Handshake):
                 sent = self._send(data)
             if sent != len(data):
                 self._queue_rest(data, sent)
-        elif not ((self.disconnecting and self.producer is None) or self._said_goodbye or self._heard_goodbye):
+        elif not (
+            (self.disconnecting and self.producer is None) or self._close_notify_sent or self._close_notify_received
+        ):
             self._queue(data)
 
     def _queue(self, data: bytes) -> None:
@@ -216,7 +220,7 @@ class DirectTLSServer(Handshake):
             self.startReading()
             return
         # Not from inside a write: the reactor finds the fate and reports it.
-        self._broken(error)
+        self._fail(error)
         self.reactor.run_after_poll(self, EPOLLOUT)
 
     def writeSomeData(  # type: ignore[override]  # stock has one kind of failure
@@ -228,7 +232,7 @@ class DirectTLSServer(Handshake):
         @return: how many bytes were sent, or the reason of the loss.
         """
         sent = self._send(data)
-        return sent if self._fate is None else self._fate
+        return sent if self._loss_reason is None else self._loss_reason
 
     def doWrite(self) -> BaseException | int | None:  # type: ignore[override]  # as in DirectServer
         """
@@ -236,12 +240,12 @@ class DirectTLSServer(Handshake):
 
         @return: the reason if the connection is over, else None.
         """
-        if self._fate is not None:
-            return self._fate
+        if self._loss_reason is not None:
+            return self._loss_reason
         if not self._established:
             self.stopWriting()
             self._handshake()
-            return self._fate
+            return self._loss_reason
         if self._read_blocked:
             self._read_blocked = False
             self.startReading()

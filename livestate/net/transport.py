@@ -57,7 +57,7 @@ class DirectServer(tcp.Server):
     reactor: Any
 
     lean: ClassVar[bool] = True
-    edge: ClassVar[bool] = True
+    edge_triggered: ClassVar[bool] = True
     read_size: ClassVar[int] = 4096
 
     # What the port has set for all its connections.

@@ -116,7 +116,7 @@ class ShortageTests(DirectCase):
                 raise OSError(errno.ENFILE, "too many")
 
         port.socket = Short()
-        self.patch(module, "REST", 0.3)
+        self.patch(module, "ACCEPT_PAUSE", 0.3)
 
         def client(number: int) -> bytes:
             with connect(number) as sock:

@@ -19,7 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SkipTest
 from zope.interface import implementer
 
-from livestate.net import goodbye, records, tls_transport
+from livestate.net import close_notify, records, tls_transport
 from livestate.net.port import DirectPort
 from livestate.net.tls import DirectTLSPort
 from livestate.net.tls_transport import DirectTLSServer
@@ -43,7 +43,7 @@ def tls_connect(port: int, version: ssl.TLSVersion = TLS13) -> Any:
     return connect(port, client_context(version))
 
 
-def say_goodbye(sock: Any) -> None:
+def close_cleanly(sock: Any) -> None:
     """Send close_notify, wait for the other one, close."""
     sock.unwrap().close()
 
@@ -77,7 +77,7 @@ class HandshakeTests(TLSCase):
             sock = tls_connect(port, version)
             sock.sendall(b"hello")
             answer = read_exactly(sock, 5)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return answer
 
         self.assertEqual(self.run_client(client, self.listen(Server)), b"hello")
@@ -127,7 +127,7 @@ class HandshakeTests(TLSCase):
             sock = tls_connect(port)
             sock.sendall(b"x")
             read_all(sock)
-            say_goodbye(sock)
+            close_cleanly(sock)
 
         self.run_client(client, self.listen(Server))
         self.assertEqual(
@@ -177,7 +177,7 @@ class HandshakeTests(TLSCase):
             sock.sendall(b"x")
             read_exactly(sock, 1)
             name: str | None = sock.selected_alpn_protocol()
-            say_goodbye(sock)
+            close_cleanly(sock)
             return name
 
         port = self.reactor.listenSSL(0, Negotiating(), server_options(), interface="127.0.0.1")
@@ -224,7 +224,7 @@ class HandshakeTests(TLSCase):
         def client(port: int) -> bytes:
             sock = tls_connect(port)
             greeting = read_all(sock)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return greeting
 
         self.assertEqual(self.run_client(client, self.listen(Greeter)), b"hello, world")
@@ -238,7 +238,7 @@ class HandshakeTests(TLSCase):
         def client(port: int) -> int:
             sock = tls_connect(port)
             size = len(read_all(sock))
-            say_goodbye(sock)
+            close_cleanly(sock)
             return size
 
         self.assertEqual(self.run_client(client, self.listen(Greeter)), 250_000)
@@ -263,7 +263,7 @@ class HandshakeTests(TLSCase):
                     read_all(bad)
             good.sendall(b"hello")
             answer = read_exactly(good, 5)
-            say_goodbye(good)
+            close_cleanly(good)
             return answer
 
         # Nothing is logged: trial would fail the test.
@@ -317,7 +317,7 @@ class HandshakeTests(TLSCase):
                 sock = tls_connect(each)
                 sock.sendall(b"x")
                 answers.append(read_exactly(sock, 1))
-                say_goodbye(sock)
+                close_cleanly(sock)
             return answers
 
         self.assertEqual(self.run_client(client, port), [b"x", b"x"])
@@ -344,7 +344,7 @@ class DataTests(TLSCase):
             sock.sendall(b"x")
             time.sleep(0.2)
             got = read_all(sock)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return got
 
         self.assertTrue(self.run_client(client, self.listen(Server)) == b"<" + BIG + b">")
@@ -366,12 +366,12 @@ class DataTests(TLSCase):
             size = 0
             while piece := sock.recv(65536):
                 size += len(piece)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return size
 
         self.assertEqual(self.run_client(client, self.listen(Server)), 50_000_000)
         self.assertGreater(pushers[0].pauses, 0)
-        self.assertLess(pushers[0].most_queued, 2**16 + 50_000)
+        self.assertLess(pushers[0].max_queued, 2**16 + 50_000)
 
     def test_a_burst_of_full_records_needs_no_more_events(self) -> None:
         size = 40 * 2**14 + 7
@@ -380,7 +380,7 @@ class DataTests(TLSCase):
             sock = tls_connect(port)
             sock.sendall(b"r" * size)
             wait_for(lambda: len(self.servers[0].received) == size)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return True
 
         self.assertTrue(self.run_client(client, self.listen(Quiet)))
@@ -420,7 +420,7 @@ class DataTests(TLSCase):
             sock = tls_connect(port)
             sock.sendall(b"x" * 2 * 2**14)
             wait_for(lambda: self.servers[0].calls.count("quiet") == 2)
-            say_goodbye(sock)
+            close_cleanly(sock)
 
         self.run_client(client, self.listen(Server))
         self.assertEqual(self.servers[0].calls, ["made", "quiet", "quiet", "lost"])
@@ -442,7 +442,7 @@ class DataTests(TLSCase):
             sock = tls_connect(port)
             sock.sendall(b"x")
             answer = read_exactly(sock, 2)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return answer
 
         self.assertEqual(self.run_client(client, self.listen(Server)), b"ok")
@@ -466,7 +466,7 @@ class DataTests(TLSCase):
             answer = read_exactly(sock, 5)
             sock.sendall(b"again")
             answer += read_exactly(sock, 5)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return answer
 
         with mock.patch.object(tls_transport, "read_record", reluctant):
@@ -492,7 +492,7 @@ class DataTests(TLSCase):
             before = len(attempts)
             sock.sendall(b"again")
             answer = read_exactly(sock, 11)
-            say_goodbye(sock)
+            close_cleanly(sock)
             self.assertLess(before, 4)
             return answer
 
@@ -500,7 +500,7 @@ class DataTests(TLSCase):
             self.assertEqual(self.run_client(client, self.listen()), b"hello again")
 
 
-class GoodbyeTests(TLSCase):
+class CloseNotifyTests(TLSCase):
     def test_server_says_it_first(self) -> None:
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
@@ -512,7 +512,7 @@ class GoodbyeTests(TLSCase):
             sock = tls_connect(port)
             sock.sendall(b"x")
             got = read_all(sock)  # raises if the end came without close_notify
-            say_goodbye(sock)
+            close_cleanly(sock)
             return got
 
         self.assertEqual(self.run_client(client, self.listen(Server)), b"bye")
@@ -558,7 +558,7 @@ class GoodbyeTests(TLSCase):
                 tls.write(b"x")
                 sock.sendall(outgoing.read())
                 # The data must be queued at the server before the goodbye.
-                wait_for(lambda: self.servers and self.servers[0].transport._queued())
+                wait_for(lambda: self.servers and self.servers[0].transport._has_queued_data())
                 try:
                     tls.unwrap()
                 except ssl.SSLWantReadError:
@@ -588,7 +588,7 @@ class GoodbyeTests(TLSCase):
             sock = tls_connect(port)
             sock.sendall(b"x")
             read_exactly(sock, 1)
-            say_goodbye(sock)
+            close_cleanly(sock)
 
         self.run_client(client, self.listen(Server))
         self.assertEqual(producers[0].left, 0)
@@ -600,7 +600,7 @@ class GoodbyeTests(TLSCase):
                 self.transport.loseConnection()
 
         port = self.listen(Server)
-        port.goodbye_timeout = 0.1
+        port.close_notify_timeout = 0.1
 
         def client(number: int) -> None:
             sock = tls_connect(number)
@@ -620,7 +620,7 @@ class GoodbyeTests(TLSCase):
                 self.transport.reactor.callLater(0.3, self.transport.loseConnection)
 
         port = self.listen(Server)
-        port.goodbye_timeout = 10 * CLIENT_TIMEOUT
+        port.close_notify_timeout = 10 * CLIENT_TIMEOUT
 
         def client(number: int) -> bytes:
             sock = tls_connect(number)
@@ -630,7 +630,7 @@ class GoodbyeTests(TLSCase):
             sock.close()
             return got
 
-        with mock.patch.object(goodbye, "QUIET", 100):
+        with mock.patch.object(close_notify, "IDLE_MILLISECONDS", 100):
             self.assertEqual(self.run_client(client, port), b"all")
         self.assertIsInstance(self.reason, ConnectionDone)
 
@@ -643,7 +643,7 @@ class GoodbyeTests(TLSCase):
                 self.transport.loseConnection()
 
         port = self.listen(Server)
-        port.goodbye_timeout = 10 * CLIENT_TIMEOUT
+        port.close_notify_timeout = 10 * CLIENT_TIMEOUT
 
         def client(number: int) -> bytes:
             sock = tls_connect(number)
@@ -652,7 +652,7 @@ class GoodbyeTests(TLSCase):
                 time.sleep(0.05)
             self.assertIsNone(self.servers[0].reason)
             got = read_all(sock)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return got
 
         self.assertEqual(self.run_client(client, port), b"all")

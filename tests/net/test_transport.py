@@ -31,7 +31,7 @@ class Pusher:
 
     def __init__(self, transport: Any, piece: bytes, count: int) -> None:
         self.transport, self.piece, self.left = transport, piece, count
-        self.paused = self.pauses = self.most_queued = 0
+        self.paused = self.pauses = self.max_queued = 0
 
     def resumeProducing(self) -> None:
         self.paused = 0
@@ -39,7 +39,7 @@ class Pusher:
             self.left -= 1
             self.transport.write(self.piece)
             queued = len(self.transport.dataBuffer) - self.transport.offset + self.transport._tempDataLen
-            self.most_queued = max(self.most_queued, queued)
+            self.max_queued = max(self.max_queued, queued)
         if not self.left:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
@@ -198,7 +198,7 @@ class WriteTests(DirectCase):
 
         self.assertEqual(self.run_client(client, self.listen(Server)), 20_000_000)
         self.assertGreater(pushers[0].pauses, 0)
-        self.assertLess(pushers[0].most_queued, 2**16 + 10_000)
+        self.assertLess(pushers[0].max_queued, 2**16 + 10_000)
 
     def test_pull_producer(self) -> None:
         class Server(Recorder):
