@@ -12,7 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from livestate.net.stream import NOTSENT_LOWAT, STOCK_BUFFER, hold_little, unsent
+from livestate.net.stream import NOTSENT_LOWAT, STOCK_BUFFER, limit_buffering, unsent
 from tests.net.harness import DirectCase, Recorder, client_context, connect, read_all
 
 
@@ -61,7 +61,7 @@ class StreamTests(TestCase):
     async def test_pauses(self):
         """The producer is paused when more is left than one read takes, and resumed when all is sent."""
         transport, theirs = self.connect()
-        hold_little(transport)
+        limit_buffering(transport)
         producer = Producer()
         transport.registerProducer(producer, True)
         transport.write(b"x")
@@ -78,7 +78,7 @@ class StreamTests(TestCase):
         if sys.platform != "linux":
             return
         transport, theirs = self.connect()
-        hold_little(transport)
+        limit_buffering(transport)
         taken = 0
         for _ in range(200):
             try:
@@ -113,10 +113,10 @@ class StreamTests(TestCase):
     async def test_other_transports(self):
         """A Unix socket has its bound in the transport alone, and what is no socket is left as it is."""
         transport, _ = self.connect(socket.AF_UNIX)
-        hold_little(transport)
+        limit_buffering(transport)
         self.assertEqual(transport.bufferSize, STOCK_BUFFER)
         self.assertEqual(unsent(transport), 0)
-        hold_little(StringTransport())
+        limit_buffering(StringTransport())
         self.assertEqual(unsent(StringTransport()), 0)
 
     async def test_wrapped(self):
@@ -124,7 +124,7 @@ class StreamTests(TestCase):
         transport, _ = self.connect()
         wrapper = protocol.Protocol()
         wrapper.transport = transport
-        hold_little(wrapper)
+        limit_buffering(wrapper)
         self.assertEqual(transport.bufferSize, STOCK_BUFFER)
 
 
@@ -138,7 +138,7 @@ class DirectTests(DirectCase):
                 writable, written = True, 0
 
                 def connectionMade(self):
-                    hold_little(self.transport)
+                    limit_buffering(self.transport)
                     self.transport.registerProducer(self, True)
 
                 def dataReceived(self, data, queued=queued):

@@ -6,7 +6,7 @@ It stands in the channel in the place of twisted.web's request, which is let go 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from livestate.net.stream import hold_little, unsent
+from livestate.net.stream import limit_buffering, unsent
 from livestate.web.http1.access_log import Entry
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Subscriber:
         self._unsent = 0
         self._stuck_since = 0.0
         channel.hand_over(self)
-        hold_little(channel.transport)
+        limit_buffering(channel.transport)
 
     def start(self) -> None:
         """Begin, behind the answer's head: with what makes the reader current, and each change from then on."""
