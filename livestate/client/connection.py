@@ -38,7 +38,7 @@ from livestate import __version__
 from livestate.client.address import DocumentAddress
 from livestate.errors import WatchError
 from livestate.system.timeouts import with_timeout
-from livestate.tls.contexts import client_options, tls_trouble
+from livestate.tls.contexts import client_options, describe_connection_error
 
 #: Seconds until a connection is made, until the head of an answer is there after that, and between parts of a body.
 ANSWER = 10.0
@@ -151,7 +151,7 @@ class Connection:
     def _translated(self, error: BaseException) -> Exception:
         while getattr(error, "reasons", None):
             error = error.reasons[0].value  # type: ignore[attr-defined]
-        text = tls_trouble(error)
+        text = describe_connection_error(error)
         hopeless = isinstance(error, VerificationError) or (
             isinstance(error, SSL.Error) and any(word in text for word in _HOPELESS)
         )

@@ -28,7 +28,7 @@ class Zygote:
         self._setup = setup
         self._control = control
         self._contexts = {
-            place: ServerOptions.of_pem(port.tls) for place, port in enumerate(setup.ports) if port.tls is not None
+            place: ServerOptions.from_pem(port.tls) for place, port in enumerate(setup.ports) if port.tls is not None
         }
         #: Numbers by process.
         self._workers: dict[int, int] = {}
