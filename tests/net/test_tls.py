@@ -1,4 +1,4 @@
-"""The direct TLS transport: OpenSSL's rules, and what stock Twisted's TLS lets a protocol see."""
+"""The direct TLS transport follows OpenSSL's rules, and looks to a protocol like stock Twisted's TLS."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def tls_connect(port: int, version: ssl.TLSVersion = TLS13) -> Any:
 
 
 def close_cleanly(sock: Any) -> None:
-    """Send close_notify, wait for the other one, close."""
+    """Send close_notify, wait for the peer's, and close."""
     sock.unwrap().close()
 
 
-class Quiet(Recorder):
-    """Answers nothing."""
+class Sink(Recorder):
+    """A protocol that only receives."""
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
@@ -61,7 +61,7 @@ class TLSCase(DirectCase):
 
     @property
     def reason(self) -> Any:
-        """Why the only server connection was lost."""
+        """The reason why the only server connection was lost."""
         (server,) = self.servers
         return server.reason.value
 
@@ -104,7 +104,7 @@ class HandshakeTests(TLSCase):
     def test_session_reused_without_private_names(self) -> None:
         self.assertFalse(records.session_reused(object()))
 
-    def test_what_a_protocol_can_ask(self) -> None:
+    def test_interfaces_and_properties(self) -> None:
         seen: dict[str, Any] = {}
 
         class Server(Recorder):
@@ -197,7 +197,7 @@ class HandshakeTests(TLSCase):
 
         def client(port: int) -> str:
             try:
-                sock = tls_connect(port, TLS12)  # in TLS 1.3 the client would see it only later
+                sock = tls_connect(port, TLS12)  # with TLS 1.3, the client would learn of it only later
             except ssl.SSLError as e:
                 return str(e.reason)
             sock.close()
@@ -207,7 +207,7 @@ class HandshakeTests(TLSCase):
         self.servers.append(server)
         factory = Factory.forProtocol(lambda: server)
         port = self.reactor.listenSSL(0, factory, Creator(), interface="127.0.0.1")
-        # The creator's own set_verify is in force: a client without a certificate is refused.
+        # The creator's own set_verify is in effect, so a client without a certificate is refused.
         self.assertNotEqual(self.run_client(client, port), "connected")
         ((_, transport),) = made
         self.assertIsInstance(transport, DirectTLSServer)
@@ -254,7 +254,7 @@ class HandshakeTests(TLSCase):
         self.run_client(client, self.listen(Server))
         self.assertIsInstance(self.reason, ConnectionAborted)
 
-    def test_garbage_drops_just_that_connection(self) -> None:
+    def test_garbage_drops_only_its_connection(self) -> None:
         def client(port: int) -> bytes:
             good = tls_connect(port)
             with connect(port) as bad:
@@ -266,13 +266,13 @@ class HandshakeTests(TLSCase):
             close_cleanly(good)
             return answer
 
-        # Nothing is logged: trial would fail the test.
+        # Nothing is logged, or trial would fail the test.
         self.assertEqual(self.run_client(client, self.listen()), b"hello")
         reasons = {type(server.reason.value) for server in self.servers}
         self.assertEqual(reasons, {SSL.Error, ConnectionDone})
 
     def test_http_is_answered(self) -> None:
-        """A client that speaks HTTP without TLS is told so, and reads it: it is not reset."""
+        """A client that speaks HTTP without TLS gets an answer that says so, and is not reset before it has read it."""
 
         def client(port: int) -> list[bytes]:
             answers = []
@@ -350,7 +350,7 @@ class DataTests(TLSCase):
         self.assertTrue(self.run_client(client, self.listen(Server)) == b"<" + BIG + b">")
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_fifty_megabytes_by_a_producer_are_bounded(self) -> None:
+    def test_queue_of_a_fifty_megabyte_producer_is_bounded(self) -> None:
         pushers = []
 
         class Server(Recorder):
@@ -383,10 +383,10 @@ class DataTests(TLSCase):
             close_cleanly(sock)
             return True
 
-        self.assertTrue(self.run_client(client, self.listen(Quiet)))
+        self.assertTrue(self.run_client(client, self.listen(Sink)))
 
     def test_data_sent_with_the_end_of_the_handshake(self) -> None:
-        # pyOpenSSL's memory BIOs let the client send both in one segment.
+        # With pyOpenSSL's memory BIOs, the client can send both in one segment.
         def client(port: int) -> bool:
             connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
             connection.set_connect_state()
@@ -403,10 +403,10 @@ class DataTests(TLSCase):
                 wait_for(lambda: self.servers[0].received == b"early bird")
             return True
 
-        self.assertTrue(self.run_client(client, self.listen(Quiet)))
+        self.assertTrue(self.run_client(client, self.listen(Sink)))
 
     def test_pause_and_resume(self) -> None:
-        class Server(Quiet):
+        class Server(Sink):
             def dataReceived(self, data: bytes) -> None:
                 super().dataReceived(data)
                 self.transport.pauseProducing()
@@ -449,7 +449,7 @@ class DataTests(TLSCase):
         self.assertEqual(len(refused), 3)
 
     def test_read_that_wants_to_write(self) -> None:
-        """The read is repeated when the socket is writable, and not before."""
+        """The read is repeated once the socket is writable, and not before."""
         attempts = []
         real = records.read_record
 
@@ -475,7 +475,7 @@ class DataTests(TLSCase):
         self.assertIsInstance(self.reason, ConnectionDone)
 
     def test_write_that_wants_to_read(self) -> None:
-        """The write is repeated after the next read event; nothing spins meanwhile."""
+        """The write is repeated after the next read event, and the reactor does not spin meanwhile."""
         attempts = []
         real = records.write_record
 
@@ -501,7 +501,7 @@ class DataTests(TLSCase):
 
 
 class CloseNotifyTests(TLSCase):
-    def test_server_says_it_first(self) -> None:
+    def test_server_closes_first(self) -> None:
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
                 self.transport.write(b"bye")
@@ -511,14 +511,14 @@ class CloseNotifyTests(TLSCase):
         def client(port: int) -> bytes:
             sock = tls_connect(port)
             sock.sendall(b"x")
-            got = read_all(sock)  # raises if the end came without close_notify
+            got = read_all(sock)  # raises if the connection ends without close_notify
             close_cleanly(sock)
             return got
 
         self.assertEqual(self.run_client(client, self.listen(Server)), b"bye")
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_client_leaves_without_it(self) -> None:
+    def test_client_closes_without_close_notify(self) -> None:
         def client(port: int) -> None:
             sock = tls_connect(port)
             sock.sendall(b"x")
@@ -538,13 +538,13 @@ class CloseNotifyTests(TLSCase):
         self.run_client(client, self.listen())
         self.assertIsInstance(self.reason, ConnectionLost)
 
-    def test_what_is_queued_is_sent_to_a_client_that_said_it(self) -> None:
+    def test_queue_is_sent_after_the_clients_close_notify(self) -> None:
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
                 self.transport.write(BIG)
 
         def client(port: int) -> int:
-            # wrap_bio, so that the client can send close_notify and go on reading.
+            # With wrap_bio, the client can send close_notify and continue to read.
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
             tls = client_context().wrap_bio(incoming, outgoing)
             with connect(port) as sock:
@@ -557,7 +557,7 @@ class CloseNotifyTests(TLSCase):
                         incoming.write(sock.recv(65536))
                 tls.write(b"x")
                 sock.sendall(outgoing.read())
-                # The data must be queued at the server before the goodbye.
+                # The server must have queued the data before it gets close_notify.
                 wait_for(lambda: self.servers and self.servers[0].transport._has_queued_data())
                 try:
                     tls.unwrap()
@@ -571,10 +571,10 @@ class CloseNotifyTests(TLSCase):
         self.assertGreater(self.run_client(client, self.listen(Server)), len(BIG))
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_producer_is_stopped_by_the_clients(self) -> None:
+    def test_clients_close_notify_stops_the_producer(self) -> None:
         class Producer(Pusher):
             def resumeProducing(self) -> None:
-                """Has nothing to say now."""
+                """Produce nothing yet."""
 
         producers = []
 
@@ -594,7 +594,7 @@ class CloseNotifyTests(TLSCase):
         self.assertEqual(producers[0].left, 0)
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_client_that_never_answers_is_not_awaited_for_ever(self) -> None:
+    def test_wait_for_the_clients_close_notify_is_bounded(self) -> None:
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
                 self.transport.loseConnection()
@@ -611,8 +611,8 @@ class CloseNotifyTests(TLSCase):
         self.run_client(client, port)
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_quiet_client_is_not_awaited(self) -> None:
-        """One who has long had all is left at once, with a goodbye; what it does with that is its own affair."""
+    def test_idle_client_is_not_awaited(self) -> None:
+        """If the client received everything long ago, the server sends close_notify and closes without waiting."""
 
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
@@ -626,7 +626,7 @@ class CloseNotifyTests(TLSCase):
             sock = tls_connect(number)
             sock.sendall(b"x")
             wait_for(lambda: self.servers and self.servers[0].reason is not None)
-            got = read_all(sock)  # raises if the end came without close_notify
+            got = read_all(sock)  # raises if the connection ends without close_notify
             sock.close()
             return got
 
@@ -634,8 +634,8 @@ class CloseNotifyTests(TLSCase):
             self.assertEqual(self.run_client(client, port), b"all")
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_what_was_just_sent_is_awaited(self) -> None:
-        """After an answer the client's goodbye is awaited, and what it sends before that is no reason to reset it."""
+    def test_client_that_may_still_receive_is_awaited(self) -> None:
+        """After an answer the server waits for close_notify, and data that arrives first does not cause a reset."""
 
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
@@ -659,7 +659,7 @@ class CloseNotifyTests(TLSCase):
         self.assertIsInstance(self.reason, ConnectionDone)
 
     def test_half_close_by_the_server(self) -> None:
-        class Server(Quiet):
+        class Server(Sink):
             def dataReceived(self, data: bytes) -> None:
                 super().dataReceived(data)
                 if data == b"go":
@@ -697,7 +697,7 @@ class CloseNotifyTests(TLSCase):
             sock.sendall(b"x")
             try:
                 read_all(sock)
-            except (ConnectionResetError, ssl.SSLEOFError):  # in a record's middle: the latter
+            except (ConnectionResetError, ssl.SSLEOFError):  # the latter in the middle of a record
                 return "reset"
             return "end"
 
@@ -740,7 +740,7 @@ class CloseNotifyTests(TLSCase):
 
 
 class OpenSSLClientTests(TLSCase):
-    """With ``openssl s_client``, whose keys ask for a new key or a renegotiation."""
+    """Clients that use ``openssl s_client``, whose commands request a key update or a renegotiation."""
 
     def talk(self, version: str, command: bytes) -> bytes:
         def client(port: int) -> bytes:
