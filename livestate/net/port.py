@@ -42,7 +42,7 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 @implementer(ILogObserver)
 class _RateLimitedObserver:
-    """An observer that passes on one event every `LOG_INTERVAL` seconds."""
+    """An observer that passes on at most one event every `LOG_INTERVAL` seconds."""
 
     def __init__(self) -> None:
         self._next = 0.0
