@@ -286,7 +286,7 @@ class InProcessTests(InProcessCase):
         self.assertEqual(self.name_served(), "one")
         links[1].unlink()
         links[1].write_text("nothing")
-        self.hang_up("the new certificate is refused")
+        self.hang_up("rejected the new certificate")
         self.assertEqual(self.name_served(), "one")
         for link, file in zip(links, authority.issue("two"), strict=True):
             link.unlink()

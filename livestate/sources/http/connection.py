@@ -34,7 +34,7 @@ from zope.interface import implementer
 
 from livestate.errors import SourceError
 from livestate.net.host_resolver import ATTEMPT_DELAY
-from livestate.tls.contexts import client_options, tls_trouble
+from livestate.tls.contexts import client_options, describe_connection_error
 
 #: Bytes of an answer's head: more than any server sends, and what comes at once with its end is counted too.
 LONGEST_HEAD = 128 * 1024
@@ -232,6 +232,6 @@ def _reason(error: BaseException) -> str:
         return _reason(reasons[0].value)
     if isinstance(error, ConnectionClosed):
         return "the connection was lost"
-    text = tls_trouble(error)
+    text = describe_connection_error(error)
     # What else there is, is about what the other side sent, which is not to be repeated: it may be anything.
     return text if isinstance(error, (OSError, ConnectError)) or text.startswith("TLS failed") else "not an HTTP answer"

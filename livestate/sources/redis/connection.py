@@ -19,7 +19,7 @@ from txredisapi import BaseRedisProtocol, RedisError, ResponseError
 from livestate.errors import SettingsError, SourceError
 from livestate.net.host_resolver import ATTEMPT_DELAY
 from livestate.sources.redis.url import NodeAddress
-from livestate.tls.contexts import client_options, tls_trouble
+from livestate.tls.contexts import client_options, describe_connection_error
 
 #: A reply's first line, or that of a part of it (RESP2): a status, an error, or a number of bytes, parts or anything.
 _FIRST_LINE = re.compile(r"[+-]|:-?[0-9]+$|[$*](-1|[0-9]{1,10})$")
@@ -139,7 +139,7 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         if error is None or isinstance(error, (ConnectionDone, ConnectionLost)):
             self._end("the connection was lost")
         else:
-            self._end(tls_trouble(error))
+            self._end(describe_connection_error(error))
         super().connectionLost(why)
 
     def _end(self, why: str) -> None:
@@ -196,7 +196,7 @@ class RedisServer:
         try:
             protocol = cast(P, await self._endpoint.connect(_Factory(make)))
         except ConnectError as error:
-            raise SourceError(tls_trouble(error)) from None
+            raise SourceError(describe_connection_error(error)) from None
         except (OSError, ValueError) as error:  # what is no host name is a ValueError, when it is first looked up
             raise SourceError(str(error)) from None
         refusal = "Redis refuses the login or the database"

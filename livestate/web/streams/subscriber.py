@@ -7,7 +7,7 @@ is written.
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from livestate.net.stream import hold_little, unsent
+from livestate.net.stream import limit_buffering, unsent
 from livestate.web.streams.connection import StreamConnection
 
 #: Seconds after which a subscriber that takes nothing of what is waiting for it is disconnected. A phone that changes
@@ -53,7 +53,7 @@ class Subscriber:
         self._unsent = 0
         self._stuck_since = 0.0
         connection.hand_over(self)
-        hold_little(connection.transport)
+        limit_buffering(connection.transport)
 
     def start(self) -> None:
         """Send what makes the client current, behind the head of the response, and each change from then on."""
