@@ -14,7 +14,7 @@ from livestate.sources.redis.url import NodeAddress
 
 def refusal(text: str) -> ErrorReply:
     """Give what Redis answers with an error."""
-    return ErrorReply(f"Redis says: {text}", text)
+    return ErrorReply(f"Redis answered: {text}", text)
 
 
 class Connection:

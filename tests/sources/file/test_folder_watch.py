@@ -91,7 +91,7 @@ class FolderWatchTests(SynchronousTestCase):
             (self.folder / "later").mkdir()
             self.fetch()
             self.assertEqual(self.count(), 1)
-        self.assertEqual(lines, [f"file:{self.folder}/later/results.json: told of changes by inotify"])
+        self.assertEqual(lines, [f"file:{self.folder}/later/results.json: watching for changes with inotify"])
         self.replace(self.folder / "later" / "results.json", b"2")
         self.assertEqual(self.count(), 1)
 
@@ -163,11 +163,11 @@ class FolderWatchTests(SynchronousTestCase):
                 for _ in range(5):
                     self.assertEqual((self.fetch(), self.count()), (b"1", 0))
                 [line] = lines
-                self.assertIn("found by polling alone: fs.inotify.max_user_instances", line)
+                self.assertIn("found only by polling: fs.inotify.max_user_instances", line)
                 restore.restore()
                 self.fetch()
                 self.assertEqual(self.count(), 1)
-            self.assertIn("told of changes by inotify", lines[1])
+            self.assertIn("watching for changes with inotify", lines[1])
 
     def test_unreadable_folder(self):
         """Where the folder may be passed through and not read, the log line says so."""
@@ -180,7 +180,7 @@ class FolderWatchTests(SynchronousTestCase):
         with log_lines() as lines:
             self.start()
         [line] = lines
-        self.assertIn(f"the folder {self.folder} may not be read", line)
+        self.assertIn(f"no permission to read the folder {self.folder}", line)
 
     def test_no_inotify(self):
         """On a system without inotify, one log line says that polling does it alone."""
@@ -190,7 +190,7 @@ class FolderWatchTests(SynchronousTestCase):
             for _ in range(5):
                 self.assertEqual((self.fetch(), self.count()), (b"1", 0))
         [line] = lines
-        self.assertIn("there is no inotify", line)
+        self.assertIn("this system has no inotify", line)
 
     def test_network(self):
         """On a file system that other machines write to, the log line says that polling finds their changes."""

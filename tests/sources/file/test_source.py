@@ -159,7 +159,7 @@ class FileTests(SynchronousTestCase):
         first.cancel()
         self.failureResultOf(first)
         for _ in range(5):
-            self.assertIn("does not answer", str(self.assertRaises(SourceError, self.fetch)))
+            self.assertIn("does not respond", str(self.assertRaises(SourceError, self.fetch)))
         self.assertEqual(len(self.reactor.jobs), 1)
         self.reactor.run_job()
         self.reactor.hold_threads = False

@@ -366,7 +366,7 @@ class HTTPTests(TestCase):
             (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
         ):
             factory, port = self.listen_open(says, more)
-            self.assertEqual(await self.refusal(self.source(port=port)), "the head of its answer has no end")
+            self.assertEqual(await self.refusal(self.source(port=port)), "the response head is too long")
             await until(reactor, lambda: self.open == 0)
 
     async def test_interim(self):
@@ -388,8 +388,8 @@ class HTTPTests(TestCase):
             ("gzip", b"", "damaged"),
             ("gzip", b"[1]", "damaged"),
             ("gzip", whole[:20] + b"?" + whole[21:], "damaged"),
-            ("br", whole, "not asked for"),
-            ("gzip, gzip", whole, "not asked for"),
+            ("br", whole, "not requested"),
+            ("gzip, gzip", whole, "not requested"),
             ("gzip", gzip.compress(b"0" * 1_000_001), "more than 1,000,000 bytes"),
         ):
             self.origin.fields, self.origin.body = {"Content-Encoding": coding}, body

@@ -77,9 +77,9 @@ class ChangesTests(TestCase):
     timeout = 20
 
     def start(self, script, patience=2000, longest=0.04):
-        self.patch(change_stream, "FIRST_PAUSE", 0.02)
-        self.patch(change_stream, "LONGEST_PAUSE", 0.04)
-        self.patch(change_stream, "LONGEST_PAUSE_OF_REFUSED", longest)
+        self.patch(change_stream, "FIRST_DELAY", 0.02)
+        self.patch(change_stream, "MAX_DELAY", 0.04)
+        self.patch(change_stream, "MAX_DELAY_WHEN_REFUSED", longest)
         self.collection = FakeCollection(script)
         collection: Any = self.collection
         self.told: list[Any] = []
@@ -97,7 +97,7 @@ class ChangesTests(TestCase):
             await until(reactor, self.collection.idle.is_set)
             await until(reactor, lambda: len(self.told) >= 3)
         self.assertEqual(self.told, [threading.current_thread()] * 3)
-        self.assertEqual(lines, ["mongodb://h/d: listening for changes by a change stream"])
+        self.assertEqual(lines, ["mongodb://h/d: listening for changes through a change stream"])
         [(pipeline, wait)] = self.collection.asked
         self.assertEqual((pipeline, wait), ([{"$project": {"_id": True}}], 1000))
 
@@ -117,7 +117,7 @@ class ChangesTests(TestCase):
         with log_lines() as lines:
             self.start([struct.error("short"), [KeyError("ok")], [{"_id": 1}]])
             await until(reactor, self.collection.idle.is_set)
-        self.assertEqual([line.partition(": ")[2][:12] for line in lines], ["not told of ", "listening fo"] * 2)
+        self.assertEqual([line.partition(": ")[2][:12] for line in lines], ["change notif", "listening fo"] * 2)
 
     async def test_errors(self):
         """A stream that fails or ends is begun anew, which counts as a change; the log has each new reason once."""
@@ -126,10 +126,15 @@ class ChangesTests(TestCase):
         with log_lines() as lines:
             self.start([*away, refused, [{"_id": 1}, AutoReconnect("lost")], [None, "end"], []])
             await until(reactor, lambda: len(self.told) >= 4 and self.collection.idle.is_set())
-        reasons = [line.partition("changes")[2].partition(";")[0] for line in lines]
+        reasons = [line.removeprefix("mongodb://h/d: ").partition(";")[0] for line in lines]
         self.assertEqual(len(reasons), 7, lines)
         self.assertEqual(
-            [reasons[0], reasons[3], reasons[6]], [": server: away", ": server: lost", " by a change stream"]
+            [reasons[0], reasons[3], reasons[6]],
+            [
+                "change notifications unavailable: server: away",
+                "change notifications unavailable: server: lost",
+                "listening for changes through a change stream",
+            ],
         )
         self.assertIn("only on replica sets", reasons[1])
         self.assertIn("the change stream has ended", reasons[5])
@@ -162,7 +167,7 @@ class SourceTests(SynchronousTestCase):
         self.assertEqual(str(watching), f"{url}&notify=changes")
         for wrong in ("", "channel"):
             error = self.assertRaises(SettingsError, make_source, FakeReactor(), f"{url}&notify={wrong}", 1)
-            self.assertIn("notify is changes", str(error))
+            self.assertIn("notify must be changes", str(error))
 
 
 class ServerTests(ServerTestCase):
@@ -177,10 +182,10 @@ class ServerTests(ServerTestCase):
             source.watch(lambda: told.append(1))
             await until(reactor, lambda: lines)
             self.assertEqual(await source.fetch(), b'{"a":1}')
-            if "listening for changes by" in lines[0]:
+            if "listening for changes through" in lines[0]:
                 before = len(told)
                 self.collection.update_one({}, {"$set": {"a": 2}})
                 await until(reactor, lambda: len(told) > before)
             else:
-                self.assertIn("change streams are there on replica sets and sharded clusters alone", lines[0])
+                self.assertIn("change streams need a replica set or a sharded cluster", lines[0])
                 self.assertEqual((len(lines), told), (1, []))

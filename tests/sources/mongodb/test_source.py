@@ -387,7 +387,7 @@ class UserTests(ServerTestCase):
 
     async def test_no_user(self):
         """A server that wants a user says so."""
-        self.assertIn("asks for a user and a password", str(await failure_of(self.source())))
+        self.assertIn("requires a user and a password", str(await failure_of(self.source())))
 
 
 class TLSTests(ServerTestCase):
@@ -462,10 +462,10 @@ class SettingsTests(SynchronousTestCase):
         server = mock.Mock(error=refused)
         client: Any = mock.Mock(topology_description=mock.Mock(server_descriptions=lambda: {"h": server}))
         source = MongoSource(reactor, "mongodb://me:hush@h/d?collection=c", 1000)
-        said = source._trouble(refused)
+        said = source._describe(refused)
         source._client.close()
         source._client = client
-        self.assertEqual(source._trouble(ServerSelectionTimeoutError("no servers")), said)
+        self.assertEqual(source._describe(ServerSelectionTimeoutError("no servers")), said)
         self.assertIn("authentication failed for user 'me'", said)
 
     def test_incomplete(self):

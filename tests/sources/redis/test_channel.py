@@ -13,7 +13,7 @@ from txredisapi import LineReceiver
 from livestate.errors import SettingsError, SourceError
 from livestate.sources.api import ISource, IWatching
 from livestate.sources.factory import make_source
-from livestate.sources.redis.channel import LONGEST_PAUSE, LONGEST_WAIT, PING_EACH, RedisChannel, keyspace_channel
+from livestate.sources.redis.channel import MAX_DELAY, PING_INTERVAL, TIMEOUT, RedisChannel, keyspace_channel
 from tests.support import FakeReactor, log_lines
 
 SUBSCRIBED = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
@@ -107,7 +107,7 @@ class ChannelTests(SynchronousTestCase):
         """While it listens it asks each 5 s whether Redis is there; the answers are no messages."""
         self.listen()
         for _ in range(20):
-            self.run_for(PING_EACH)
+            self.run_for(PING_INTERVAL)
             self.assertEqual(self.said(), ["PING"])
             self.receive(PONG)
         self.assertEqual((len(self.told), len(self.server.transports)), (1, 1))
@@ -116,7 +116,7 @@ class ChannelTests(SynchronousTestCase):
         """A user who may not PING has an answer all the same: Redis is there."""
         self.listen()
         for _ in range(20):
-            self.run_for(PING_EACH)
+            self.run_for(PING_INTERVAL)
             self.receive(REFUSED)
         self.assertEqual(len(self.server.transports), 1)
 
@@ -124,21 +124,21 @@ class ChannelTests(SynchronousTestCase):
         """A connection on which a PING has no answer is dropped within 10 s, and another made; told of in one line."""
         with log_lines() as lines:
             self.listen()
-            self.run_for(PING_EACH + LONGEST_WAIT + 0.1)
+            self.run_for(PING_INTERVAL + TIMEOUT + 0.1)
             self.assertTrue(self.server.transports[0].disconnected)
-            self.run_for(LONGEST_PAUSE)
+            self.run_for(MAX_DELAY)
             self.assertEqual(len(self.server.transports), 2)
             self.receive(SUBSCRIBED)
         self.assertEqual(len(self.told), 2)
         self.assertEqual(len(lines), 3, lines)
-        self.assertIn("not told of changes: no answer within 5 s; polling goes on", lines[1])
+        self.assertIn("change notifications unavailable: no answer within 5 s; polling, retrying", lines[1])
 
     def test_silent_from_the_start(self):
         """A Redis that accepts and does not answer is given up and tried again for ever, in one line."""
         with log_lines() as lines:
             self.start()
             self.run_for(60)
-        self.assertApproximates(len(self.server.transports), 60 / (LONGEST_WAIT + 0.8), 2)
+        self.assertApproximates(len(self.server.transports), 60 / (TIMEOUT + 0.8), 2)
         self.assertTrue(all(transport.disconnected for transport in self.server.transports[:-1]))
         self.assertEqual(len(lines), 1, lines)
 
@@ -151,7 +151,7 @@ class ChannelTests(SynchronousTestCase):
         for _ in range(10):
             self.receive(SUBSCRIBED)
             self.server.transports[-1].abortConnection()
-            self.run_for(LONGEST_PAUSE)
+            self.run_for(MAX_DELAY)
         before = len(self.server.transports)
         self.assertLessEqual(before, 13)
 
@@ -162,11 +162,11 @@ class ChannelTests(SynchronousTestCase):
             for _ in range(30):
                 if not self.server.transports[-1].disconnected:
                     self.receive(REFUSED)
-                self.run_for(LONGEST_PAUSE)
+                self.run_for(MAX_DELAY)
             self.assertGreater(len(self.server.transports), 20)
             self.receive(SUBSCRIBED)
         self.assertEqual(len(lines), 2, lines)
-        self.assertIn("Redis refuses the channel 'c': NOPERM", lines[0])
+        self.assertIn("Redis refused the channel 'c': NOPERM", lines[0])
         self.assertEqual(len(self.told), 1)
 
     def test_lost_after_troubles(self):
@@ -174,9 +174,9 @@ class ChannelTests(SynchronousTestCase):
         self.start()
         for _ in range(10):
             self.server.transports[-1].abortConnection()
-            self.run_for(LONGEST_PAUSE + 0.2)
+            self.run_for(MAX_DELAY + 0.2)
         self.receive(SUBSCRIBED)
-        self.run_for(PING_EACH)
+        self.run_for(PING_INTERVAL)
         self.receive(PONG)
         before = len(self.server.transports)
         self.server.transports[-1].abortConnection()
@@ -210,7 +210,7 @@ class ChannelTests(SynchronousTestCase):
     def test_hostile(self):
         """What nobody asked for, what is too large and what is not Redis end the connection, with a reason."""
         for data, reason in (
-            (b"+OK\r\n", "what nobody asked"),
+            (b"+OK\r\n", "unexpected reply"),
             (b"-ERR max clients\r\n", "max clients"),
             (b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5000\r\n", "5,000 bytes"),
             (b"HTTP/1.1 200\r\n", "not a Redis reply"),
@@ -238,7 +238,7 @@ class ChannelTests(SynchronousTestCase):
 
         def pinging():
             self.listen()
-            self.run_for(PING_EACH)
+            self.run_for(PING_INTERVAL)
 
         for begin in (self.start, self.listen, pausing, pinging, connecting):
             begin()
@@ -271,7 +271,7 @@ class URLTests(SynchronousTestCase):
     def test_empty(self):
         """A `notify` that names nothing is refused."""
         error = self.assertRaises(SettingsError, make_source, FakeReactor(), "redis://h/0?notify=", 100)
-        self.assertIn("notify names a channel, or is keyspace", str(error))
+        self.assertIn("notify must be the name of a channel, or keyspace", str(error))
 
     def test_keyspace_channel(self):
         """Redis's channel of a key has the database in its name and the key as it is."""

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SourceError
-from livestate.sources.redis.cluster import REDIRECTIONS, ClusterDeployment
+from livestate.sources.redis.cluster import MAX_REDIRECTIONS, ClusterDeployment
 from livestate.sources.redis.url import NodeAddress
 from livestate.system.timeouts import with_timeout
 from tests.redis_world import ClusterWorld
@@ -57,7 +57,7 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(sum(node.connected for node in self.nodes), 3)
         self.assertEqual(
             [line.removeprefix("redis+cluster://n/: ") for line in lines],
-            ["the key is at the node n:1", "reading from the node n:1"],
+            ["the key is on the node n:1", "reading from the node n:1"],
         )
 
     def test_moved(self):
@@ -106,8 +106,8 @@ class ClusterTests(SynchronousTestCase):
     def test_circle(self):
         """Nodes that send on in a circle are left after a few times, in one line."""
         self.nodes[0].owner, self.nodes[1].owner = self.nodes[1].address, self.nodes[0].address
-        self.assertIn(f"send on from one to the next, {REDIRECTIONS} times", self.fetch())
-        self.assertLess(sum(node.connected for node in self.nodes), 2 * REDIRECTIONS)
+        self.assertIn(f"the nodes redirected more than {MAX_REDIRECTIONS} times", self.fetch())
+        self.assertLess(sum(node.connected for node in self.nodes), 2 * MAX_REDIRECTIONS)
         self.assertEqual(sum(self.open()), 0)
 
     def test_failover(self):
@@ -134,14 +134,14 @@ class ClusterTests(SynchronousTestCase):
         """Without any node a fetch says so in one line."""
         for node in self.nodes:
             node.kill()
-        self.assertEqual(self.fetch(), "no node of the cluster says where the key is: connection refused")
+        self.assertEqual(self.fetch(), "no node of the cluster could locate the key: connection refused")
 
     def test_down(self):
         """What the cluster says of itself when it is down is what is said."""
         self.fetch()
         for node in self.nodes:
             node.down = "CLUSTERDOWN The cluster is down"
-        self.assertIn("Redis says: CLUSTERDOWN The cluster is down", self.fetch())
+        self.assertIn("Redis answered: CLUSTERDOWN The cluster is down", self.fetch())
         self.assertEqual(sum(self.open()), 0)
 
     def test_listening(self):

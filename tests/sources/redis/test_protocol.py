@@ -101,7 +101,7 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(
             self.failure(b"$1073741824\r\n" + b"x" * 1000), "the value has 1,073,741,824 bytes, and --max-size is 1,000"
         )
-        self.assertIn("no end", self.failure(b"*1000\r\n" + (b"$999\r\n" + b"x" * 999 + b"\r\n") * 500))
+        self.assertIn("too long", self.failure(b"*1000\r\n" + (b"$999\r\n" + b"x" * 999 + b"\r\n") * 500))
         self.assertLess(len(self.protocol.multi_bulk.items), 400)
 
     def test_nobody_asked(self):

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SourceError
 from livestate.sources.redis.role import role_of
-from livestate.sources.redis.sentinel_deployment import LONGEST_TRY, LOOK_EACH, SHUN, SentinelDeployment
-from livestate.sources.redis.sentinels import GRACE, LONGEST_WAIT, Sentinels
+from livestate.sources.redis.sentinel_deployment import CHECK_INTERVAL, REPLICA_TIMEOUT, RETRY_DELAY, SentinelDeployment
+from livestate.sources.redis.sentinels import GRACE, TIMEOUT, Sentinels
 from livestate.sources.redis.url import NodeAddress
 from livestate.system.timeouts import with_timeout
 from tests.redis_world import Data, World
@@ -113,7 +113,9 @@ class PrimaryTests(SentinelCase):
         """A server that the Sentinels name, and that says that it is a replica, is not read."""
         self.start()
         self.world.data[0].primary = False
-        self.assertEqual(self.version(), "d:1: the primary by what the Sentinels say, a replica by its own word")
+        self.assertEqual(
+            self.version(), "d:1: the Sentinels name it as the primary, but it reports that it is a replica"
+        )
         self.assertEqual(self.world.open(), 3)
 
     def test_cut_off(self):
@@ -123,7 +125,7 @@ class PrimaryTests(SentinelCase):
         self.world.promote(self.world.data[1])
         self.world.data[0].primary = True
         self.write(lag=[self.world.data[0]])
-        self.clock.advance(LOOK_EACH)
+        self.clock.advance(CHECK_INTERVAL)
         self.version()
         self.assertEqual(self.version(), self.world.data[1].version)
         self.assertEqual(self.world.data[0].connections, set())
@@ -149,24 +151,24 @@ class PrimaryTests(SentinelCase):
                 sentinel.kill()
             for _ in range(20):
                 version = self.write()
-                self.clock.advance(LOOK_EACH)
+                self.clock.advance(CHECK_INTERVAL)
                 self.assertEqual(self.version(), version)
             for sentinel in self.world.sentinels:
                 sentinel.up = True
-            self.clock.advance(LOOK_EACH)
+            self.clock.advance(CHECK_INTERVAL)
             self.version()
         self.assertEqual(len(lines), 4, lines)
-        self.assertIn("no Sentinel answers: connection refused; reading on from d:1", lines[2])
-        self.assertIn("the Sentinels answer again", lines[3])
+        self.assertIn("cannot query the Sentinels: connection refused; still reading from d:1", lines[2])
+        self.assertIn("the Sentinels respond again", lines[3])
 
     def test_no_sentinel(self):
         """Without any Sentinel, or with those who do not know the service, a fetch says so in one line."""
         self.start()
         for sentinel in self.world.sentinels:
             sentinel.up = False
-        self.assertEqual(self.version(), "no Sentinel answers: connection refused")
+        self.assertEqual(self.version(), "cannot query the Sentinels: connection refused")
         self.start(service="other")
-        self.assertIn("the Sentinels know no service 'other'", self.version())
+        self.assertIn("the Sentinels do not know the service 'other'", self.version())
 
     def test_hanging_sentinels(self):
         """One Sentinel that hangs holds up nobody, two cost a tenth of a second."""
@@ -177,9 +179,9 @@ class PrimaryTests(SentinelCase):
             self.assertEqual(self.version(), 0)
             self.assertApproximates(self.clock.seconds(), seconds, 0.011)
             for _ in range(10):
-                self.clock.advance(LOOK_EACH)
+                self.clock.advance(CHECK_INTERVAL)
                 self.assertEqual(self.version(), 0)
-            self.clock.advance(LONGEST_WAIT)
+            self.clock.advance(TIMEOUT)
             self.assertEqual(self.world.open(), 1 + 3 - hanging)
 
     def test_late_connections(self):
@@ -187,7 +189,7 @@ class PrimaryTests(SentinelCase):
         self.start()
         late = self.world.sentinels[0].late = []
         for _ in range(4):
-            self.clock.advance(LOOK_EACH)
+            self.clock.advance(CHECK_INTERVAL)
             self.assertEqual(self.version(), 0)
         for waiting in late:
             if not waiting.called:
@@ -250,7 +252,7 @@ class PrimaryTests(SentinelCase):
             self.version(0.1) if number % 3 != 1 else self.fetch(0.1).addErrback(lambda _: None)
             self.clock.advance(0.1)
             self.world.promote(new)
-            self.clock.advance(LOOK_EACH)
+            self.clock.advance(CHECK_INTERVAL)
             old.up, old.hangs = True, False
             self.version()
             self.assertEqual(self.write(), self.version())
@@ -290,7 +292,7 @@ class WriteTests(SentinelCase):
         """Nothing is given to a server that says that it is a replica."""
         self.start()
         self.world.data[0].primary = False
-        self.assertIn("a replica by its own word", str(self.publish().value))
+        self.assertIn("it reports that it is a replica", str(self.publish().value))
         self.assertEqual(self.world.written, [])
         self.assertEqual(self.world.open(), 3)
 
@@ -340,7 +342,7 @@ class ListeningTests(SentinelCase):
         """It goes to no server of another role, and leaves nothing open."""
         self.start()
         self.world.data[0].primary = False
-        self.assertIn("a replica by its own word", str(self.connect().value))
+        self.assertIn("it reports that it is a replica", str(self.connect().value))
         self.assertEqual(self.world.open(), 3)
 
 
@@ -385,7 +387,7 @@ class ReplicaTests(SentinelCase):
 
         def given_up(replica: Data) -> None:
             self.world.down.add(replica.address)
-            self.clock.advance(LOOK_EACH)
+            self.clock.advance(CHECK_INTERVAL)
             self.version()
 
         def promoted(replica: Data) -> None:
@@ -414,7 +416,7 @@ class ReplicaTests(SentinelCase):
         self.failureResultOf(fetch)
         before = self.clock.seconds()
         self.assertEqual(self.version(), 0)
-        self.assertLess(self.clock.seconds() - before, LONGEST_TRY + 0.02)
+        self.assertLess(self.clock.seconds() - before, REPLICA_TIMEOUT + 0.02)
 
     def test_hang_longer_than_a_fetch(self):
         """Where replicas hang and a fetch has less time than they are given, the next ones come to the primary."""
@@ -440,13 +442,13 @@ class ReplicaTests(SentinelCase):
                 self.assertEqual(self.version(), self.write() - 1)
             self.assertTrue(self.read_from().primary)
             self.world.data[1].linked = True
-            for _ in range(round(SHUN) + 2):
+            for _ in range(round(RETRY_DELAY) + 2):
                 self.write()
                 self.clock.advance(1)
                 self.assertEqual(self.version(), self.world.data[0].version)
             self.assertIs(self.read_from(), self.world.data[1])
         self.assertEqual(len(lines), 4, lines)
-        self.assertIn("no replica can be read (d:", "".join(lines))
+        self.assertIn("no replica is usable (d:", "".join(lines))
         self.assertIn("has lost its primary", "".join(lines))
 
     def test_never_back(self):
@@ -459,12 +461,12 @@ class ReplicaTests(SentinelCase):
         first.kill()
         self.assertEqual(self.version(), version)
         self.assertTrue(self.read_from().primary)
-        for _ in range(round(SHUN) + 2):
+        for _ in range(round(RETRY_DELAY) + 2):
             self.clock.advance(1)
             self.assertEqual(self.version(), version)
         self.assertTrue(self.read_from().primary)
         version = self.write()
-        for _ in range(round(SHUN) + 2):
+        for _ in range(round(RETRY_DELAY) + 2):
             self.clock.advance(1)
             self.assertEqual(self.version(), version)
         self.assertIs(self.read_from(), second)
@@ -509,7 +511,7 @@ class ReplicaTests(SentinelCase):
         for node in self.world.data:
             node.up, node.hangs, node.linked = True, False, True
         version = self.write()
-        for _ in range(round(SHUN) + 2):
+        for _ in range(round(RETRY_DELAY) + 2):
             self.clock.advance(1)
             self.version()
         self.assertEqual(self.version(), version)

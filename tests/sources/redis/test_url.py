@@ -66,16 +66,16 @@ class AddressTests(SynchronousTestCase):
     def test_refused(self):
         """What cannot be honoured is refused in one line that says what would be right."""
         for url, text in (
-            ("redis+sentinel://a", "it names no service"),
-            ("redis+sentinel://a/", "it names no service"),
-            ("redis+sentinel://a/svc/x", "the database is a number"),
-            ("redis+sentinel://a/svc?read_from=replica", "read_from is primary or prefer_replica, not 'replica'"),
-            ("redis+sentinel://a/svc?cafile=x", "cafile goes with TLS"),
+            ("redis+sentinel://a", "the URL has no service"),
+            ("redis+sentinel://a/", "the URL has no service"),
+            ("redis+sentinel://a/svc/x", "the database must be a number"),
+            ("redis+sentinel://a/svc?read_from=replica", "read_from must be primary or prefer_replica, not 'replica'"),
+            ("redis+sentinel://a/svc?cafile=x", "cafile needs TLS"),
             ("rediss+sentinel://a/svc?cafile=/nowhere", "/nowhere"),
-            ("redis+cluster://a/1", "a cluster has no other database than 0"),
+            ("redis+cluster://a/1", "a cluster has only the database 0"),
             ("redis+cluster://a/?read_from=prefer_replica", "unknown parameter 'read_from'"),
             ("redis://a/?sentinel_password=hush", "unknown parameter 'sentinel_password'"),
-            ("redis+nonsense://a", "no source of that kind"),
+            ("redis+nonsense://a", "unknown kind of source"),
         ):
             error = self.assertRaises(SettingsError, make_source, FakeReactor(), url, 100)
             self.assertIn(text, str(error))
@@ -164,7 +164,7 @@ class SlotTests(SynchronousTestCase):
         self.assertEqual(found.owner, NodeAddress("here", 3))
         self.assertEqual(found.others, (NodeAddress("a", 1), NodeAddress("b", 2), NodeAddress("here", 4)))
         error = self.assertRaises(SourceError, owners_of, 12, reply, asked)
-        self.assertIn("no node serves the slot of the key (12)", str(error))
+        self.assertIn("no node serves the key's slot (12)", str(error))
 
     @few
     @given(
