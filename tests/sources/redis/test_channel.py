@@ -1,4 +1,4 @@
-"""Listening on a channel of Redis, with a Redis that does what it is told."""
+"""Subscribing to a Redis channel, with a fake Redis."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ REFUSED = b"-NOPERM this user has no permissions\r\n"
 
 
 class Transport(StringTransport):
-    """A connection that can be aborted; the protocol hears of it in the reactor's next turn, as it does."""
+    """A fake connection that can be aborted. As in reality, the protocol learns of it in the next reactor turn."""
 
     protocol: Any
 
@@ -36,15 +36,15 @@ class Transport(StringTransport):
             self.disconnected = True
             self.clock.callLater(0, self.protocol.connectionLost, Failure(ConnectionDone()))
 
-    def said(self):
-        """Give the first words of the commands that came, and forget them."""
+    def commands(self):
+        """Return the names of the commands received since the last call."""
         words = self.value().split(b"\r\n")[2::2]
         self.clear()
         return [word.decode() for word in words if word.isupper()]
 
 
 class FakeServer:
-    """Gives connections as it is told."""
+    """A fake deployment that makes connections, or fails with `answer`."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -64,56 +64,56 @@ class FakeServer:
 
 
 class ChannelTests(SynchronousTestCase):
-    """One channel."""
+    """Listening on one channel."""
 
     def start(self, keyspace=False):
         self.clock = Clock()
-        # txredisapi has its own turns of the one reactor between two values.
+        # txredisapi calls the global reactor between two values.
         self.patch(LineReceiver, "callLater", self.clock.callLater)
         self.server = FakeServer(self.clock)
-        self.told: list[float] = []
+        self.changes: list[float] = []
         server: Any = self.server
         self.channel = RedisChannel(self.clock, server, b"c", keyspace, "redis://h/0", 1000)
-        self.channel.start(lambda: self.told.append(self.clock.seconds()))
+        self.channel.start(lambda: self.changes.append(self.clock.seconds()))
 
     def receive(self, data):
-        """Let the newest connection receive something."""
+        """Receive data on the latest connection."""
         self.server.transports[-1].protocol.dataReceived(data)
         self.clock.pump([0] * 20)
 
-    def said(self):
-        return self.server.transports[-1].said()
+    def commands(self):
+        return self.server.transports[-1].commands()
 
     def listen(self):
         self.start()
-        self.assertEqual(self.said(), ["SUBSCRIBE"])
+        self.assertEqual(self.commands(), ["SUBSCRIBE"])
         self.receive(SUBSCRIBED)
 
     def run_for(self, seconds):
         self.clock.pump([0.1] * round(10 * seconds) + [0.001])
 
-    def test_told(self):
-        """It tells when the subscription begins, not before, and at each message."""
+    def test_notifies(self):
+        """It notifies when the subscription starts, not before, and at each message."""
         with log_lines() as lines:
             self.start()
-            self.assertEqual(self.told, [])
+            self.assertEqual(self.changes, [])
             self.receive(SUBSCRIBED)
-            self.assertEqual(len(self.told), 1)
+            self.assertEqual(len(self.changes), 1)
             self.receive(MESSAGE * 3)
-            self.assertEqual(len(self.told), 4)
+            self.assertEqual(len(self.changes), 4)
         self.assertEqual(lines, ["redis://h/0: listening for changes on the channel c"])
 
     def test_pings(self):
-        """While it listens it asks each 5 s whether Redis is there; the answers are no messages."""
+        """While listening it sends a PING every 5 s; the answers do not count as messages."""
         self.listen()
         for _ in range(20):
             self.run_for(PING_INTERVAL)
-            self.assertEqual(self.said(), ["PING"])
+            self.assertEqual(self.commands(), ["PING"])
             self.receive(PONG)
-        self.assertEqual((len(self.told), len(self.server.transports)), (1, 1))
+        self.assertEqual((len(self.changes), len(self.server.transports)), (1, 1))
 
     def test_ping_refused(self):
-        """A user who may not PING has an answer all the same: Redis is there."""
+        """A refused PING counts as an answer: the connection stays."""
         self.listen()
         for _ in range(20):
             self.run_for(PING_INTERVAL)
@@ -121,7 +121,7 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(len(self.server.transports), 1)
 
     def test_silent(self):
-        """A connection on which a PING has no answer is dropped within 10 s, and another made; told of in one line."""
+        """A connection without an answer to PING is replaced within 10 s, with one log line."""
         with log_lines() as lines:
             self.listen()
             self.run_for(PING_INTERVAL + TIMEOUT + 0.1)
@@ -129,12 +129,12 @@ class ChannelTests(SynchronousTestCase):
             self.run_for(MAX_DELAY)
             self.assertEqual(len(self.server.transports), 2)
             self.receive(SUBSCRIBED)
-        self.assertEqual(len(self.told), 2)
+        self.assertEqual(len(self.changes), 2)
         self.assertEqual(len(lines), 3, lines)
         self.assertIn("change notifications unavailable: no answer within 5 s; polling, retrying", lines[1])
 
     def test_silent_from_the_start(self):
-        """A Redis that accepts and does not answer is given up and tried again for ever, in one line."""
+        """If Redis accepts but does not answer, the connection is retried indefinitely, with one log line."""
         with log_lines() as lines:
             self.start()
             self.run_for(60)
@@ -143,7 +143,7 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(len(lines), 1, lines)
 
     def test_lost(self):
-        """A lost connection is made anew at once; one that is lost each time, about once a second, in no more lines."""
+        """A lost connection is replaced at once; one that is always lost is retried about once a second."""
         self.listen()
         self.server.transports[0].abortConnection()
         self.run_for(0.4)
@@ -156,7 +156,7 @@ class ChannelTests(SynchronousTestCase):
         self.assertLessEqual(before, 13)
 
     def test_refused(self):
-        """A refusal is logged once, however often it is met, and tried again."""
+        """A refused subscription is retried, and logged only once."""
         with log_lines() as lines:
             self.start()
             for _ in range(30):
@@ -167,10 +167,10 @@ class ChannelTests(SynchronousTestCase):
             self.receive(SUBSCRIBED)
         self.assertEqual(len(lines), 2, lines)
         self.assertIn("Redis refused the channel 'c': NOPERM", lines[0])
-        self.assertEqual(len(self.told), 1)
+        self.assertEqual(len(self.changes), 1)
 
-    def test_lost_after_troubles(self):
-        """Once Redis has answered a PING, earlier troubles are forgotten: a loss is followed by the shortest pause."""
+    def test_lost_after_failures(self):
+        """An answered PING resets the backoff: after a loss the delay is the shortest again."""
         self.start()
         for _ in range(10):
             self.server.transports[-1].abortConnection()
@@ -184,7 +184,7 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(len(self.server.transports), before + 1)
 
     def test_not_connected(self):
-        """Why there is no connection is logged when it begins and when it changes."""
+        """The reason for a failed connection is logged when it is new or changes."""
         with log_lines() as lines:
             self.start()
             self.server.transports[-1].abortConnection()
@@ -196,7 +196,7 @@ class ChannelTests(SynchronousTestCase):
         )
 
     def test_fault(self):
-        """A fault does not end the listening, and is logged with its traceback, once."""
+        """An unexpected exception does not stop the listening, and is logged once, with its traceback."""
         self.start()
         self.server.transports[-1].abortConnection()
         self.server.answer = ZeroDivisionError("oops")
@@ -205,10 +205,10 @@ class ChannelTests(SynchronousTestCase):
         self.server.answer = None
         self.run_for(2)
         self.receive(SUBSCRIBED)
-        self.assertEqual(len(self.told), 1)
+        self.assertEqual(len(self.changes), 1)
 
     def test_hostile(self):
-        """What nobody asked for, what is too large and what is not Redis end the connection, with a reason."""
+        """Unexpected, oversized and invalid replies end the connection, with a reason."""
         for data, reason in (
             (b"+OK\r\n", "unexpected reply"),
             (b"-ERR max clients\r\n", "max clients"),
@@ -224,7 +224,7 @@ class ChannelTests(SynchronousTestCase):
             self.channel.stop()
 
     def test_stop(self):
-        """To stop, whatever it is doing, drops the connection, says nothing and leaves nothing behind."""
+        """Stopping in any state closes the connection, logs nothing and leaves nothing behind."""
 
         def connecting():
             self.start()
@@ -240,19 +240,19 @@ class ChannelTests(SynchronousTestCase):
             self.listen()
             self.run_for(PING_INTERVAL)
 
-        for begin in (self.start, self.listen, pausing, pinging, connecting):
-            begin()
+        for prepare in (self.start, self.listen, pausing, pinging, connecting):
+            prepare()
             with log_lines() as lines:
                 self.channel.stop()
                 self.run_for(0.1)
-                self.assertEqual(self.clock.getDelayedCalls(), [], begin)
+                self.assertEqual(self.clock.getDelayedCalls(), [], prepare)
                 self.run_for(30)
             self.assertTrue(all(transport.disconnected for transport in self.server.transports))
-            self.assertEqual(lines, [], begin)
-            self.assertLess(len(self.told), 2)
+            self.assertEqual(lines, [], prepare)
+            self.assertLess(len(self.changes), 2)
 
     def test_stop_before_start(self):
-        """One that was never started can be stopped."""
+        """A channel that was never started can be stopped."""
         server: Any = FakeServer(Clock())
         RedisChannel(Clock(), server, b"c", False, "redis://h/0", 1000).stop()
 
@@ -260,19 +260,19 @@ class ChannelTests(SynchronousTestCase):
 class URLTests(SynchronousTestCase):
     """`notify` in the URL."""
 
-    def test_only_where_asked_for(self):
-        """A source tells of changes if its URL says `notify`, and not otherwise."""
-        for query, telling in (("", False), ("?key=a", False), ("?notify=results", True), ("?notify=keyspace", True)):
+    def test_only_if_requested(self):
+        """A source notifies of changes only if its URL has `notify`."""
+        for query, watching in (("", False), ("?key=a", False), ("?notify=results", True), ("?notify=keyspace", True)):
             source = make_source(FakeReactor(), f"redis://h/0{query}", 100)
             self.assertTrue(ISource.providedBy(source))
-            self.assertEqual(IWatching.providedBy(source), telling, query)
+            self.assertEqual(IWatching.providedBy(source), watching, query)
             source.close()
 
     def test_empty(self):
-        """A `notify` that names nothing is refused."""
+        """An empty `notify` is refused."""
         error = self.assertRaises(SettingsError, make_source, FakeReactor(), "redis://h/0?notify=", 100)
         self.assertIn("notify must be the name of a channel, or keyspace", str(error))
 
     def test_keyspace_channel(self):
-        """Redis's channel of a key has the database in its name and the key as it is."""
+        """The name of a key's channel has the database and the unmodified key."""
         self.assertEqual(keyspace_channel(3, b"a:*"), b"__keyspace@3__:a:*")
