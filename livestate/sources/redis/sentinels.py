@@ -6,9 +6,9 @@ no one. Usually they agree. If they do not (one is cut off from the others, or h
 address with the highest configuration epoch counts: each failover gets a new epoch, agreed on by a majority
 (https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/, "Configuration epochs").
 
-A query does not depend on the callers that wait for it. It continues when one of them is cancelled. A caller that comes
-while it runs shares it, and one that comes soon after it gets its result. So if a fetch has less time than a connection
-takes, the next one profits from its query.
+A query does not depend on the callers that wait for it. It continues when one of them is cancelled, and a caller that
+comes while it runs shares it. If no caller is left when it ends, the next one gets its result. So when a fetch times
+out before a connection is made, the next fetch can use it.
 """
 
 from collections.abc import Coroutine
