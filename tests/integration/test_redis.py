@@ -167,7 +167,7 @@ class AddressTests(SynchronousTestCase):
         service = Livestate(self, source, "--interval=0.2")
         service.until_status(failures=lambda n: n >= 4)
         [line] = service.about()
-        self.assertIn("refuses the login", line)
+        self.assertIn("rejected the login", line)
         self.assertNotIn("incorrect", service.log + str(service.status()) + str(service.get()))
         self.assertNotIn("Traceback", service.log)
         store.command("CONFIG", "SET", "requirepass", "incorrect")
