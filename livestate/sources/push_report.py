@@ -21,7 +21,7 @@ class NotificationTrouble:
         """It listens for changes now: `how`, and to what."""
         if self._trouble is not None:
             self._trouble = None
-            self._reasons.over()
+            self._reasons.reset()
             self.log.info("{source}: listening for changes {how}", source=self._source, how=how)
 
     def fails(self, trouble: str) -> bool:
@@ -30,7 +30,7 @@ class NotificationTrouble:
         if trouble == self._trouble:
             return False
         self._trouble = trouble
-        told = self._reasons.to_log(trouble)
+        told = self._reasons.filter(trouble)
         if told is None:
             return False
         self.log.warn(

@@ -38,7 +38,7 @@ class DocumentFeed:
 def _changed(document: Document, snapshot: Snapshot, lacking: list[str]) -> Changed:
     wanted = [snapshot.representations[coding] for coding in lacking]
     parts = [(representation.coding, representation.etag, representation.body) for representation in wanted]
-    return Changed(document.path, snapshot.version, snapshot.modified, snapshot.complete, document.begun, parts)
+    return Changed(document.path, snapshot.version, snapshot.modified, snapshot.complete, document.fetch_started, parts)
 
 
 class WorkerFeed:

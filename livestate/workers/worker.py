@@ -50,9 +50,9 @@ class Supplied:
         self.document = Document(reactor, path, max_size)
         self._interval = interval
 
-    def fresh(self) -> bool:
+    def is_fresh(self) -> bool:
         """Tell whether the store has confirmed the document of late."""
-        return self.document.fresh(self._interval)
+        return self.document.is_fresh(self._interval)
 
     def change(self, news: Changed) -> None:
         """Take a version, or more content codings of the one that is there."""

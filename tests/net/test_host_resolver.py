@@ -186,7 +186,7 @@ class OutageTests(TestCase):
         good, self.resolver.answer = self.resolver.answer, socket.gaierror(-3, "Temporary failure in name resolution")
         with log_lines() as lines:
             self.poller.startService()
-            await until(reactor, lambda: self.poller.tally.failures >= 4)
+            await until(reactor, lambda: self.poller.stats.failures >= 4)
             self.assertEqual(len(lines), 1)
             self.assertIn("store.example", lines[0])
             began, self.resolver.answer = reactor.seconds(), good
@@ -198,7 +198,7 @@ class OutageTests(TestCase):
         """A lookup that hangs keeps one thread however often the store is asked, and none of the reactor's."""
         self.resolver.go_on.clear()
         self.poller.startService()
-        await until(reactor, lambda: self.poller.tally.failures >= 4)
+        await until(reactor, lambda: self.poller.stats.failures >= 4)
         self.assertEqual((self.resolver.asked, self.resolver.running), (1, 1))
         self.assertEqual(await deferToThread(lambda: 1), 1)
         began = reactor.seconds()

@@ -267,11 +267,11 @@ class SummaryTests(SynchronousTestCase):
             "2 documents, 0 connections; /a is missing (no answer yet), /b is missing (no answer yet)",
         )
         for poller in pollers:
-            result_of(poller.document.offer(b"{}"))
+            result_of(poller.document.update(b"{}"))
         self.assertEqual(summary(pollers[:1], 7), "1 document, 7 connections; all fresh")
         reactor.advance(12)
-        result_of(pollers[0].document.offer(b"{}"))
-        pollers[1].tally.trouble = "refused,\nreally"
+        result_of(pollers[0].document.update(b"{}"))
+        pollers[1].stats.error = "refused,\nreally"
         self.assertEqual(summary(pollers, 1), "2 documents, 1 connections; /b is 12 s old (refused, really)")
         self.assertEqual(
             summary(pollers, 0, "1 of 2 workers not serving"),

@@ -52,35 +52,35 @@ class FeedTests(SynchronousTestCase):
 
     def test_begun(self):
         """A worker knows when the fetch of its version began, so that it can tell how long delivery took."""
-        result_of(self.document.offer(TEXT, 12.5))
+        result_of(self.document.update(TEXT, 12.5))
         _, _, supplied = self.worker()
-        self.assertEqual(supplied.document.begun, 12.5)
+        self.assertEqual(supplied.document.fetch_started, 12.5)
 
     def test_nothing_yet(self):
         """While there is no document nothing is told; then a worker has it in every form, and as fresh as it is."""
         _, said, supplied = self.worker()
         self.assertEqual(said, [])
-        self.assertFalse(supplied.fresh())
-        result_of(self.document.offer(TEXT))
+        self.assertFalse(supplied.is_fresh())
+        result_of(self.document.update(TEXT))
         self.assertEqual(supplied.document.snapshot, self.document.snapshot)
         assert supplied.document.snapshot is not None
         self.assertEqual(set(supplied.document.snapshot.representations), {"identity", "gzip", "br", "zstd"})
         self.assertEqual(supplied.document.confirmed, self.document.confirmed)
-        self.assertTrue(supplied.fresh())
+        self.assertTrue(supplied.is_fresh())
 
     def test_late(self):
         """A worker that begins later is told what there is."""
-        result_of(self.document.offer(TEXT))
+        result_of(self.document.update(TEXT))
         _, _, supplied = self.worker()
         self.assertEqual(supplied.document.snapshot, self.document.snapshot)
 
     def test_confirmation(self):
         """A confirmation without a change is one small message."""
-        result_of(self.document.offer(TEXT))
+        result_of(self.document.update(TEXT))
         _, said, supplied = self.worker()
         said.clear()
         self.reactor.advance(1)
-        result_of(self.document.offer(TEXT))
+        result_of(self.document.update(TEXT))
         self.assertEqual(said, [Confirmed("/", self.reactor.seconds())])
         self.assertEqual(supplied.document.age(), 0)
 
@@ -88,7 +88,7 @@ class FeedTests(SynchronousTestCase):
         """Of a large document each form is sent once, as it comes, and nothing is made twice for two workers."""
         (_, said, supplied), (_, other, _) = self.worker(), self.worker()
         large = b"[%b]" % b",".join(b"%d" % n for n in range(LARGE // 4))
-        result_of(self.document.offer(large))
+        result_of(self.document.update(large))
         changes = [message for message in said if isinstance(message, Changed)]
         sent = [coding for change in changes for coding, *_ in change.representations]
         self.assertEqual(sorted(sent), ["br", "gzip", "identity", "zstd"])
@@ -98,12 +98,12 @@ class FeedTests(SynchronousTestCase):
     def test_conflated(self):
         """A worker that does not read is told nothing, and then only the newest."""
         pipe, said, supplied = self.worker()
-        result_of(self.document.offer(b"[0]"))
+        result_of(self.document.update(b"[0]"))
         said.clear()
         pipe.pauseProducing()
         for number in range(1, 6):
             self.reactor.advance(1)
-            result_of(self.document.offer(b"[%d]" % number))
+            result_of(self.document.update(b"[%d]" % number))
         self.assertEqual(said, [])
         pipe.resumeProducing()
         self.assertEqual([type(message) for message in said], [Confirmed, Changed])

@@ -226,8 +226,8 @@ class SupervisorTests(SynchronousTestCase):
     def test_told(self):
         """All generations that have workers are told of a document's news."""
         self.supervisor.renew()
-        result_of(self.supplied.document.offer(b"[1]"))
-        result_of(self.supplied.document.offer(b"[1]"))
+        result_of(self.supplied.document.update(b"[1]"))
+        result_of(self.supplied.document.update(b"[1]"))
         self.assertEqual([generation.told for generation in self.generations], [["/", "/"]] * 2)
 
     def test_other_documents(self):
@@ -241,7 +241,7 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual([shipment.document.path for shipment in new.shipments], ["/", "/b"])
         self.assertEqual(new.shipments[0], old.shipments[0])
         self.supervisor.change(self.settings, [self.supplied])
-        result_of(other.document.offer(b"[2]"))
+        result_of(other.document.update(b"[2]"))
         self.assertEqual(self.generations[-1].told, [])
 
     def test_drain(self):

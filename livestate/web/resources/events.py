@@ -26,7 +26,7 @@ RETRY = 1000, 4000
 
 
 def _encode(messages: Sequence[Message]) -> bytes:
-    return b"".join(event(m.name, m.data, b"patch" if m.is_patch else b"") for m in messages)
+    return b"".join(event(m.event_id, m.data, b"patch" if m.is_patch else b"") for m in messages)
 
 
 def _encode_chunk(messages: Sequence[Message]) -> bytes:
@@ -98,7 +98,7 @@ class EventsResource(Resource):
         channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
         chunked = request.clientproto == b"HTTP/1.1"
         audience = self._broadcast.audience(FRAMINGS[chunked], wants_patches(request))
-        version = self._broadcast.history.version_named(field(request, b"Last-Event-ID") or b"")
+        version = self._broadcast.history.version_of(field(request, b"Last-Event-ID") or b"")
         entry = channel.site.entry(request)
         reader = (
             Subscriber(channel, audience, version)

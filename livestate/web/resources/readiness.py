@@ -17,7 +17,7 @@ class ServedDocument(Protocol):
     def document(self) -> Document:
         """The document."""
 
-    def fresh(self) -> bool:
+    def is_fresh(self) -> bool:
         """Tell whether the store has confirmed the document of late."""
 
 
@@ -41,6 +41,6 @@ class ReadyResource(ResponseResource):
         if self.ending:
             status, body = 503, b"ending\n"
         else:
-            body = b"ok\n" if all(supply.fresh() for supply in self._supplies) else b"stale\n"
+            body = b"ok\n" if all(supply.is_fresh() for supply in self._supplies) else b"stale\n"
             status = 200 if all(supply.document.snapshot is not None for supply in self._supplies) else 503
         return unstored(status, body, b"text/plain; charset=utf-8")

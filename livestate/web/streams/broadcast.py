@@ -232,7 +232,7 @@ class Broadcast:
 
     def _publish(self, snapshot: Snapshot) -> None:
         deltas = any(audience.deltas and audience.readers for audience in self.audiences())
-        if self.history.follow(snapshot, deltas or self.seconds() - self.deltas_wanted < LINGER):
+        if self.history.add(snapshot, deltas or self.seconds() - self.deltas_wanted < LINGER):
             self._encoded.clear()
             for audience in self.audiences():
                 audience.publish()
