@@ -214,8 +214,8 @@ class Broadcast:
         """
         self._written = self._written or written
         if not any(audience.delivering for audience in self.audiences()):
-            if self._written and self._document.begun:
-                self.delivery.observe(self.seconds() - self._document.begun)
+            if self._written and self._document.fetch_started:
+                self.delivery.observe(self.seconds() - self._document.fetch_started)
             self._written = False
 
     def messages_since(self, version: int, deltas: bool) -> Sequence[Message]:
