@@ -139,7 +139,7 @@ class AloneTests(AloneCase):
         reader = EventReader(self.service.http)
         reader.until_begun()
         os.kill(self.service.pid, signal.SIGTERM)
-        until(lambda: "let go" in self.service.log, "SIGTERM")
+        until(lambda: "shutting down" in self.service.log, "SIGTERM")
         time.sleep(0.3)
         for client, fields in zip(clients, ({}, {"Accept": "*/*", "Range": "x"}, {"Foo": "bar"}), strict=False):
             self.assertEqual(client.get(**fields)["Connection"], "close")
@@ -157,7 +157,7 @@ class AloneTests(AloneCase):
             began = time.monotonic()
             if number == signal.SIGTERM:
                 os.kill(self.service.pid, number)
-                until(lambda: "let go" in self.service.log, "the first")
+                until(lambda: "shutting down" in self.service.log, "the first")
             os.kill(self.service.pid, number)
             self.assertEqual(self.service.wait(), 0)
             self.assertLess(time.monotonic() - began, 1.9)
@@ -181,7 +181,7 @@ class AloneTests(AloneCase):
         version = self.service.status()["version"]
         self.assertEqual(self.status_as("new.example"), 421)
         self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"', options='admin-host = "new.example"')
-        self.hang_up("is in force")
+        self.hang_up("is in effect")
         # Also who kept a connection to what is let go is told that this server stays.
         ready = kept.get("/_live/ready")
         self.assertEqual((ready.status, ready.body), (200, b"ok\n"))
@@ -194,7 +194,7 @@ class AloneTests(AloneCase):
         reader.wait()
         self.assertTrue(reader.ended)
         self.configure()
-        self.hang_up("is in force")
+        self.hang_up("is in effect")
         until(lambda: all(self.service.get("/b").status == 404 for _ in range(20)), "removed")
         answers = load.answers
         until(lambda: load.answers > answers + 100, "still under load")
@@ -209,7 +209,7 @@ class AloneTests(AloneCase):
         readers = self.readers(10)
         until(lambda: sum(self.service.status()["answers"].values()) > 500, "load")
         self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"')
-        self.hang_up("is in force")
+        self.hang_up("is in effect")
         for reader in readers:
             reader.wait()
             self.assertTrue(reader.ended)
@@ -261,12 +261,12 @@ class AloneTests(AloneCase):
             (["=="], "not TOML"),
         ):
             self.configure(*lines)
-            self.hang_up("the new configuration is refused")
-            line = next(line for line in reversed(self.service.log.splitlines()) if "is refused" in line)
+            self.hang_up("rejected the new configuration")
+            line = next(line for line in reversed(self.service.log.splitlines()) if "rejected the new configuration" in line)
             self.assertIn(expected, line)
         # Nor is a development certificate made in place of one that is named and broken.
         self.configure(options=f'https = "ssl:{free_port()}:interface=127.0.0.1:privateKey=a.json:certKey=a.json"')
-        self.hang_up("the new configuration is refused")
+        self.hang_up("rejected the new configuration")
         self.assertIn("no PEM", self.service.log.splitlines()[-1])
         self.assertFalse((self.folder / "server.pem").exists())
         self.assertEqual(client.get()["Connection"], "")
@@ -296,7 +296,7 @@ class AloneTests(AloneCase):
             shutil.copy(file, link)
         # It is served whatever becomes of the options.
         self.configure('[[document]]\nsource = "nonsense://b"\npath = "/b"')
-        self.hang_up("the new configuration is refused")
+        self.hang_up("rejected the new configuration")
         until(lambda: self.name_served() == "three", "reread", 30)
         self.assert_nothing_lost(load)
 
