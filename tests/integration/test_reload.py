@@ -262,7 +262,9 @@ class AloneTests(AloneCase):
         ):
             self.configure(*lines)
             self.hang_up("rejected the new configuration")
-            line = next(line for line in reversed(self.service.log.splitlines()) if "rejected the new configuration" in line)
+            line = next(
+                line for line in reversed(self.service.log.splitlines()) if "rejected the new configuration" in line
+            )
             self.assertIn(expected, line)
         # Nor is a development certificate made in place of one that is named and broken.
         self.configure(options=f'https = "ssl:{free_port()}:interface=127.0.0.1:privateKey=a.json:certKey=a.json"')
