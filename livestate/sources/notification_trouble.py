@@ -24,7 +24,7 @@ class NotificationTrouble:
         """
         if self._trouble is not None:
             self._trouble = None
-            self._reasons.over()
+            self._reasons.reset()
             self.log.info("{source}: listening for changes {how}", source=self._source, how=how)
 
     def failed(self, trouble: str) -> bool:
@@ -33,7 +33,7 @@ class NotificationTrouble:
         if trouble == self._trouble:
             return False
         self._trouble = trouble
-        reason = self._reasons.to_log(trouble)
+        reason = self._reasons.filter(trouble)
         if reason is None:
             return False
         self.log.warn(

@@ -249,7 +249,7 @@ class RestartTests(SynchronousTestCase):
         store.stop()
         service = Livestate(self, *options)
         self.assertEqual(service.get().status, 503)
-        self.assertEqual(service.log.count("cannot be used"), 1, service.log)
+        self.assertEqual(service.log.count("ignoring the saved document"), 1, service.log)
         store.start()
         service.until_body(b"[1,2,3]")
 

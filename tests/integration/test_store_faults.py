@@ -208,14 +208,14 @@ class StoreFaultCase(SynchronousTestCase):
         lines = self.lines(mark)
         for kind, wanted in reasons.items():
             shown = [line.partition(f" /{kind}: ")[2] for line in lines if f" /{kind}: " in line]
-            if shown and "good again" in shown[0]:
+            if shown and "recovered" in shown[0]:
                 del shown[0]
             kept = [line for line in shown if not _UNDER_WAY.search(line) or any(map(_UNDER_WAY.search, wanted))]
             if len(kept) < len(shown):
-                troubles = [line for line in kept if "good again" not in line]
+                troubles = [line for line in kept if "recovered" not in line]
                 kept = [line for line, before in zip(troubles, ["", *troubles], strict=False) if line != before]
                 kept += shown[-1:] if ended else []
-            expected = [*wanted, "good again after"] if ended else wanted
+            expected = [*wanted, "recovered after"] if ended else wanted
             self.assertEqual(len(kept), len(expected), (kind, expected, shown))
             for line, word in zip(kept, expected, strict=True):
                 self.assertRegex(line, word)
@@ -297,7 +297,7 @@ class StoreFaultTests(StoreFaultCase):
             *(
                 (lambda text=text: self.stores.put(text), dict.fromkeys(("redis", "http", "file"), reason))
                 for text, reason in (
-                    (b" ", "it is empty"),
+                    (b" ", "the document is empty"),
                     (b'"\xe9\xff"', "not UTF-8"),
                     (b'{"n":', "truncated"),
                     (deep, "nested too deeply"),

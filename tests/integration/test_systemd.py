@@ -199,7 +199,7 @@ class NotifyTests(SynchronousTestCase):
         manager.wait_for("READY=1")
         limits = Path(f"/proc/{child.process.pid}/limits").read_text()
         self.assertRegex(limits, r"Max open files +2048 +2048 ")
-        self.assertEqual(child.output.count("at most 2048 files may be open"), 1, child.output)
+        self.assertEqual(child.output.count("the limit on open files is 2048"), 1, child.output)
 
     def obedient(self) -> list[str]:
         """Give the beginning of a command that runs OBEDIENT."""

@@ -193,7 +193,7 @@ class OutageTests(TestCase):
         )
         with log_lines() as lines:
             self.poller.startService()
-            await until(reactor, lambda: self.poller.tally.failures >= 4)
+            await until(reactor, lambda: self.poller.stats.failures >= 4)
             self.assertEqual(len(lines), 1)
             self.assertIn("store.example", lines[0])
             started, self.getaddrinfo.answer = reactor.seconds(), good
@@ -205,7 +205,7 @@ class OutageTests(TestCase):
         """However often the store is polled, a lookup that hangs blocks one thread, and none of the reactor's."""
         self.getaddrinfo.go_on.clear()
         self.poller.startService()
-        await until(reactor, lambda: self.poller.tally.failures >= 4)
+        await until(reactor, lambda: self.poller.stats.failures >= 4)
         self.assertEqual((self.getaddrinfo.calls, self.getaddrinfo.running), (1, 1))
         self.assertEqual(await deferToThread(lambda: 1), 1)
         started = reactor.seconds()

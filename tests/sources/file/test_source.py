@@ -56,10 +56,10 @@ class FileTests(SynchronousTestCase):
         """A half-written file is read as it is, and incomplete JSON is not served."""
         document = Document(self.reactor, "/", 100)
         self.path.write_bytes(b"[1, 2]")
-        result_of(document.offer(self.fetch()))
+        result_of(document.update(self.fetch()))
         for half in (b"", b"[3, ", b"[3, 4"):
             self.path.write_bytes(half)
-            self.assertRaises(DocumentRefused, result_of, document.offer(self.fetch()))
+            self.assertRaises(DocumentRefused, result_of, document.update(self.fetch()))
             assert document.snapshot is not None
             self.assertEqual(document.snapshot.body, b"[1, 2]")
 
@@ -116,7 +116,7 @@ class FileTests(SynchronousTestCase):
             file.truncate(2**40)
         data = self.fetch()
         self.assertEqual(len(data), 101)
-        self.assertRaises(DocumentRefused, result_of, Document(self.reactor, "/", 100).offer(data))
+        self.assertRaises(DocumentRefused, result_of, Document(self.reactor, "/", 100).update(data))
 
     def test_names(self):
         """A path is relative to the folder of the start, may be percent-encoded, and may follow `localhost`."""

@@ -461,8 +461,8 @@ class HTTPTests(TestCase):
         poller.startService()
         await until(reactor, lambda: document.snapshot is not None)
         self.origin.status = None
-        await until(reactor, lambda: poller.tally.trouble is not None)
-        self.assertIn("no answer within", str(poller.tally.trouble))
+        await until(reactor, lambda: poller.stats.error is not None)
+        self.assertIn("no answer within", str(poller.stats.error))
         self.origin.status, self.origin.body = 200, b"2"
         await until(reactor, lambda: document.snapshot is not None and document.snapshot.body == b"2")
         poller.stopService()

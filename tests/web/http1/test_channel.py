@@ -49,7 +49,7 @@ class Pair:
         self.clock.advance(1_800_000_000)
         document = Document(self.clock, "/", 1 << 20)
         if body is not None:
-            Deferred.fromCoroutine(document.offer(body))
+            Deferred.fromCoroutine(document.update(body))
         self.responder = Responder(document, origins, None, self.clock.seconds)
         resources = {b"/": DocumentResource(self.responder), b"/results.json": DocumentResource(self.responder)}
         self.site = LiveSite(resources, self.clock, {b"/": self.responder, b"/results.json": self.responder})
@@ -217,7 +217,7 @@ class EqualityTests(SynchronousTestCase):
         channel, transport = pair.fast()
         for _ in range(3):
             channel.dataReceived(request())
-        Deferred.fromCoroutine(pair.responder.document.offer(b'{"new": true}'))
+        Deferred.fromCoroutine(pair.responder.document.update(b'{"new": true}'))
         transport.clear()
         channel.dataReceived(request(b"If-None-Match: " + pair.etags[0]))
         self.assertTrue(transport.value().endswith(b'{"new": true}'))
