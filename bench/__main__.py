@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import bar, client, ground, machine, plot, report, results, run
+from bench import client, environment, machine, plot, report, results, run, targets
 from bench.peers import PEERS
 from bench.process import BenchError, raise_file_limit
 from bench.scenario import SCENARIOS
@@ -104,7 +104,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(**chosen)
 
 
-def _tools() -> None:
+def _check_tools() -> None:
     absent = [name for name in ("wrk", "ss", "taskset", "openssl") if shutil.which(name) is None]
     if absent:
         raise BenchError(f"not installed: {', '.join(absent)}")
@@ -118,7 +118,7 @@ def _measure(settings: Settings) -> dict[str, Any]:
         for name in settings.scenarios:
             result = run.scenario(SCENARIOS[name], settings, binary)
             result |= {"measured": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "settings": settings.facts()}
-            result |= {"machine": facts, "versions": ground.versions(settings, tuple(result["peers"]))}
+            result |= {"machine": facts, "versions": environment.versions(settings, tuple(result["peers"]))}
             taken["scenarios"][name] = result
             print(report.scenario(name, result), flush=True)
     return taken
@@ -131,7 +131,7 @@ def main() -> int:
     try:
         settings = _settings(options)
         if options.list:
-            print(ground.listing(settings))
+            print(environment.listing(settings))
             return 0
         latest = results.read()
         if options.plot:
@@ -139,7 +139,7 @@ def main() -> int:
             return 0
         asked = any(argument.split("=")[0] == "--scenario" for argument in sys.argv[1:])
         if asked or not options.check:
-            _tools()
+            _check_tools()
             raise_file_limit()
             taken = _measure(settings)
             latest = {"scenarios": {**latest["scenarios"], **taken["scenarios"]}}
@@ -148,9 +148,9 @@ def main() -> int:
                 plot.save(latest)
         if options.check or set(settings.scenarios) == set(SCENARIOS):
             print(report.check(latest))
-        return 1 if options.check and not bar.passed(bar.judge(latest)) else 0
-    except BenchError as why:
-        print(f"bench: {why}", file=sys.stderr)
+        return 1 if options.check and not targets.passed(targets.judge(latest)) else 0
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bench: interrupted; every server it had started has been ended", file=sys.stderr)

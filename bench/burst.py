@@ -33,7 +33,7 @@ from bench.workers import Subject
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept-Encoding: br\r\n\r\n"
 
 #: Seconds between two looks at whether all is answered.
-LOOK = 0.05
+CHECK_INTERVAL = 0.05
 
 
 def ran(pid: int) -> float:
@@ -109,9 +109,9 @@ def burst(subject: Subject, clients: Clients) -> float:
     before = [ran(pid) for pid in pids]
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
-    time.sleep(LOOK)
+    time.sleep(CHECK_INTERVAL)
     while not all(asleep(pid) for pid in pids):
-        time.sleep(LOOK)
+        time.sleep(CHECK_INTERVAL)
     longest = max(ran(pid) - was for pid, was in zip(pids, before, strict=True))
     clients.read()
     return longest
@@ -130,11 +130,11 @@ def main() -> None:
                 clients = [Clients(subject.https if tls else subject.http, count, tls) for subject in subjects]
                 taken: list[list[float]] = [[], []]
                 for _ in range(rounds):
-                    for place, (subject, those) in enumerate(zip(subjects, clients, strict=True)):
-                        taken[place].append(burst(subject, those))
+                    for place, (subject, group) in enumerate(zip(subjects, clients, strict=True)):
+                        taken[place].append(burst(subject, group))
                 _show("HTTPS" if tls else "HTTP", count, *taken)
-                for those in clients:
-                    those.close()
+                for group in clients:
+                    group.close()
         finally:
             for subject in subjects:
                 subject.stop()

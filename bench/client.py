@@ -68,7 +68,7 @@ def connect(
         children.stop(child)
     used = cpu.seconds(cpu.tree(server.pids)) - before
     count = int(result["connections"])
-    if not count or server.dead():
+    if not count or server.has_exited():
         raise BenchError(f"{server.peer} took no connection: {result['first_error']} {children.log(server.peer)}")
     return Round(
         cpu_us=1e6 * used / count,
@@ -120,7 +120,7 @@ def poll(
     return children.start("client", argv, core=core, pipes=True)
 
 
-def readings(children: Children, child: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
+def poll_result(children: Children, child: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
     """What readers saw."""
     try:
         return _line(child, seconds + 60)
@@ -136,8 +136,8 @@ def streams(
         raise BenchError("has no event stream")
     held: list[subprocess.Popen[bytes]] = []
     try:
-        for begun in range(0, readers, STREAMS):
-            part = min(STREAMS, readers - begun)
+        for start in range(0, readers, STREAMS):
+            part = min(STREAMS, readers - start)
             argv = [*_argv(binary, "events", server, tls), "-readers", str(part)]
             argv += ["-events", server.events, "-length", str(length)]
             held.append(child := children.start("client", argv, core=core, pipes=True))
@@ -151,7 +151,7 @@ def streams(
     return held
 
 
-def seen(children: Children, child: subprocess.Popen[bytes]) -> dict[str, Any]:
+def close_streams(children: Children, child: subprocess.Popen[bytes]) -> dict[str, Any]:
     """What the readers of one process saw; its streams are closed."""
     assert child.stdin is not None
     try:

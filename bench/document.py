@@ -30,6 +30,6 @@ def render(version: int, written_ns: int | None = None) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def pack(document: bytes) -> bytes:
+def compress(document: bytes) -> bytes:
     """The document as a server with precompressed files has it beside the plain one."""
     return gzip.compress(document, 9, mtime=0)

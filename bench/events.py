@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from bench import client, cpu, document, wrk
+from bench.environment import Session
 from bench.freshness import quantile
-from bench.ground import Field
 from bench.peers.peer import Server
 from bench.process import BenchError, raise_file_limit
 from bench.scenario import Scenario
 from bench.settings import Settings
 
-WARM = 50
+WARM_UP_READERS = 50
 # Before the measured versions: the first one grows what a connection keeps.
-PRACTICE = 2
+WARM_UP_CHANGES = 2
 POLLERS = 200
 QUIET = 5.0
 # Files that a server opens beside its readers' connections.
@@ -59,7 +59,7 @@ class _Readers:
     def pids(self) -> set[int]:
         return cpu.tree(child.pid for child in self.children)
 
-    def give_way(self) -> None:
+    def lower_priority(self) -> None:
         """Run only when nothing else wants the core."""
         for pid in self.pids:
             with contextlib.suppress(OSError):
@@ -70,17 +70,17 @@ class _Readers:
 class _Feed:
     """Gives one peer its versions: to itself if it is pushed to, to the store if it reads that."""
 
-    def __init__(self, field: Field, server: Server) -> None:
-        self.store = field.store
-        self.push = server.push or field.store.put
+    def __init__(self, session: Session, server: Server) -> None:
+        self.store = session.store
+        self.push = server.push or session.store.put
 
     def next(self) -> int:
         """Write the next version, stamped with the time; the number that the document has."""
         self.store.version += 1
         try:
             self.push(document.render(self.store.version))
-        except OSError as why:
-            raise BenchError(f"a version could not be written: {why}") from why
+        except OSError as error:
+            raise BenchError(f"a version could not be written: {error}") from error
         return document.FIRST + self.store.version
 
     def every_second(self, changes: int) -> list[int]:
@@ -97,9 +97,9 @@ def _wanted(scenario: Scenario, settings: Settings) -> int:
     return settings.event_tls_readers if scenario.tls else settings.event_readers
 
 
-def _open(field: Field, server: Server, scenario: Scenario, readers: int, core: int, binary: Path) -> _Readers:
+def _open(session: Session, server: Server, scenario: Scenario, readers: int, core: int, binary: Path) -> _Readers:
     started = client.streams(
-        field.ground.children,
+        session.environment.children,
         binary,
         server,
         tls=scenario.tls,
@@ -110,13 +110,13 @@ def _open(field: Field, server: Server, scenario: Scenario, readers: int, core: 
     return _Readers(started)
 
 
-def _pollers(field: Field, server: Server, scenario: Scenario, settings: Settings, binary: Path) -> dict[str, Any]:
+def _pollers(session: Session, server: Server, scenario: Scenario, settings: Settings, binary: Path) -> dict[str, Any]:
     """Latencies of 200 requests a second: quiet, and while a version a second goes out."""
     found: dict[str, Any] = {}
-    feed = _Feed(field, server)
+    feed = _Feed(session, server)
     for name, seconds in (("quiet", QUIET), ("broadcasts", settings.changes + 0.0)):
         started = client.poll(
-            field.ground.children,
+            session.environment.children,
             binary,
             server,
             tls=scenario.tls,
@@ -131,7 +131,7 @@ def _pollers(field: Field, server: Server, scenario: Scenario, settings: Setting
             time.sleep(seconds)
         else:
             feed.every_second(settings.changes)
-        taken = client.readings(field.ground.children, started, 30.0)
+        taken = client.poll_result(session.environment.children, started, 30.0)
         found[name] = {key: taken[key] for key in ("requests", "errors", "p50_us", "p99_us", "max_us")}
     return found
 
@@ -152,29 +152,31 @@ def _count(results: list[dict[str, Any]], versions: list[int]) -> tuple[list[lis
     return delays, {kind: count for kind, count in wrong.items() if count}
 
 
-def visit(field: Field, scenario: Scenario, settings: Settings, binary: Path, server: Server, base_kb: float) -> Round:
+def visit(
+    session: Session, scenario: Scenario, settings: Settings, binary: Path, server: Server, base_kb: float
+) -> Round:
     """One round of one peer."""
-    children, readers = field.ground.children, _wanted(scenario, settings)
-    feed = _Feed(field, server)
+    children, readers = session.environment.children, _wanted(scenario, settings)
+    feed = _Feed(session, server)
     feed.next()
-    held = _open(field, server, scenario, readers, settings.load_core, binary)
+    held = _open(session, server, scenario, readers, settings.load_core, binary)
     try:
         time.sleep(settings.warm)
-        feed.every_second(PRACTICE)
-        used, own, begun = cpu.seconds(cpu.tree(server.pids)), cpu.seconds(held.pids), time.monotonic()
+        feed.every_second(WARM_UP_CHANGES)
+        used, own, started_at = cpu.seconds(cpu.tree(server.pids)), cpu.seconds(held.pids), time.monotonic()
         versions = feed.every_second(settings.changes)
-        elapsed = time.monotonic() - begun
+        elapsed = time.monotonic() - started_at
         used, own = cpu.seconds(cpu.tree(server.pids)) - used, cpu.seconds(held.pids) - own
         pss = cpu.memory(cpu.tree(server.pids))[1]
-        held.give_way()
-        pollers = _pollers(field, server, scenario, settings, binary)
+        held.lower_priority()
+        pollers = _pollers(session, server, scenario, settings, binary)
         time.sleep(1.0)
-        results = [client.seen(children, child) for child in held.children]
+        results = [client.close_streams(children, child) for child in held.children]
     finally:
         for child in held.children:
             children.stop(child)
-    if server.dead():
-        raise BenchError(f"{server.peer} ended by itself: {server.fate()} {children.log(server.peer)}")
+    if server.has_exited():
+        raise BenchError(f"{server.peer} ended by itself: {server.exit_statuses()} {children.log(server.peer)}")
     delays, wrong = _count(results, versions)
     every = [float(delay) for seen in delays for delay in seen]
     if not every:
@@ -198,7 +200,7 @@ def visit(field: Field, scenario: Scenario, settings: Settings, binary: Path, se
     )
 
 
-def _room(readers: int) -> None:
+def _check_limits(readers: int) -> None:
     """What this machine must allow, or one line that says how to allow it."""
     files = raise_file_limit()
     if readers + SPARE > files:
@@ -208,22 +210,22 @@ def _room(readers: int) -> None:
         raise BenchError(f'{readers} readers need as many ports: sysctl -w net.ipv4.ip_local_port_range="10000 65000"')
 
 
-def prepare(field: Field, scenario: Scenario, settings: Settings, binary: Path) -> Callable[[Server], Round]:
+def prepare(session: Session, scenario: Scenario, settings: Settings, binary: Path) -> Callable[[Server], Round]:
     """What measures one visit, after each peer has served a few readers and its memory was read."""
-    _room(_wanted(scenario, settings))
+    _check_limits(_wanted(scenario, settings))
     bases: dict[str, float] = {}
-    for name, server in list(field.servers.items()):
-        feed = _Feed(field, server)
+    for name, server in list(session.servers.items()):
+        feed = _Feed(session, server)
         try:
             feed.next()
-            held = _open(field, server, scenario, WARM, settings.load_core, binary)
-            feed.every_second(PRACTICE)
+            held = _open(session, server, scenario, WARM_UP_READERS, settings.load_core, binary)
+            feed.every_second(WARM_UP_CHANGES)
             for child in held.children:
-                field.ground.children.stop(child)
-        except (BenchError, OSError) as why:
-            field.absent[name] = str(why)
-            del field.servers[name]
+                session.environment.children.stop(child)
+        except (BenchError, OSError) as error:
+            session.absent[name] = str(error)
+            del session.servers[name]
             continue
         time.sleep(0.5)
         bases[name] = cpu.memory(cpu.tree(server.pids))[1]
-    return lambda server: visit(field, scenario, settings, binary, server, bases[server.peer])
+    return lambda server: visit(session, scenario, settings, binary, server, bases[server.peer])

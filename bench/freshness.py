@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import client, cpu, probe
-from bench.ground import Field
+from bench.environment import Session
 from bench.peers.peer import PATH, Server
 from bench.process import BenchError
 from bench.settings import Settings
 
 # A poll a second of a document asked for each second is two seconds old at worst.
-APART = (2.6, 3.6)
+PAUSES = (2.6, 3.6)
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -67,23 +67,23 @@ def modes(server: Server) -> list[str]:
 
 
 def _one(
-    field: Field, server: Server, settings: Settings, binary: Path, mode: str, readers: int, every: float
+    session: Session, server: Server, settings: Settings, binary: Path, mode: str, readers: int, every: float
 ) -> dict[str, Any]:
-    children = field.ground.children
+    children = session.environment.children
     settle = 2.5 + readers / 1000
-    pauses = [random.uniform(*APART) for _ in range(settings.versions)]
+    pauses = [random.uniform(*PAUSES) for _ in range(settings.versions)]
     seconds = settle + sum(pauses) + 1.0
     started = client.poll(
         children, binary, server, readers=readers, every=every, seconds=seconds, mode=mode, core=settings.load_core
     )
     try:
         time.sleep(settle)
-        begun, used = time.monotonic(), cpu.seconds(cpu.tree(server.pids))
+        started_at, used = time.monotonic(), cpu.seconds(cpu.tree(server.pids))
         for pause in pauses:
-            field.store.publish()
+            session.store.publish()
             time.sleep(pause)
-        busy = (cpu.seconds(cpu.tree(server.pids)) - used) / (time.monotonic() - begun)
-        result = client.readings(children, started, 30.0)
+        busy = (cpu.seconds(cpu.tree(server.pids)) - used) / (time.monotonic() - started_at)
+        result = client.poll_result(children, started, 30.0)
     finally:
         children.stop(started)
     taken = summary(result["samples"], readers)
@@ -93,22 +93,22 @@ def _one(
 
 
 def measure(
-    field: Field, settings: Settings, binary: Path, say: Callable[[str], None]
+    session: Session, settings: Settings, binary: Path, progress: Callable[[str], None]
 ) -> dict[str, list[dict[str, Any]]]:
     """For each server: one reader every 5 ms (the server's own delay), then N readers in each way it can be read."""
     results: dict[str, list[dict[str, Any]]] = {}
-    for name, server in list(field.servers.items()):
+    for name, server in list(session.servers.items()):
         taken: list[dict[str, Any]] = []
         plans = [("poll", 1, 0.005), *((mode, settings.readers, 1.0) for mode in modes(server))]
         for mode, readers, every in plans:
             try:
-                got = _one(field, server, settings, binary, mode, readers, every)
-            except BenchError as why:
-                field.absent[f"{name} ({mode}, {readers} readers)"] = str(why)
-                say(f"freshness {name} {mode}, {readers} readers: {why}")
+                got = _one(session, server, settings, binary, mode, readers, every)
+            except BenchError as error:
+                session.absent[f"{name} ({mode}, {readers} readers)"] = str(error)
+                progress(f"freshness {name} {mode}, {readers} readers: {error}")
                 continue
             taken.append(got)
-            say(
+            progress(
                 f"freshness {name} {mode}, {readers} readers: p50 {got['p50_ms']:.0f} ms, p99 {got['p99_ms']:.0f} ms,"
                 f" last {got['last_ms']['p50']:.0f} ms"
             )

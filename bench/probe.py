@@ -49,7 +49,7 @@ def wait_for(server: Server, children: Children) -> None:
     """Until each of its listeners answers 200 with the document."""
 
     def ready(port: int, tls: bool) -> bool:
-        if server.dead():
+        if server.has_exited():
             raise BenchError(f"{server.peer} ended by itself: {children.log(server.peer)}")
         try:
             answer = ask(port, tls=tls)

@@ -37,8 +37,8 @@ def run(argv: Sequence[str], *, timeout: float = 120.0, env: Mapping[str, str] |
     """The output of a command that must succeed."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, env=env, check=False)
-    except (OSError, subprocess.TimeoutExpired) as why:
-        raise BenchError(f"{argv[0]}: {why}") from why
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BenchError(f"{argv[0]}: {error}") from error
     if done.returncode:
         raise BenchError(f"{' '.join(argv)}: {(done.stderr or done.stdout).strip()[-600:]}")
     return done.stdout

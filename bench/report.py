@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench import bar, stats
+from bench import stats, targets
 from bench.peers import PEERS
 from bench.scenario import SCENARIOS, Scenario
 
@@ -216,7 +216,7 @@ def scenario(name: str, result: dict[str, Any]) -> str:
 def check(results: dict[str, Any]) -> str:
     """The bar, row by row."""
     rows = []
-    for verdict in bar.judge(results):
+    for verdict in targets.judge(results):
         measured = "-" if verdict.value is None else f"{verdict.value:.2f}"
         spread = f"{verdict.low:.2f}–{verdict.high:.2f}" if verdict.low is not None else "-"
         rows.append(

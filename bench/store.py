@@ -40,7 +40,7 @@ class Store:
         return f"redis://127.0.0.1:{self.port}/0?key={KEY}"
 
     @property
-    def telling_url(self) -> str:
+    def notify_url(self) -> str:
         """The same, with the channel on which each version is announced."""
         return f"{self.url}&notify={CHANNEL}"
 
@@ -100,8 +100,8 @@ class Writer:
         while not self.stopped.is_set():
             try:
                 self.store.publish()
-            except (OSError, BenchError) as why:
-                self.failure = why
+            except (OSError, BenchError) as error:
+                self.failure = error
                 return
             due += self.every
             self.stopped.wait(max(0.0, due - time.monotonic()))

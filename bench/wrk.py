@@ -86,8 +86,8 @@ def warm_up(children: Children, server: Server, load: Load, core: int, seconds: 
     child = children.start("wrk", load.command(port, seconds), core=core)
     try:
         child.wait(seconds + 30)
-    except subprocess.TimeoutExpired as why:
-        raise BenchError(f"wrk did not end against {server.peer}") from why
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"wrk did not end against {server.peer}") from error
     finally:
         children.stop(child)
 
@@ -110,12 +110,14 @@ def measure(
         count = received(port) - count_before
         _, pss = cpu.memory(pids)
         output, _ = child.communicate(timeout=60)
-    except subprocess.TimeoutExpired as why:
-        raise BenchError(f"wrk did not end against {server.peer}") from why
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"wrk did not end against {server.peer}") from error
     finally:
         children.stop(child)
-    if server.dead():
-        raise BenchError(f"{server.peer} ended by itself under load: {server.fate()} {children.log(server.peer)}")
+    if server.has_exited():
+        raise BenchError(
+            f"{server.peer} ended by itself under load: {server.exit_statuses()} {children.log(server.peer)}"
+        )
     if child.returncode:
         raise BenchError(f"wrk ended with {child.returncode}: {children.log('wrk')}")
     p50, p99, rate, errors = parse(output.decode())

@@ -6,7 +6,7 @@ being renewed: each second hundreds of them would wait for the origin, and the o
 
 from __future__ import annotations
 
-from bench.peers.peer import PATH, Ground, Launch, Peer, Server, needs, ports, program, version_of
+from bench.peers.peer import PATH, Environment, Launch, Peer, Server, needs, ports, program, version_of
 
 ETAG = '\\"0123456789abcdef\\"'
 CONFIG = """\
@@ -31,12 +31,14 @@ hdr Cache-Control "public, max-age=1" if {{ path {path} }}
 """
 
 
-def begin(ground: Ground) -> Server:
+def start(environment: Environment) -> Server:
     """Write the configuration and start it in the foreground."""
-    launch = Launch(ground, "haproxy")
-    home = ground.home("haproxy")
+    launch = Launch(environment, "haproxy")
+    home = environment.home("haproxy")
     http, https = ports()
-    config = CONFIG.format(http=http, https=https, pem=ground.pem, path=PATH, etag=ETAG, document=ground.document)
+    config = CONFIG.format(
+        http=http, https=https, pem=environment.pem, path=PATH, etag=ETAG, document=environment.document
+    )
     (home / "haproxy.cfg").write_text(config)
     launch.start(program("haproxy") or "haproxy", "-db", "-f", str(home / "haproxy.cfg"))
     return launch.done(http, https)
@@ -46,7 +48,7 @@ HAPROXY = Peer(
     name="haproxy",
     title="HAProxy",
     setup="1 thread, http-request return of a file in memory with an ETag and a 304 rule, no log, no compression.",
-    begin=begin,
+    start=start,
     version=version_of("haproxy", "-v"),
     missing=needs("haproxy"),
 )

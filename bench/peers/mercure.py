@@ -9,7 +9,7 @@ import json
 import urllib.parse
 from collections.abc import Callable
 
-from bench.peers.peer import Ground, Launch, Peer, Server, needs, ports, post, program, version_of
+from bench.peers.peer import Environment, Launch, Peer, Server, needs, ports, post, program, version_of
 
 HUB = "/.well-known/mercure"
 TOPIC = "https://example.com/state"
@@ -59,19 +59,19 @@ def pushed(port: int) -> Callable[[bytes], None]:
     return lambda body: send(urllib.parse.urlencode({"topic": TOPIC, "data": body}).encode())
 
 
-def begin(ground: Ground) -> Server:
+def start(environment: Environment) -> Server:
     """Write the Caddyfile and start the hub."""
-    launch = Launch(ground, "mercure")
-    home = ground.home("mercure")
+    launch = Launch(environment, "mercure")
+    home = environment.home("mercure")
     http, https = ports()
     (home / "Caddyfile").write_text(
         CONFIG.format(
             key=KEY,
-            www=ground.document.parent,
+            www=environment.document.parent,
             http=http,
             https=https,
-            certificate=ground.certificate,
-            certificate_key=ground.key,
+            certificate=environment.certificate,
+            certificate_key=environment.key,
         )
     )
     launch.start(
@@ -86,7 +86,7 @@ MERCURE = Peer(
     name="mercure",
     title="Mercure",
     setup="Its hub, local transport (no history), anonymous readers, no log, GOMAXPROCS=1; pushed to by POST.",
-    begin=begin,
+    start=start,
     version=version_of("mercure", "version"),
     missing=needs("mercure"),
     hub=True,

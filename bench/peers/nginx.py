@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.peers.peer import PATH, Ground, Launch, Peer, Server, needs, ports, program, version_of
+from bench.peers.peer import PATH, Environment, Launch, Peer, Server, needs, ports, program, version_of
 
 CONFIG = """\
 daemon off;
@@ -49,21 +49,21 @@ http {{
 """
 
 
-def begin(ground: Ground) -> Server:
+def start(environment: Environment) -> Server:
     """Write the configuration and start the master."""
-    launch = Launch(ground, "nginx")
-    home = ground.home("nginx")
+    launch = Launch(environment, "nginx")
+    home = environment.home("nginx")
     http, https = ports()
     (home / "nginx.conf").write_text(
         CONFIG.format(
             home=home,
             # As root a worker would become nobody, who may not read a temporary folder.
-            user="user root;" if ground.root else "",
-            certificate=ground.certificate,
-            key=ground.key,
+            user="user root;" if environment.root else "",
+            certificate=environment.certificate,
+            key=environment.key,
             http=http,
             https=https,
-            www=ground.document.parent,
+            www=environment.document.parent,
             path=PATH,
         )
     )
@@ -75,7 +75,7 @@ NGINX = Peer(
     name="nginx",
     title="nginx",
     setup="Static file and its .gz, 1 worker, sendfile, open_file_cache, no access log, TLS session cache and tickets.",
-    begin=begin,
+    start=start,
     version=version_of("nginx", "-v"),
     missing=needs("nginx"),
 )

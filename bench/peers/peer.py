@@ -1,4 +1,4 @@
-"""What a peer is: a server that can be missing, has a version, and can be started on the bench's ground."""
+"""What a peer is: a server that can be missing, has a version, and can be started on the bench's environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
-class Ground:
+class Environment:
     """What the peers of one scenario share: certificate, document, folders, cores, the store and the origin."""
 
     folder: Path
@@ -69,11 +69,11 @@ class Server:
         """Where it speaks TLS, or plain HTTP."""
         return self.https if tls else self.http
 
-    def dead(self) -> bool:
+    def has_exited(self) -> bool:
         """Has one of its processes ended by itself?"""
         return any(root.poll() is not None for root in self.roots)
 
-    def fate(self) -> str:
+    def exit_statuses(self) -> str:
         """How its processes ended, for an error message."""
         return ", ".join(f"exit status {root.returncode}" for root in self.roots if root.poll() is not None)
 
@@ -85,9 +85,9 @@ class Peer:
     name: str
     title: str
     setup: str
-    begin: Callable[[Ground], Server]
-    version: Callable[[Ground], str]
-    missing: Callable[[Ground], str | None]
+    start: Callable[[Environment], Server]
+    version: Callable[[Environment], str]
+    missing: Callable[[Environment], str | None]
     hub: bool = False  # made for event streams: nothing else is asked of it
 
 
@@ -95,14 +95,14 @@ class Peer:
 class Launch:
     """Collects the processes of one peer while it starts."""
 
-    ground: Ground
+    environment: Environment
     name: str
     roots: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *argv: str, env: Mapping[str, str] | None = None) -> None:
         """Start one process of the peer, on the server's core."""
-        environment = {**os.environ, **(env or {})}
-        self.roots.append(self.ground.children.start(self.name, argv, core=self.ground.core, env=environment))
+        variables = {**os.environ, **(env or {})}
+        self.roots.append(self.environment.children.start(self.name, argv, core=self.environment.core, env=variables))
 
     def done(
         self,
@@ -144,53 +144,55 @@ def program(*names: str) -> str | None:
     return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
 
-def needs(*names: str) -> Callable[[Ground], str | None]:
+def needs(*names: str) -> Callable[[Environment], str | None]:
     """A peer is missing when one of these programs is."""
 
-    def missing(ground: Ground) -> str | None:
+    def missing(environment: Environment) -> str | None:
         absent = [name for name in names if program(name) is None]
         return f"not installed: {', '.join(absent)}" if absent else None
 
     return missing
 
 
-def needs_modules(*names: str) -> Callable[[Ground], str | None]:
+def needs_modules(*names: str) -> Callable[[Environment], str | None]:
     """A peer is missing when the peers' Python cannot import one of these."""
 
-    def missing(ground: Ground) -> str | None:
+    def missing(environment: Environment) -> str | None:
         try:
-            run([ground.peer_python, "-c", f"import {', '.join(names)}"], timeout=30)
+            run([environment.peer_python, "-c", f"import {', '.join(names)}"], timeout=30)
         except BenchError:
-            return f"not importable by {Path(ground.peer_python).name}: {', '.join(names)} (bench/requirements.txt)"
+            return (
+                f"not importable by {Path(environment.peer_python).name}: {', '.join(names)} (bench/requirements.txt)"
+            )
         return None
 
     return missing
 
 
-def said(text: str) -> str:
+def first_line(text: str) -> str:
     """The first line of what a program says of its version."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "?")
 
 
-def version_of(*argv: str) -> Callable[[Ground], str]:
+def version_of(*argv: str) -> Callable[[Environment], str]:
     """The version as the program itself says it, on stdout or stderr."""
 
-    def version(ground: Ground) -> str:
+    def version(environment: Environment) -> str:
         command = [program(argv[0]) or argv[0], *argv[1:]]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        return said(done.stdout or done.stderr)
+        return first_line(done.stdout or done.stderr)
 
     return version
 
 
-def modules_version(*names: str) -> Callable[[Ground], str]:
+def modules_version(*names: str) -> Callable[[Environment], str]:
     """The versions of distributions in the peers' Python."""
     code = (
         "import importlib.metadata as m, platform, sys\n"
         "print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]) + f', Python {platform.python_version()}')"
     )
 
-    def version(ground: Ground) -> str:
-        return said(run([ground.peer_python, "-c", code, *names], timeout=30))
+    def version(environment: Environment) -> str:
+        return first_line(run([environment.peer_python, "-c", code, *names], timeout=30))
 
     return version

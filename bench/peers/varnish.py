@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.peers.peer import Ground, Launch, Peer, Server, needs, ports, program, version_of
+from bench.peers.peer import Environment, Launch, Peer, Server, needs, ports, program, version_of
 
 VCL = """\
 vcl 4.1;
@@ -28,15 +28,15 @@ daemon = off
 """
 
 
-def begin(ground: Ground) -> Server:
+def start(environment: Environment) -> Server:
     """Start the cache and the TLS end before it."""
-    launch = Launch(ground, "varnish")
-    home = ground.home("varnish")
+    launch = Launch(environment, "varnish")
+    home = environment.home("varnish")
     http, https = ports()
     proxy, _ = ports()
-    (home / "default.vcl").write_text(VCL.format(origin=ground.origin_port))
-    user = 'user = "nobody"' if ground.root else ""
-    (home / "hitch.conf").write_text(HITCH.format(https=https, proxy=proxy, pem=ground.pem, user=user))
+    (home / "default.vcl").write_text(VCL.format(origin=environment.origin_port))
+    user = 'user = "nobody"' if environment.root else ""
+    (home / "hitch.conf").write_text(HITCH.format(https=https, proxy=proxy, pem=environment.pem, user=user))
     launch.start(
         *(program("varnishd") or "varnishd", "-F", "-n", str(home / "work"), "-f", str(home / "default.vcl")),
         *("-j", "none", "-a", f"127.0.0.1:{http},HTTP", "-a", f"127.0.0.1:{proxy},PROXY"),
@@ -50,7 +50,7 @@ VARNISH = Peer(
     name="varnish",
     title="Varnish (+ hitch)",
     setup="Default thread pools, TTL 1 s with grace, before an origin that is not counted and does not compress.",
-    begin=begin,
+    start=start,
     version=version_of("varnishd", "-V"),
     missing=needs("varnishd", "hitch"),
 )
