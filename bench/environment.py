@@ -1,4 +1,4 @@
-"""Lays the environment for a scenario: folder, certificate, document, store, writer, origin, and the peers started on it."""
+"""The environment of a scenario: folder, certificate, document, store, writer, origin, and the peers started in it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from bench.settings import Settings
 
 
 def certificate(folder: Path) -> tuple[Path, Path, Path]:
-    """(certificate, key, both in one file): ECDSA P-256, self-signed, the same for every peer."""
+    """Create a self-signed ECDSA P-256 certificate, the same for every peer.
+
+    :returns: the files of the certificate, its key, and both in one.
+    """
     cert, key, pem = folder / "cert.pem", folder / "key.pem", folder / "both.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     run([*command, *names, "-days", "7", "-keyout", str(key), "-out", str(cert)])
     pem.write_bytes(cert.read_bytes() + key.read_bytes())
-    # Servers that leave root behind still have to read it, and it is thrown away with the folder.
+    # A server that drops root privileges still has to read them. They are deleted with the folder.
     for path in (cert, key, pem):
         path.chmod(0o644)
     return cert, key, pem
@@ -32,7 +35,7 @@ def certificate(folder: Path) -> tuple[Path, Path, Path]:
 
 @dataclass
 class Session:
-    """A scenario's environment with its running servers, and why some peers are not among them."""
+    """A scenario's environment with its running servers, and why some peers are absent."""
 
     environment: Environment
     store: store.Store
@@ -57,7 +60,7 @@ def _start(session: Session, names: tuple[str, ...], scenario: Scenario) -> None
             probe.document(server, scenario.tls)
             cpu.pin(cpu.tree(server.pids), session.environment.core)
         except (BenchError, OSError) as why_not:
-            # One peer that does not start is a line in the report, not the end of the run.
+            # A peer that does not start is reported, and the run continues without it.
             session.absent[name] = f"did not start: {why_not}"
             continue
         session.servers[name] = server
@@ -65,7 +68,7 @@ def _start(session: Session, names: tuple[str, ...], scenario: Scenario) -> None
 
 @contextmanager
 def open_session(scenario: Scenario, settings: Settings) -> Iterator[Session]:
-    """Everything a scenario needs, and nothing of it left behind."""
+    """Set up everything a scenario needs, and clean it up afterwards."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="livestate-bench-")))
         folder.chmod(0o755)
@@ -86,7 +89,7 @@ def open_session(scenario: Scenario, settings: Settings) -> Iterator[Session]:
             key=key,
             pem=pem,
             document=www / "state.json",
-            # Those beside it are pushed to: here livestate is told of changes, as they are.
+            # The other peers are pushed to, so livestate is notified of changes as well.
             store_url=redis.notify_url if scenario.kind in ("events", "push") else redis.url,
             origin_port=origin.port,
             python=settings.python,
@@ -100,7 +103,7 @@ def open_session(scenario: Scenario, settings: Settings) -> Iterator[Session]:
 
 
 def _bare(folder: Path, settings: Settings) -> Environment:
-    """A environment on which nothing is started, to ask peers about themselves."""
+    """Return an environment without servers, to query the versions of peers."""
     none = folder / "none"
     return Environment(
         folder,
@@ -118,14 +121,14 @@ def _bare(folder: Path, settings: Settings) -> Environment:
 
 
 def versions(settings: Settings, names: tuple[str, ...]) -> dict[str, str]:
-    """The version of each of these peers."""
+    """Return the version of each of these peers."""
     with tempfile.TemporaryDirectory(prefix="livestate-bench-") as folder:
         bare = _bare(Path(folder), settings)
         return {name: PEERS[name].version(bare) for name in names if name in PEERS}
 
 
 def listing(settings: Settings) -> str:
-    """Every peer: its version or why it is missing, and how it is set up."""
+    """Return a list of all peers, each with its version or why it is missing, and how it is set up."""
     lines = []
     with tempfile.TemporaryDirectory(prefix="livestate-bench-") as folder:
         bare = _bare(Path(folder), settings)

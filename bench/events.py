@@ -1,12 +1,13 @@
-"""Event streams: thousands of readers of one document that changes each second.
+"""Event streams: thousands of subscribers of one document that changes every second.
 
-In each round a peer gets its readers, then a version a second: CPU time of the server over exactly those seconds, by
-the events that readers had whole. A version carries the time of its write (just before the SET in Redis, or the POST to
-a server that is pushed to), and each reader notes when it has it: one machine's clock.
+In each round a peer gets its subscribers, then a change per second. The server's CPU time over exactly those seconds is
+divided by the number of events that subscribers received completely. A version carries the time of its write (just
+before the SET in Redis, or the POST to a server that is pushed to), and each subscriber records when it has received
+it. Both use the same machine's clock.
 
-Then ordinary pollers come, 200 requests a second, first in a quiet time and then during more broadcasts: what a
-broadcast costs those who merely poll. In that part the readers of events give way to the pollers on the load core
-(SCHED_IDLE): their work is not what a poller waits for.
+Then ordinary clients poll, 200 requests per second, first while nothing changes and then during more broadcasts. This
+shows what a broadcast costs those who only poll. In this part, the subscribers yield to the pollers on the load core
+(SCHED_IDLE), so that no poller waits for them.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ from bench.scenario import Scenario
 from bench.settings import Settings
 
 WARM_UP_READERS = 50
-# Before the measured versions: the first one grows what a connection keeps.
+# Changes before the measured ones. The first one increases the memory of a connection.
 WARM_UP_CHANGES = 2
 POLLERS = 200
 QUIET = 5.0
-# Files that a server opens beside its readers' connections.
+# Files that a server opens in addition to its subscribers' connections.
 SPARE = 200
 PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclass
 class Round(wrk.Round):
-    """One visit to one peer; p50 and p99 are of the delivery from the write, over all readers and versions."""
+    """One round of one peer. p50 and p99 are delays from write to delivery, over all subscribers and versions."""
 
     readers: int = 0
-    kb: float = 0.0  # PSS a reader, after the broadcasts
-    first_us: float = 0.0  # until the first reader had a version: the median of the versions
-    last_us: float = 0.0  # the same of the last reader
-    slowest_us: float = 0.0  # of the last reader, of the slowest version
-    client_us: float = 0.0  # the readers' own CPU time for each event
+    kb: float = 0.0  # PSS per subscriber, after the broadcasts
+    first_us: float = 0.0  # until the first subscriber had a version; median of the versions
+    last_us: float = 0.0  # until the last subscriber had a version; median of the versions
+    slowest_us: float = 0.0  # until the last subscriber had the slowest version
+    client_us: float = 0.0  # the subscribers' own CPU time per event
     pollers: dict[str, Any] = field(default_factory=dict)
 
 
@@ -60,7 +61,7 @@ class _Readers:
         return cpu.tree(child.pid for child in self.children)
 
     def lower_priority(self) -> None:
-        """Run only when nothing else wants the core."""
+        """Run only when nothing else needs the core."""
         for pid in self.pids:
             with contextlib.suppress(OSError):
                 for thread in os.listdir(f"/proc/{pid}/task"):
@@ -68,23 +69,23 @@ class _Readers:
 
 
 class _Feed:
-    """Gives one peer its versions: to itself if it is pushed to, to the store if it reads that."""
+    """Writes versions for one peer: to the peer if it is pushed to, to the store if it reads the store."""
 
     def __init__(self, session: Session, server: Server) -> None:
         self.store = session.store
         self.push = server.push or session.store.put
 
     def next(self) -> int:
-        """Write the next version, stamped with the time; the number that the document has."""
+        """Write the next version, stamped with the time, and return its number."""
         self.store.version += 1
         try:
             self.push(document.render(self.store.version))
         except OSError as error:
-            raise BenchError(f"a version could not be written: {error}") from error
+            raise BenchError(f"could not write a version: {error}") from error
         return document.FIRST + self.store.version
 
     def every_second(self, changes: int) -> list[int]:
-        """A version a second; ends a second after the last."""
+        """Write a version per second, and return their numbers one second after the last."""
         due, versions = time.monotonic(), []
         for _ in range(changes):
             versions.append(self.next())
@@ -111,7 +112,7 @@ def _open(session: Session, server: Server, scenario: Scenario, readers: int, co
 
 
 def _pollers(session: Session, server: Server, scenario: Scenario, settings: Settings, binary: Path) -> dict[str, Any]:
-    """Latencies of 200 requests a second: quiet, and while a version a second goes out."""
+    """Measure the latency of 200 requests per second, without changes and during a broadcast per second."""
     found: dict[str, Any] = {}
     feed = _Feed(session, server)
     for name, seconds in (("quiet", QUIET), ("broadcasts", settings.changes + 0.0)):
@@ -137,10 +138,10 @@ def _pollers(session: Session, server: Server, scenario: Scenario, settings: Set
 
 
 def _count(results: list[dict[str, Any]], versions: list[int]) -> tuple[list[list[int]], dict[str, int]]:
-    """For each version the delays of all its readers; and what is not as it should be."""
+    """Return the delays of all subscribers for each version, and the number of errors of each kind."""
     delays: list[list[int]] = [[] for _ in versions]
     wrong = {"skipped": 0, "wrong events": 0, "streams ended": 0, "readers left behind": 0}
-    # The last version of all was written after the measured ones: who has not got it was left behind.
+    # The newest version was written after the measured ones. A subscriber without it was left behind.
     newest = max((int(version) for result in results for version in result["last"]), default=0)
     for result in results:
         for index, version in enumerate(versions):
@@ -155,7 +156,7 @@ def _count(results: list[dict[str, Any]], versions: list[int]) -> tuple[list[lis
 def visit(
     session: Session, scenario: Scenario, settings: Settings, binary: Path, server: Server, base_kb: float
 ) -> Round:
-    """One round of one peer."""
+    """Measure one round of one peer."""
     children, readers = session.environment.children, _wanted(scenario, settings)
     feed = _Feed(session, server)
     feed.next()
@@ -176,12 +177,12 @@ def visit(
         for child in held.children:
             children.stop(child)
     if server.has_exited():
-        raise BenchError(f"{server.peer} ended by itself: {server.exit_statuses()} {children.log(server.peer)}")
+        raise BenchError(f"{server.peer} exited unexpectedly: {server.exit_statuses()} {children.log(server.peer)}")
     delays, wrong = _count(results, versions)
-    every = [float(delay) for seen in delays for delay in seen]
+    every = [float(delay) for times in delays for delay in times]
     if not every:
-        raise BenchError(f"{server.peer}: no event reached a reader {results[0]['first_error']}")
-    last = [float(max(seen)) for seen in delays if seen]
+        raise BenchError(f"{server.peer}: no event reached a subscriber {results[0]['first_error']}")
+    last = [float(max(times)) for times in delays if times]
     return Round(
         cpu_us=1e6 * used / len(every),
         rate=len(every) / elapsed,
@@ -192,7 +193,7 @@ def visit(
         errors=wrong,
         readers=readers,
         kb=(pss - base_kb) / readers,
-        first_us=quantile([float(min(seen)) for seen in delays if seen], 0.5),
+        first_us=quantile([float(min(times)) for times in delays if times], 0.5),
         last_us=quantile(last, 0.5),
         slowest_us=max(last),
         client_us=1e6 * own / len(every),
@@ -201,17 +202,22 @@ def visit(
 
 
 def _check_limits(readers: int) -> None:
-    """What this machine must allow, or one line that says how to allow it."""
+    """Check that the machine allows so many subscribers.
+
+    :raises BenchError: when it does not; the message says how to allow them.
+    """
     files = raise_file_limit()
     if readers + SPARE > files:
-        raise BenchError(f"{readers} readers need as many open files in the server: ulimit -n {readers + SPARE}")
+        raise BenchError(f"{readers} subscribers need as many open files in the server: ulimit -n {readers + SPARE}")
     low, high = map(int, PORTS.read_text().split())
     if readers > high - low:
-        raise BenchError(f'{readers} readers need as many ports: sysctl -w net.ipv4.ip_local_port_range="10000 65000"')
+        raise BenchError(
+            f'{readers} subscribers need as many ports: sysctl -w net.ipv4.ip_local_port_range="10000 65000"'
+        )
 
 
 def prepare(session: Session, scenario: Scenario, settings: Settings, binary: Path) -> Callable[[Server], Round]:
-    """What measures one visit, after each peer has served a few readers and its memory was read."""
+    """Warm up each peer with a few subscribers, read its memory, and return a function that measures a round."""
     _check_limits(_wanted(scenario, settings))
     bases: dict[str, float] = {}
     for name, server in list(session.servers.items()):

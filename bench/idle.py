@@ -1,7 +1,7 @@
-"""Memory for each idle keep-alive connection: PSS of the server's process tree before and after they were opened.
+"""Memory per idle keep-alive connection: PSS of the server's process tree before and after they were opened.
 
-A peer is measured in a process that has served a few connections before, so that what is loaded once is not counted as
-a connection's. Kernel memory of the sockets is the same for all and is not counted.
+A peer has served a few connections before it is measured, so that what it loads once is not attributed to connections.
+The kernel's memory for sockets is the same for all peers, and not counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WARM_UP_CONNECTIONS = 50
 def measure(
     session: Session, scenario: Scenario, settings: Settings, binary: Path, progress: Callable[[str], None]
 ) -> dict[str, list[dict[str, Any]]]:
-    """One round a peer: memory hardly varies, and a second round would find memory that the first had left free."""
+    """Measure one round per peer. Memory hardly varies, and a second round would reuse memory freed by the first."""
     children, core = session.environment.children, settings.load_core
     results: dict[str, list[dict[str, Any]]] = {}
     for name, server in session.servers.items():
@@ -48,5 +48,5 @@ def measure(
             "after_kb": pss,
         }
         results[name] = [taken]
-        progress(f"{scenario.name} {name}: {taken['kb']:.2f} KB for each of {opened} connections")
+        progress(f"{scenario.name} {name}: {taken['kb']:.2f} KB per connection, {opened} connections")
     return results

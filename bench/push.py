@@ -1,9 +1,10 @@
-"""Push: from the write in the store until the last of N event readers has the document, and how that is distributed.
+"""Push: the time from the write in the store until the last of N subscribers has the document, and its distribution.
 
-The document is SET at random moments and announced in one of three ways: with a PUBLISH on the channel that livestate
-listens to, by Redis itself (keyspace notifications), or not at all, for comparison: livestate then finds it at its next
-poll. A version carries the time just before its SET, and each reader notes when it has the whole event: one machine's
-clock. The readers are on the load core, beside Redis: a part of each delay is their own.
+The document is SET at random moments, and livestate learns of it in one of three ways: by a PUBLISH on the channel that
+it listens to, by a notification of Redis itself (keyspace notifications), or, for comparison, at its next poll. A
+version carries the time just before its SET, and each subscriber records when it has received the complete event. Both
+use the same machine's clock. The subscribers are on the load core together with Redis, so that a part of each delay is
+their own.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from bench.peers.peer import Server
 from bench.process import BenchError
 from bench.settings import Settings
 
-#: Seconds between two changes: each has reached every reader before the next, also where it is found by polling.
+#: Range of seconds between two changes. Each reaches every subscriber before the next, even if it is found by polling.
 PAUSES = (1.1, 1.6)
-# Before the measured versions: the first one grows what a connection keeps.
+# Changes before the measured ones. The first one increases the memory of a connection.
 WARM_UP_CHANGES = 2
 
 
 def _sources(session: Session) -> dict[str, str]:
-    """How livestate hears of a change, and the source that makes it so."""
+    """Return the ways in which livestate learns of a change, and the source option for each."""
     return {
         "channel": session.store.notify_url,
         "keyspace": f"{session.store.url}&notify=keyspace",
@@ -74,7 +75,7 @@ def _one(session: Session, server: Server, settings: Settings, binary: Path) -> 
         if int(version) >= first
     ]
     taken = summary(samples, readers)
-    last = [seen[3] for seen in taken["per_version"]]
+    last = [version[3] for version in taken["per_version"]]
     taken["last_ms"] |= {"p90": quantile(last, 0.9), "p99": quantile(last, 0.99)}
     taken |= {"readers": readers, "changes": settings.push_changes}
     taken |= {"cpu_us": 1e6 * used / len(samples), "busy": used / elapsed}
@@ -86,7 +87,7 @@ def _one(session: Session, server: Server, settings: Settings, binary: Path) -> 
 def measure(
     session: Session, settings: Settings, binary: Path, progress: Callable[[str], None]
 ) -> dict[str, list[dict[str, Any]]]:
-    """For each server and way of hearing of a change: one server of its own, its readers, and the changes."""
+    """Measure each server with each kind of notification: start a server, open its streams, and write the changes."""
     answer = session.store.command(b"CONFIG", b"SET", b"notify-keyspace-events", b"K$g")
     if not answer.startswith(b"+OK"):
         raise BenchError(f"redis-server refused keyspace notifications: {answer!r}")
@@ -108,7 +109,7 @@ def measure(
                     session.environment.children.stop(root)
             results.setdefault(name, []).append({"way": way, **taken})
             progress(
-                f"push {name} {way}, {settings.push_readers} readers: p50 {taken['p50_ms']:.0f} ms,"
+                f"push {name} {way}, {settings.push_readers} subscribers: p50 {taken['p50_ms']:.0f} ms,"
                 f" p99 {taken['p99_ms']:.0f} ms, last {taken['last_ms']['p50']:.0f} ms"
             )
     return results

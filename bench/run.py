@@ -1,4 +1,4 @@
-"""Runs one scenario: its peers in turn (A B C A B C …), so that what disturbs the machine disturbs all of them."""
+"""Run one scenario: its peers in turn (A B C A B C …), so that a disturbance of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Measure = Callable[[Server], wrk.Round]
 
 
 def progress(text: str) -> None:
-    """Progress goes to stderr: stdout holds the tables alone."""
+    """Report progress on stderr. Stdout is for the tables only."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -30,7 +30,7 @@ def _load(scenario: Scenario, server: Server, settings: Settings) -> wrk.Load:
     if scenario.conditional:
         etag = probe.not_modified(server, scenario.tls)
         if etag is None:
-            raise BenchError("has no 304 answer")
+            raise BenchError("has no 304 response")
         return replace(load, headers=(f"If-None-Match: {etag}",))
     return load
 
@@ -109,7 +109,7 @@ def _rounds(
 
 
 def scenario(which: Scenario, settings: Settings, binary: Path | None) -> dict[str, Any]:
-    """The raw results of one scenario: for each peer its rounds, and the peers that are missing, with the reason."""
+    """Return the raw results of one scenario: the rounds of each peer, and why some peers are missing."""
     if binary is None and which.kind != "keepalive":
         return {"peers": {}, "absent": dict.fromkeys(settings.peers, "the bench's client needs Go")}
     with open_session(which, settings) as session:

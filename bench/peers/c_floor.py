@@ -1,4 +1,4 @@
-"""The floor: a little C that answers every request with one fixed response. See programs/floor.c."""
+"""The floor: a small C program that answers every request with a fixed response. See programs/floor.c."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bench.process import run
 
 
 def start(environment: Environment) -> Server:
-    """Build both programs and start them."""
+    """Build and start the programs for HTTP and HTTPS."""
     launch = Launch(environment, "floor")
     home = environment.home("floor")
     source = str(PROGRAMS / "floor.c")
@@ -23,7 +23,7 @@ def start(environment: Environment) -> Server:
 FLOOR = Peer(
     name="floor",
     title="C floor",
-    setup="One read and one write a request, no HTTP parser, no 304: no server can do less. System OpenSSL.",
+    setup="One read and one write per request, no HTTP parser, no 304: no server can do less. System OpenSSL.",
     start=start,
     version=version_of("cc", "--version"),
     missing=needs("cc"),

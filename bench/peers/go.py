@@ -7,7 +7,7 @@ from bench.process import run
 
 
 def start(environment: Environment) -> Server:
-    """Build the program and start it."""
+    """Build and start the program."""
     launch = Launch(environment, "go")
     binary = environment.home("go") / "gopeer"
     run([program("go") or "go", "build", "-C", str(PROGRAMS / "gopeer"), "-o", str(binary), "."], timeout=300)
@@ -24,7 +24,7 @@ def start(environment: Environment) -> Server:
 GO = Peer(
     name="go",
     title="Go net/http",
-    setup="From memory with ETag, 304, gzip and event frame made once. GOMAXPROCS=1: what Go picks on one core.",
+    setup="From memory with ETag and 304; gzip and event frame made once. GOMAXPROCS=1, which Go chooses on one core.",
     start=start,
     version=version_of("go", "version"),
     missing=needs("go"),

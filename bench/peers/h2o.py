@@ -1,4 +1,4 @@
-"""h2o, a static file."""
+"""h2o with a static file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ hosts:
 
 
 def start(environment: Environment) -> Server:
-    """Write the configuration and start it."""
+    """Write the configuration, and start h2o."""
     launch = Launch(environment, "h2o")
     home = environment.home("h2o")
     http, https = ports()

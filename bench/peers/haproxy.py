@@ -1,7 +1,7 @@
-"""HAProxy answering from a file in its memory (`http-request return`).
+"""HAProxy answering from a file in memory (`http-request return`).
 
-Its cache before an origin would be the live set-up, but it lets every request through that comes while an entry is
-being renewed: each second hundreds of them would wait for the origin, and the origin would be what is measured.
+In practice one would use its cache in front of an origin. But while a cache entry is being renewed, HAProxy forwards
+every request: hundreds of them would wait for the origin every second, and the origin would be measured.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ hdr Cache-Control "public, max-age=1" if {{ path {path} }}
 
 
 def start(environment: Environment) -> Server:
-    """Write the configuration and start it in the foreground."""
+    """Write the configuration, and start HAProxy in the foreground."""
     launch = Launch(environment, "haproxy")
     home = environment.home("haproxy")
     http, https = ports()

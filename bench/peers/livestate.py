@@ -1,4 +1,4 @@
-"""livestate itself, one peer among the others: started by its one command, reading its document from Redis."""
+"""livestate, which reads its document from Redis."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def _twistd(environment: Environment) -> str:
 
 
 def _variables() -> dict[str, str]:
-    """The plugin of this checkout, whether or not it is installed."""
+    """Return environment variables with which twistd finds the plugin of this checkout, installed or not."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def missing(environment: Environment) -> str | None:
-    """It is there when twistd knows the command."""
+    """Return why livestate is missing, or None if twistd knows its command."""
     if not Path(_twistd(environment)).exists():
         return f"no twistd beside {Path(environment.python).name} (--python)"
     try:
@@ -39,12 +39,12 @@ def missing(environment: Environment) -> str | None:
 
 
 def version(environment: Environment) -> str:
-    """Of livestate and of what it stands on."""
+    """Return the versions of livestate and its dependencies."""
     return first_line(run([environment.python, "-c", VERSIONS], timeout=30, env=_variables()))
 
 
 def start(name: str, options: tuple[str, ...], environment: Environment) -> Server:
-    """`twistd -n livestate` with both listeners and the store of the bench."""
+    """Start `twistd -n livestate` with both listeners and the store of the bench."""
     launch = Launch(environment, name)
     http, https = ports()
     tls = f"ssl:{https}:interface=127.0.0.1:privateKey={environment.key}:certKey={environment.certificate}"
@@ -60,7 +60,7 @@ def start(name: str, options: tuple[str, ...], environment: Environment) -> Serv
 LIVESTATE = Peer(
     name="livestate",
     title="livestate",
-    setup="twistd -n livestate, every option at its default but ports and certificate; reads Redis each second.",
+    setup="twistd -n livestate, all options at their defaults except ports and certificate; polls Redis every second.",
     start=partial(start, "livestate", ()),
     version=version,
     missing=missing,

@@ -1,4 +1,4 @@
-"""nchan, the event streams of nginx (Debian's libnginx-mod-nchan): one worker, and a channel that holds one message."""
+"""nchan, event streams for nginx (Debian's libnginx-mod-nchan): one worker, a channel that keeps one message."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ http {{
         location = {path}/publish {{
             nchan_publisher;
             nchan_channel_id state;
-            nchan_message_buffer_length 1;  # the current state, for whoever comes next
+            nchan_message_buffer_length 1;  # the current state, for new subscribers
         }}
     }}
 }}
@@ -68,7 +68,7 @@ http {{
 
 
 def start(environment: Environment) -> Server:
-    """Write the configuration and start the master."""
+    """Write the configuration, and start the master process."""
     launch = Launch(environment, "nchan")
     home = environment.home("nchan")
     http, https = ports()
@@ -76,7 +76,7 @@ def start(environment: Environment) -> Server:
         CONFIG.format(
             module=MODULE,
             home=home,
-            # As root a worker would become nobody, who may not read a temporary folder.
+            # If started as root, a worker would run as nobody, which may not read a temporary folder.
             user="user root;" if environment.root else "",
             certificate=environment.certificate,
             key=environment.key,
@@ -91,12 +91,12 @@ def start(environment: Environment) -> Server:
 
 
 def missing(environment: Environment) -> str | None:
-    """It takes nginx and the module."""
+    """Return why nchan is missing: it needs nginx and the module."""
     return needs("nginx")(environment) or (None if MODULE.exists() else "not installed: libnginx-mod-nchan")
 
 
 def version(environment: Environment) -> str:
-    """Of nginx as it says itself, of the module as Debian does."""
+    """Return nginx's own version, and the version of the module's Debian package."""
     package = program("dpkg-query")
     module = run([package, "-W", "-f", "${Version}", "libnginx-mod-nchan"], timeout=30) if package else "?"
     return f"{version_of('nginx', '-v')(environment)}, nchan {first_line(module)}"
@@ -105,7 +105,7 @@ def version(environment: Environment) -> str:
 NCHAN = Peer(
     name="nchan",
     title="nginx + nchan",
-    setup="nchan_subscriber eventsource, a channel that holds one message in memory, 1 worker; pushed to by POST.",
+    setup="nchan_subscriber eventsource, a channel that keeps one message in memory, 1 worker; pushed to by POST.",
     start=start,
     version=version,
     missing=missing,

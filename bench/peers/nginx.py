@@ -1,4 +1,4 @@
-"""nginx, a static file: one worker, as its documentation sets up a static server, with TLS session resumption."""
+"""nginx with a static file: one worker, set up as its documentation recommends, with TLS session resumption."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ http {{
     keepalive_timeout 75s;
     keepalive_requests 1000000000;
     open_file_cache max=1000 inactive=60s;
-    open_file_cache_valid 1s;   # it may change each second
+    open_file_cache_valid 1s;   # it may change every second
     etag on;
-    gzip_static on;             # state.json.gz lies beside state.json: no compression a request
+    gzip_static on;             # serves state.json.gz, so that no request is compressed
     gzip_vary on;
     default_type application/json;
     client_body_temp_path {home}/body;
@@ -50,14 +50,14 @@ http {{
 
 
 def start(environment: Environment) -> Server:
-    """Write the configuration and start the master."""
+    """Write the configuration, and start the master process."""
     launch = Launch(environment, "nginx")
     home = environment.home("nginx")
     http, https = ports()
     (home / "nginx.conf").write_text(
         CONFIG.format(
             home=home,
-            # As root a worker would become nobody, who may not read a temporary folder.
+            # If started as root, a worker would run as nobody, which may not read a temporary folder.
             user="user root;" if environment.root else "",
             certificate=environment.certificate,
             key=environment.key,

@@ -1,4 +1,4 @@
-"""Python's neighbours: an ASGI application under uvicorn and Granian, Flask under gunicorn, and stock twisted.web."""
+"""Other Python servers: an ASGI application on uvicorn and Granian, Flask on gunicorn, and stock twisted.web."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def _variables(environment: Environment) -> dict[str, str]:
 
 
 def _pair(environment: Environment, name: str, bind: str, command: tuple[str, ...], secure: tuple[str, ...]) -> Server:
-    """Start `command` twice: for HTTP and, with `secure` added, for HTTPS; `bind` says where, with {} for the port."""
+    """Start `command` for HTTP and, with the arguments `secure`, for HTTPS.
+
+    :param bind: arguments for the address, with {} for the port.
+    """
     launch = Launch(environment, name)
     http, https = ports()
     for port, more in ((http, ()), (https, secure)):
@@ -28,7 +31,7 @@ def _pair(environment: Environment, name: str, bind: str, command: tuple[str, ..
 
 
 def uvicorn(environment: Environment) -> Server:
-    """One process for HTTP, one for HTTPS."""
+    """Start one process for HTTP and one for HTTPS."""
     common = (
         *(environment.peer_python, "-m", "uvicorn", "asgi_app:app", "--loop", "uvloop", "--http", "httptools"),
         *("--no-access-log", "--log-level", "warning", "--lifespan", "off", "--ws", "none"),
@@ -39,7 +42,7 @@ def uvicorn(environment: Environment) -> Server:
 
 
 def granian(environment: Environment) -> Server:
-    """One process for HTTP, one for HTTPS."""
+    """Start one process for HTTP and one for HTTPS."""
     common = (
         *(environment.peer_python, "-m", "granian", "asgi_app:app", "--interface", "asgi", "--loop", "uvloop"),
         *("--http", "1", "--no-ws", "--workers", "1", "--backlog", "4096", "--log-level", "warning"),
@@ -50,7 +53,7 @@ def granian(environment: Environment) -> Server:
 
 
 def flask(environment: Environment) -> Server:
-    """One gunicorn for HTTP, one for HTTPS, with a gthread worker each: the worker that keeps connections alive."""
+    """Start one gunicorn for HTTP and one for HTTPS, each with a gthread worker, which supports keep-alive."""
     common = (
         *(environment.peer_python, "-m", "gunicorn", "flask_app:app", "--worker-class", "gthread", "--workers", "1"),
         *("--threads", "8", "--worker-connections", "12000", "--keep-alive", "75", "--backlog", "4096"),
@@ -61,7 +64,7 @@ def flask(environment: Environment) -> Server:
 
 
 def twisted(environment: Environment) -> Server:
-    """One process with both listeners."""
+    """Start one process with both listeners."""
     launch = Launch(environment, "twisted")
     http, https = ports()
     tls = f"ssl:{https}:interface=127.0.0.1:privateKey={environment.key}:certKey={environment.certificate}:backlog=4096"

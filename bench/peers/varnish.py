@@ -1,4 +1,4 @@
-"""Varnish before the origin, and hitch before Varnish for TLS: the pair that Varnish's documentation recommends."""
+"""Varnish in front of the origin, and hitch for TLS in front of Varnish, as Varnish's documentation recommends."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ backend origin {{ .host = "127.0.0.1"; .port = "{origin}"; }}
 sub vcl_recv {{ unset req.http.Cookie; return (hash); }}
 sub vcl_backend_response {{
     set beresp.ttl = 1s;
-    set beresp.grace = 10s;     # a stale copy goes out while one request fetches the next
-    set beresp.do_stream = false;   # with a length, also while it is being fetched
+    set beresp.grace = 10s;     # serve a stale copy while one request fetches the next
+    set beresp.do_stream = false;   # with Content-Length, even while it is being fetched
 }}
 """
 HITCH = """\
@@ -29,7 +29,7 @@ daemon = off
 
 
 def start(environment: Environment) -> Server:
-    """Start the cache and the TLS end before it."""
+    """Start the cache, and the TLS proxy in front of it."""
     launch = Launch(environment, "varnish")
     home = environment.home("varnish")
     http, https = ports()
@@ -49,7 +49,7 @@ def start(environment: Environment) -> Server:
 VARNISH = Peer(
     name="varnish",
     title="Varnish (+ hitch)",
-    setup="Default thread pools, TTL 1 s with grace, before an origin that is not counted and does not compress.",
+    setup="Default thread pools, TTL 1 s with grace, in front of an origin that is not counted and does not compress.",
     start=start,
     version=version_of("varnishd", "-V"),
     missing=needs("varnishd", "hitch"),
