@@ -38,7 +38,7 @@ def _names(known: dict[str, Any], what: str) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Compare livestate with other servers: CPU per request or event, memory per connection, freshness.\n"
+        description="Compare livestate with other servers: CPU per request or event, memory per connection, delays.\n"
         "The server has one core to itself, and the load another. Peers take turns in each round.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
