@@ -80,17 +80,17 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
     :param config: the name of the TOML file.
     :raises SettingsError: when a value, a name or a combination is invalid, or the file cannot be read.
     """
-    given: dict[str, Any] = _read_toml(config) if config is not None else {}
-    tables = given.pop("document", [])
+    options: dict[str, Any] = _read_toml(config) if config is not None else {}
+    tables = options.pop("document", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise SettingsError(f"{config}: expected documents as [[document]] tables")
-    _reject_unknown(given, set(option_types.CONVERTERS), f"{config}: ")
-    given.update(command_line)
+    _reject_unknown(options, set(option_types.CONVERTERS), f"{config}: ")
+    options.update(command_line)
     if "source" in command_line:
         tables = []
 
     def get(name: str, default: Any) -> Any:
-        return option_types.CONVERTERS[name](f"--{name}", given[name]) if name in given else default
+        return option_types.CONVERTERS[name](f"--{name}", options[name]) if name in options else default
 
     interval = get("interval", 1.0)
     max_stale = get("max-stale", None)
@@ -138,8 +138,8 @@ def _read_toml(name: str) -> dict[str, Any]:
         raise SettingsError(f"--config {name}: not TOML: {error}") from None
 
 
-def _reject_unknown(given: Mapping[str, Any], known: set[str], where: str) -> None:
-    for name in given:
+def _reject_unknown(names: Mapping[str, Any], known: set[str], where: str) -> None:
+    for name in names:
         if name not in known:
             raise SettingsError(
                 f"{where}unknown name {redacted(repr(name))}; known names are {', '.join(sorted(known))}"

@@ -30,7 +30,7 @@ _READY_CHECK_INTERVAL = 0.1
 #: Seconds after which a slow start is explained in the status.
 SLOW_START = 1.0
 
-#: Seconds between two status updates: each change wakes every listener on systemd's bus.
+#: Seconds between two status updates, because every update wakes all listeners on systemd's bus.
 _STATUS_INTERVAL = 10.0
 
 #: Seconds until a send to a full socket is retried.
