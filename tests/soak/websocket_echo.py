@@ -51,7 +51,7 @@ def serve(reactor: Any, description: str) -> None:
     streams = Streams(reactor, 3600)
     broadcast = streams.broadcast(document, responder.servable)
     streams.startService()
-    site = LiveSite({b"/events": EventsResource(responder, broadcast, Echoes(reactor, ["*"]).begin)}, reactor)
+    site = LiveSite({b"/events": EventsResource(responder, broadcast, Echoes(reactor, ["*"]).upgrade)}, reactor)
     serverFromString(reactor, description).listen(site)
     reactor.run()
 

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.web.admission import PAUSE, Admission, RefusedConnection, share_per_worker
+from livestate.web.admission import LOG_INTERVAL, Admission, RefusedConnection, share_per_worker
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.site import LiveSite
 from tests.support import log_lines
@@ -105,7 +105,7 @@ class AdmissionTests(SynchronousTestCase):
             for _ in range(100):
                 self.connected("192.0.2.1")
             self.assertEqual(len(lines), 1)
-            self.clock.advance(PAUSE - 1)
+            self.clock.advance(LOG_INTERVAL - 1)
             self.connected("192.0.2.1")
             self.assertEqual(len(lines), 1)
             self.clock.advance(1)

@@ -184,7 +184,7 @@ class Connections:
 
     def _take_turns(self) -> None:
         """Let those go on who sent so much at once that others came first."""
-        while any(channel._resting for channel in self.channels):
+        while any(channel._queued for channel in self.channels):
             self._reactor.advance(0)
 
     def outcomes(self) -> tuple[tuple[bytes, bool, bool], tuple[bytes, bool, bool]]:

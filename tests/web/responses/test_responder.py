@@ -58,7 +58,7 @@ class Case(SynchronousTestCase):
         def field(value):
             return None if value is None else value.strip(" \t").encode("latin-1")
 
-        return self.responder.variant(field(accept_encoding), field(origin)).answer(field(if_none_match))
+        return self.responder.variant(field(accept_encoding), field(origin)).respond(field(if_none_match))
 
 
 class SameBytesTests(Case):
