@@ -77,6 +77,8 @@ CHANNEL_DIFFERENCES = {
 
 
 class TwistedSuites(SynchronousTestCase):
+    not_a_unit_test = "runs Twisted's own suites, which takes a minute"
+
     def check(self, mode: str, suites: list[str], differences: dict[str, str], min_passed: int) -> None:
         root = Path(__file__).parents[2]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}

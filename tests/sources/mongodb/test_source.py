@@ -34,6 +34,7 @@ from livestate.sources.factory import make_source
 from livestate.sources.mongodb.extended_json import CODEC, to_json
 from livestate.sources.mongodb.source import _AUTHENTICATION_FAILED, MongoSource
 from tests.mongodb_server import EXTERNAL, ExternalServer, MongoServer
+from tests.support import examples
 
 reactor: Any = _reactor
 PASSWORD = "hush/hush:@ %"
@@ -146,6 +147,7 @@ class CountingSource(MongoSource):
 class ServerTestCase(TestCase):
     """Each class has one server until the end of the run, and each test its own collection there."""
 
+    not_a_unit_test = "starts a MongoDB server"
     timeout = 60
     server: Any = None
 
@@ -589,6 +591,7 @@ class ConversionTests(SynchronousTestCase):
         self.assertEqual(json, b'{"d":"0E-6129"}')
 
     @given(st.dictionaries(names, values))
+    @examples(100)
     def test_any_document(self, document):
         """Any BSON document becomes valid JSON with its keys in order, and always the same bytes."""
         stored = bson.encode(document, codec_options=CodecOptions(uuid_representation=4))

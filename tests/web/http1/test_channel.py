@@ -4,7 +4,7 @@ import itertools
 import re
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -21,6 +21,7 @@ from livestate.web.http1.request_rules import ValidatingChannel
 from livestate.web.resources.document import DocumentResource
 from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite
+from tests.support import examples
 
 BODY = b'{"title": "an election night", "votes": [' + b", ".join(b"%d" % (7919 * n) for n in range(99)) + b"]}"
 
@@ -177,13 +178,13 @@ class EqualityTests(SynchronousTestCase):
         return fast[0]
 
     @given(streams(), st.sampled_from([PAIR, OTHER, EMPTY]))
-    @settings(max_examples=1500, deadline=None)
+    @examples(1500)
     def test_any_stream(self, pieces: list[bytes], pair: Pair) -> None:
         """Whatever bytes arrive, cut wherever, the answers are those of twisted.web."""
         self.equal(pair, pieces)
 
     @given(st.lists(st.sampled_from([b"", b"If-None-Match: " + PAIR.etags[0], b'If-None-Match: "no"']), max_size=6))
-    @settings(max_examples=50, deadline=None)
+    @examples(50)
     def test_repeated(self, fields: list[bytes]) -> None:
         """A request that comes again and again, with changing validators, is answered right each time."""
         self.equal(PAIR, [request(b"Accept-Encoding: br, gzip", *filter(None, [f])) for f in fields * 3])

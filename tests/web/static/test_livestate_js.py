@@ -14,6 +14,8 @@ TESTS = Path(__file__).parents[2] / "js" / "livestate.test.js"
 class LivestateJSTests(SynchronousTestCase):
     """Runs the tests in `tests/js`."""
 
+    not_a_unit_test = "takes 15 s in Node.js, whose timers are real"
+
     def test_in_node(self):
         """All tests of the module pass in Node.js, and none is skipped."""
         node = shutil.which("node")
