@@ -23,17 +23,20 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 #: A moment between two seconds, as a time of day is.
 NOW = 1_700_000_000.25
 
-#: How many times as many examples hypothesis tries: see tests/soak/README.md.
-EFFORT = int(os.environ.get("LIVESTATE_TEST_EFFORT", "1"))
+#: A factor on the number of examples that hypothesis tries. `tests.unit` lowers it, soak runs raise it.
+EFFORT = float(os.environ.get("LIVESTATE_TEST_EFFORT", "1"))
 
-#: A machine that is busy with something else is no reason to fail.
-few = settings(deadline=None, max_examples=60 * EFFORT)
-many = settings(deadline=None, max_examples=300 * EFFORT)
 
-#: Of a machine with rules, an example is a whole story.
-stories = settings(
-    deadline=None, max_examples=40 * EFFORT, stateful_step_count=30, suppress_health_check=list(HealthCheck)
-)
+def examples(count: int, **more: Any) -> settings:
+    """Return hypothesis settings with `count` examples, scaled by `EFFORT`, and no deadline: the machine may be busy."""
+    return settings(deadline=None, max_examples=max(5, round(count * EFFORT)), **more)
+
+
+few = examples(60)
+many = examples(300)
+
+#: For rule-based state machines, where each example is a sequence of up to 30 steps.
+stories = examples(40, stateful_step_count=30, suppress_health_check=list(HealthCheck))
 
 
 class FakeReactor(MemoryReactorClock):

@@ -10,23 +10,23 @@ import (
 	"time"
 )
 
-// A Sample is [version of the document, microseconds from its write in the store until this reader had it].
+// A Sample is [version of the document, microseconds from its write in the store until this client had it].
 type Sample [2]int64
 
-// Readings is what the poll mode measured.
+// Readings is the result of the poll mode.
 type Readings struct {
 	Readers    int      `json:"readers"`
 	Requests   int      `json:"requests"`
 	Errors     int      `json:"errors"`
 	FirstError string   `json:"first_error"`
 	Samples    []Sample `json:"samples"`
-	// Of a poll, from its write until its answer was read; long-polls and events have none.
+	// Latency of a poll, from sending the request until its response was read. Long polls and events have none.
 	P50 float64 `json:"p50_us"`
 	P99 float64 `json:"p99_us"`
 	Max float64 `json:"max_us"`
 }
 
-// stamps finds the two numbers that the bench writes into each document it stores.
+// stamps returns the version and the time of writing that the bench puts into each document.
 func stamps(document []byte) (version, written int64, ok bool) {
 	return number(document, `"version":`), number(document, `"written_ns":`),
 		bytes.Contains(document, []byte(`"written_ns":`))
@@ -52,8 +52,8 @@ type reader struct {
 	took     []time.Duration
 }
 
-// take notes the first sight of a version; the first document of all was there before the reader came.
-func (r *reader) take(document []byte) {
+// record records when a version was first seen. The first document is ignored: it existed before the client connected.
+func (r *reader) record(document []byte) {
 	now := time.Now().UnixNano()
 	version, written, ok := stamps(document)
 	if !ok || version == r.last {
@@ -73,7 +73,7 @@ func poll(to *target, readers int, every, length time.Duration, mode, events str
 		wait.Add(1)
 		go func(r *reader) {
 			defer wait.Done()
-			time.Sleep(time.Duration(rand.Int63n(int64(every)))) // each reader has its own phase
+			time.Sleep(time.Duration(rand.Int63n(int64(every)))) // each client has its own phase
 			for time.Now().Before(end) {
 				var err error
 				if mode == "events" {
@@ -110,7 +110,7 @@ func poll(to *target, readers int, every, length time.Duration, mode, events str
 	return result
 }
 
-// ask polls over one keep-alive connection, at a fixed pace or (wait) as a long-poll.
+// ask polls over one keep-alive connection, at a fixed interval or by long polling.
 func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bool) error {
 	conn, err := to.dial(nil)
 	if err != nil {
@@ -144,7 +144,7 @@ func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bo
 			r.took = append(r.took, time.Since(began))
 		}
 		if got.status == 200 {
-			r.take(got.body)
+			r.record(got.body)
 			etag = got.etag
 		}
 		if !longPoll {
@@ -155,7 +155,7 @@ func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bo
 	return nil
 }
 
-// listen reads an event stream; a version is had when the blank line that ends its event is.
+// listen reads an event stream. A version is received with the blank line that ends its event.
 func (r *reader) listen(to *target, path string, end time.Time) error {
 	conn, err := to.dial(nil)
 	if err != nil {
@@ -177,7 +177,7 @@ func (r *reader) listen(to *target, path string, end time.Time) error {
 		}
 		line = bytes.TrimRight(line, "\r\n")
 		if len(line) == 0 {
-			r.take(event)
+			r.record(event)
 			event = event[:0]
 		} else if data, is := bytes.CutPrefix(line, []byte("data:")); is {
 			event = append(event, data...)

@@ -24,7 +24,7 @@ from livestate.config.redaction import redacted
 from livestate.errors import LivestateError, SettingsError
 from livestate.formats.negotiation import CODINGS
 from livestate.system.timeouts import with_timeout
-from livestate.tls.contexts import client_options, tls_trouble
+from livestate.tls.contexts import client_options, describe_connection_error
 
 #: Timeout in seconds for one response.
 TIMEOUT = 10.0
@@ -125,7 +125,7 @@ async def _get(reactor: Any, agent: Agent, url: str, fields: dict[str, str]) -> 
 
 def _explain(reason: BaseException) -> str:
     hint = " (trust another CA or a development certificate with --cafile FILE)"
-    return tls_trouble(reason) + (hint if isinstance(reason, SSL.Error) else "")
+    return describe_connection_error(reason) + (hint if isinstance(reason, SSL.Error) else "")
 
 
 def _print_fields(url: str, response: _CheckedResponse, output: TextIO) -> None:

@@ -38,7 +38,7 @@ from livestate import __version__
 from livestate.client.address import DocumentAddress
 from livestate.errors import WatchError
 from livestate.system.timeouts import with_timeout
-from livestate.tls.contexts import client_options, tls_trouble
+from livestate.tls.contexts import client_options, describe_connection_error
 
 #: Timeout in seconds for connecting, for the head of a response, and for each further part of a body.
 TIMEOUT = 10.0
@@ -167,7 +167,7 @@ class Connection:
     def _translate(self, error: BaseException) -> Exception:
         while getattr(error, "reasons", None):
             error = error.reasons[0].value  # type: ignore[attr-defined]
-        text = tls_trouble(error)
+        text = describe_connection_error(error)
         permanent = isinstance(error, VerificationError) or (
             isinstance(error, SSL.Error) and any(message in text for message in _PERMANENT_TLS_ERRORS)
         )

@@ -15,7 +15,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from livestate.config.settings import Settings
-from livestate.listeners.listener import Listener, Listeners
+from livestate.listeners.listener import Listener
+from livestate.listeners.listeners import Listeners
 from livestate.system.logs import LogFiles
 from livestate.tls.certificate import Certificate
 from livestate.web.counts import Counts, total

@@ -31,4 +31,4 @@ class DocumentFeed:
 def _changed(document: Document, snapshot: Snapshot, codings: list[str]) -> Changed:
     representations = [snapshot.representations[coding] for coding in codings]
     parts = [(representation.coding, representation.etag, representation.body) for representation in representations]
-    return Changed(document.path, snapshot.version, snapshot.modified, snapshot.complete, document.begun, parts)
+    return Changed(document.path, snapshot.version, snapshot.modified, snapshot.complete, document.fetch_started, parts)

@@ -15,9 +15,9 @@ class DocumentReplica:
         self.document = Document(reactor, path, max_size)
         self._interval = interval
 
-    def fresh(self) -> bool:
+    def is_fresh(self) -> bool:
         """Return whether the store has confirmed the document recently."""
-        return self.document.fresh(self._interval)
+        return self.document.is_fresh(self._interval)
 
     def apply(self, change: Changed) -> None:
         """Store a new version, or more content codings of the current one."""

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from livestate.config.settings import Settings
 from livestate.errors import SettingsError
-from livestate.listeners.listener import Listeners
+from livestate.listeners.listeners import Listeners
 from livestate.system.backoff import Backoff
 from livestate.tls.certificate import Certificate
 from livestate.web.counts import Counts, total

@@ -28,7 +28,7 @@ class Zygote:
         self._setup = setup
         self._control = control
         self._contexts = {
-            index: ServerOptions.of_pem(port.tls) for index, port in enumerate(setup.ports) if port.tls is not None
+            index: ServerOptions.from_pem(port.tls) for index, port in enumerate(setup.ports) if port.tls is not None
         }
         #: Worker numbers by process id.
         self._workers: dict[int, int] = {}

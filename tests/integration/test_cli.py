@@ -93,7 +93,7 @@ class PublishTests(CommandTests):
         store = RedisServer(self, password="right")
         self.assert_one_line(livestate("publish", str(self.file), "--to", store.url), "NOAUTH")
         url = f"redis://:wrong@127.0.0.1:{store.port}/0"
-        self.assert_one_line(livestate("publish", str(self.file), "--to", url), "refuses the login")
+        self.assert_one_line(livestate("publish", str(self.file), "--to", url), "rejected the login")
 
     def test_not_a_store(self):
         """A source that cannot be written to and an invalid URL are rejected."""

@@ -125,7 +125,7 @@ class MetricsTests(SynchronousTestCase):
         until(lambda: self.service.status("/b.json")["trouble"], "the failure of the source")
         page = get(self.service.admin, "/status", accept="text/html,*/*;q=0.8")
         self.assertEqual(page["Content-Type"], "text/html; charset=utf-8")
-        self.assertIn(b"there is no such file", page.body)
+        self.assertIn(b"no such file", page.body)
 
 
 class RulesTests(SynchronousTestCase):

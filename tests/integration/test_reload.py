@@ -139,7 +139,7 @@ class InProcessTests(InProcessCase):
         subscriber = Subscriber(self.service.http)
         subscriber.until_started()
         os.kill(self.service.pid, signal.SIGTERM)
-        until(lambda: "let go" in self.service.log, "SIGTERM")
+        until(lambda: "shutting down" in self.service.log, "SIGTERM")
         time.sleep(0.3)
         for client, fields in zip(clients, ({}, {"Accept": "*/*", "Range": "x"}, {"Foo": "bar"}), strict=False):
             self.assertEqual(client.get(**fields)["Connection"], "close")
@@ -157,7 +157,7 @@ class InProcessTests(InProcessCase):
             began = time.monotonic()
             if number == signal.SIGTERM:
                 os.kill(self.service.pid, number)
-                until(lambda: "let go" in self.service.log, "the first")
+                until(lambda: "shutting down" in self.service.log, "the first")
             os.kill(self.service.pid, number)
             self.assertEqual(self.service.wait(), 0)
             self.assertLess(time.monotonic() - began, 1.9)
@@ -181,7 +181,7 @@ class InProcessTests(InProcessCase):
         version = self.service.status()["version"]
         self.assertEqual(self.status_as("new.example"), 421)
         self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"', options='admin-host = "new.example"')
-        self.hang_up("is in force")
+        self.hang_up("is in effect")
         # Readiness is also 200 on a persistent connection to the replaced site or worker: this server stays.
         ready = persistent.get("/_live/ready")
         self.assertEqual((ready.status, ready.body), (200, b"ok\n"))
@@ -194,7 +194,7 @@ class InProcessTests(InProcessCase):
         subscriber.wait()
         self.assertTrue(subscriber.ended)
         self.configure()
-        self.hang_up("is in force")
+        self.hang_up("is in effect")
         until(lambda: all(self.service.get("/b").status == 404 for _ in range(20)), "removed")
         answers = load.answers
         until(lambda: load.answers > answers + 100, "still under load")
@@ -209,7 +209,7 @@ class InProcessTests(InProcessCase):
         subscribers = self.subscribers(10)
         until(lambda: sum(self.service.status()["answers"].values()) > 500, "load")
         self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"')
-        self.hang_up("is in force")
+        self.hang_up("is in effect")
         for subscriber in subscribers:
             subscriber.wait()
             self.assertTrue(subscriber.ended)
@@ -261,12 +261,14 @@ class InProcessTests(InProcessCase):
             (["=="], "not TOML"),
         ):
             self.configure(*lines)
-            self.hang_up("the new configuration is refused")
-            line = next(line for line in reversed(self.service.log.splitlines()) if "is refused" in line)
+            self.hang_up("rejected the new configuration")
+            line = next(
+                line for line in reversed(self.service.log.splitlines()) if "rejected the new configuration" in line
+            )
             self.assertIn(expected, line)
         # No development certificate is created instead of a broken one that the options name.
         self.configure(options=f'https = "ssl:{free_port()}:interface=127.0.0.1:privateKey=a.json:certKey=a.json"')
-        self.hang_up("the new configuration is refused")
+        self.hang_up("rejected the new configuration")
         self.assertIn("no PEM", self.service.log.splitlines()[-1])
         self.assertFalse((self.folder / "server.pem").exists())
         self.assertEqual(client.get()["Connection"], "")
@@ -286,7 +288,7 @@ class InProcessTests(InProcessCase):
         self.assertEqual(self.name_served(), "one")
         links[1].unlink()
         links[1].write_text("nothing")
-        self.hang_up("the new certificate is refused")
+        self.hang_up("rejected the new certificate")
         self.assertEqual(self.name_served(), "one")
         for link, file in zip(links, authority.issue("two"), strict=True):
             link.unlink()
@@ -296,7 +298,7 @@ class InProcessTests(InProcessCase):
             shutil.copy(file, link)
         # It is served even if the options are rejected.
         self.configure('[[document]]\nsource = "nonsense://b"\npath = "/b"')
-        self.hang_up("the new configuration is refused")
+        self.hang_up("rejected the new configuration")
         until(lambda: self.name_served() == "three", "reread", 30)
         self.assert_nothing_lost(load)
 

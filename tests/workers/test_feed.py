@@ -53,35 +53,35 @@ class FeedTests(SynchronousTestCase):
 
     def test_fetch_start(self):
         """A worker knows when the fetch of its version began, so that it can measure the delivery delay."""
-        result_of(self.document.offer(TEXT, 12.5))
+        result_of(self.document.update(TEXT, 12.5))
         _, _, replica = self.worker()
-        self.assertEqual(replica.document.begun, 12.5)
+        self.assertEqual(replica.document.fetch_started, 12.5)
 
     def test_nothing_yet(self):
         """Nothing is sent while there is no document; the first version arrives in every coding, and as fresh as it is."""
         _, messages, replica = self.worker()
         self.assertEqual(messages, [])
-        self.assertFalse(replica.fresh())
-        result_of(self.document.offer(TEXT))
+        self.assertFalse(replica.is_fresh())
+        result_of(self.document.update(TEXT))
         self.assertEqual(replica.document.snapshot, self.document.snapshot)
         assert replica.document.snapshot is not None
         self.assertEqual(set(replica.document.snapshot.representations), {"identity", "gzip", "br", "zstd"})
         self.assertEqual(replica.document.confirmed, self.document.confirmed)
-        self.assertTrue(replica.fresh())
+        self.assertTrue(replica.is_fresh())
 
     def test_late_worker(self):
         """A worker that starts later is sent the current version."""
-        result_of(self.document.offer(TEXT))
+        result_of(self.document.update(TEXT))
         _, _, replica = self.worker()
         self.assertEqual(replica.document.snapshot, self.document.snapshot)
 
     def test_confirmation(self):
         """A confirmation without a change is one small message."""
-        result_of(self.document.offer(TEXT))
+        result_of(self.document.update(TEXT))
         _, messages, replica = self.worker()
         messages.clear()
         self.reactor.advance(1)
-        result_of(self.document.offer(TEXT))
+        result_of(self.document.update(TEXT))
         self.assertEqual(messages, [Confirmed("/", self.reactor.seconds())])
         self.assertEqual(replica.document.age(), 0)
 
@@ -89,7 +89,7 @@ class FeedTests(SynchronousTestCase):
         """Each coding of a large document is sent once, when it is ready, and two workers get the same frames."""
         (_, messages, replica), (_, others, _) = self.worker(), self.worker()
         large = b"[%b]" % b",".join(b"%d" % n for n in range(LARGE // 4))
-        result_of(self.document.offer(large))
+        result_of(self.document.update(large))
         changes = [message for message in messages if isinstance(message, Changed)]
         sent = [coding for change in changes for coding, *_ in change.representations]
         self.assertEqual(sorted(sent), ["br", "gzip", "identity", "zstd"])
@@ -99,12 +99,12 @@ class FeedTests(SynchronousTestCase):
     def test_conflated(self):
         """A worker that does not read is sent nothing, and then only the newest version."""
         pipe, messages, replica = self.worker()
-        result_of(self.document.offer(b"[0]"))
+        result_of(self.document.update(b"[0]"))
         messages.clear()
         pipe.pauseProducing()
         for number in range(1, 6):
             self.reactor.advance(1)
-            result_of(self.document.offer(b"[%d]" % number))
+            result_of(self.document.update(b"[%d]" % number))
         self.assertEqual(messages, [])
         pipe.resumeProducing()
         self.assertEqual([type(message) for message in messages], [Confirmed, Changed])

@@ -229,8 +229,8 @@ class SupervisorTests(SynchronousTestCase):
     def test_notified(self):
         """All generations that have workers are notified of a change or confirmation of a document."""
         self.supervisor.renew()
-        result_of(self.replica.document.offer(b"[1]"))
-        result_of(self.replica.document.offer(b"[1]"))
+        result_of(self.replica.document.update(b"[1]"))
+        result_of(self.replica.document.update(b"[1]"))
         self.assertEqual([generation.notified for generation in self.generations], [["/", "/"]] * 2)
 
     def test_other_documents(self):
@@ -244,7 +244,7 @@ class SupervisorTests(SynchronousTestCase):
         self.assertEqual([feed.document.path for feed in new.feeds], ["/", "/b"])
         self.assertEqual(new.feeds[0], old.feeds[0])
         self.supervisor.change(self.settings, [self.replica])
-        result_of(other.document.offer(b"[2]"))
+        result_of(other.document.update(b"[2]"))
         self.assertEqual(self.generations[-1].notified, [])
 
     def test_drain(self):

@@ -104,15 +104,15 @@ def _source_metrics(pollers: Iterable[Poller]) -> Iterator[Metric]:
         labels=path,
     )
     for poller in pollers:
-        document, tally, labels = poller.document, poller.tally, [poller.document.path]
-        fetches.add_metric(labels, tally.fetches)
-        failures.add_metric(labels, tally.failures)
-        notifications.add_metric(labels, tally.notifications)
+        document, stats, labels = poller.document, poller.stats, [poller.document.path]
+        fetches.add_metric(labels, stats.fetches)
+        failures.add_metric(labels, stats.failures)
+        notifications.add_metric(labels, stats.notifications)
         refusals.add_metric(labels, document.refusals)
         changes.add_metric(labels, document.changes)
-        up.add_metric(labels, tally.trouble is None)
-        fresh.add_metric(labels, poller.fresh())
-        _add(publication, labels, document.publication)
+        up.add_metric(labels, stats.error is None)
+        fresh.add_metric(labels, poller.is_fresh())
+        _add(publication, labels, document.publication_delay)
         if document.snapshot is not None:
             age.add_metric(labels, document.age())
             modified.add_metric(labels, document.snapshot.modified)

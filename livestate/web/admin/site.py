@@ -103,7 +103,7 @@ def admin_resources(
         return 200, {"status": "ok"}
 
     def ready() -> tuple[int, Any]:
-        stale = [poller.document.path for poller in pollers() if not poller.fresh()]
+        stale = [poller.document.path for poller in pollers() if not poller.is_fresh()]
         return (503, {"status": "stale", "stale": stale}) if stale else (200, {"status": "ok"})
 
     def status() -> tuple[int, Any]:
@@ -138,18 +138,18 @@ _SHOWN = (
 
 
 def _status_of(poller: Poller, counts: DocumentCounts) -> dict[str, Any]:
-    document, tally, snapshot = poller.document, poller.tally, poller.document.snapshot
+    document, stats, snapshot = poller.document, poller.stats, poller.document.snapshot
     shown: dict[str, Any] = {
         "path": document.path,
         "source": str(poller.source),
-        "fresh": poller.fresh(),
+        "fresh": poller.is_fresh(),
         "interval_seconds": poller.interval,
-        "fetches": tally.fetches,
-        "failures": tally.failures,
-        "notifications": tally.notifications,
+        "fetches": stats.fetches,
+        "failures": stats.failures,
+        "notifications": stats.notifications,
         "refusals": document.refusals,
         "changes": document.changes,
-        "trouble": tally.trouble,
+        "trouble": stats.error,
         **{name: getattr(counts, name) for name in _SHOWN},
     }
     if snapshot is not None:

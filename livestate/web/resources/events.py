@@ -26,7 +26,7 @@ RETRY = 1000, 4000
 
 
 def _encode(messages: Sequence[Message]) -> bytes:
-    return b"".join(event(m.name, m.data, b"patch" if m.is_patch else b"") for m in messages)
+    return b"".join(event(m.event_id, m.data, b"patch" if m.is_patch else b"") for m in messages)
 
 
 def _encode_chunk(messages: Sequence[Message]) -> bytes:
@@ -98,7 +98,7 @@ class EventsResource(Resource):
         channel: LiveChannel = request.channel  # type: ignore[assignment]  # the only channel class of this site
         chunked = request.clientproto == b"HTTP/1.1"
         group = self._broadcast.group(FRAMINGS[chunked], wants_patches(request))
-        version = self._broadcast.history.version_named(field(request, b"Last-Event-ID") or b"")
+        version = self._broadcast.history.version_of(field(request, b"Last-Event-ID") or b"")
         log_line = channel.connections.log_later(request)
         subscriber = (
             Subscriber(channel, group, version)

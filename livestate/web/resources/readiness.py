@@ -17,7 +17,7 @@ class ServedDocument(Protocol):
     def document(self) -> Document:
         """The document."""
 
-    def fresh(self) -> bool:
+    def is_fresh(self) -> bool:
         """Return whether the store has confirmed the document recently."""
 
 
@@ -41,6 +41,6 @@ class ReadyResource(ResponseResource):
         if self.stopping:
             status, body = 503, b"ending\n"
         else:
-            body = b"ok\n" if all(served.fresh() for served in self._documents) else b"stale\n"
+            body = b"ok\n" if all(served.is_fresh() for served in self._documents) else b"stale\n"
             status = 200 if all(served.document.snapshot is not None for served in self._documents) else 503
         return unstored(status, body, b"text/plain; charset=utf-8")

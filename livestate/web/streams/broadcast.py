@@ -220,8 +220,8 @@ class Broadcast:
         """
         self._written = self._written or written
         if not any(group.delivering for group in self.groups()):
-            if self._written and self._document.begun:
-                self.delivery.observe(self.seconds() - self._document.begun)
+            if self._written and self._document.fetch_started:
+                self.delivery.observe(self.seconds() - self._document.fetch_started)
             self._written = False
 
     def messages_since(self, version: int, deltas: bool) -> Sequence[Message]:
@@ -238,7 +238,7 @@ class Broadcast:
 
     def _publish(self, snapshot: Snapshot) -> None:
         deltas = any(group.deltas and group.subscribers for group in self.groups())
-        if self.history.follow(snapshot, deltas or self.seconds() - self.deltas_wanted < LINGER):
+        if self.history.add(snapshot, deltas or self.seconds() - self.deltas_wanted < LINGER):
             self._encoded.clear()
             for group in self.groups():
                 group.publish()

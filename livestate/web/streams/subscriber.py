@@ -6,7 +6,7 @@ In the channel, a subscriber replaces twisted.web's request, which is released o
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from livestate.net.stream import hold_little, unsent
+from livestate.net.stream import limit_buffering, unsent
 from livestate.web.streams.connection import StreamConnection
 
 #: Seconds after which a subscriber that reads none of its unsent data is disconnected. A phone that changes networks
@@ -52,7 +52,7 @@ class Subscriber:
         self._unsent = 0
         self._stuck_since = 0.0
         connection.hand_over(self)
-        hold_little(connection.transport)
+        limit_buffering(connection.transport)
 
     def start(self) -> None:
         """Send the messages that the client lacks, behind the head of the response, and each change from then on."""

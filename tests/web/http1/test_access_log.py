@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.web.http1.access_log import line
+from tests.support import examples
 from tests.web.http1.test_channel import PAIR, Pair, request
 
 PEER = IPv4Address("TCP", "192.0.2.7", 4711)
@@ -47,7 +48,7 @@ class AccessLogTests(SynchronousTestCase):
         ),
         st.sampled_from([b"/", b"/?a=b", b"/nothing", b"/results.json"]),
     )  # fmt: skip
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     def test_same_lines(self, fields: list[bytes], target: bytes) -> None:
         """A request on the fast path has the same line as one that twisted.web parsed."""
         pair = Pair()
@@ -60,6 +61,7 @@ class AccessLogTests(SynchronousTestCase):
         self.assertEqual(text, '192.0.2.7 - - [24/Nov/2026:04:17:00 +0000] "GET / HTTP/1.1" 200 4300 "-" "curl/8"\n')
 
     @given(st.binary(), st.binary(), st.binary())
+    @examples(100)
     def test_one_line(self, first: bytes, referer: bytes, agent: bytes) -> None:
         """Whatever a client sends, it is logged as one line, with the quoted parts intact."""
         text = line("192.0.2.7", "[-]", first, 200, 0, referer, agent)

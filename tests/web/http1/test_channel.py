@@ -4,7 +4,7 @@ import itertools
 import re
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -21,6 +21,7 @@ from livestate.web.http1.request_rules import ValidatingChannel
 from livestate.web.resources.document import DocumentResource
 from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite
+from tests.support import examples
 
 BODY = b'{"title": "an election night", "votes": [' + b", ".join(b"%d" % (7919 * n) for n in range(99)) + b"]}"
 
@@ -49,7 +50,7 @@ class Pair:
         self.clock.advance(1_800_000_000)
         document = Document(self.clock, "/", 1 << 20)
         if body is not None:
-            Deferred.fromCoroutine(document.offer(body))
+            Deferred.fromCoroutine(document.update(body))
         self.responder = Responder(document, origins, None, self.clock.seconds)
         resources = {b"/": DocumentResource(self.responder), b"/results.json": DocumentResource(self.responder)}
         self.site = LiveSite(resources, self.clock, {b"/": self.responder, b"/results.json": self.responder})
@@ -179,13 +180,13 @@ class SameResponseTests(SynchronousTestCase):
         return fast[0]
 
     @given(streams(), st.sampled_from([PAIR, TWO_ORIGINS, NO_DOCUMENT]))
-    @settings(max_examples=1500, deadline=None)
+    @examples(1500)
     def test_any_stream(self, pieces: list[bytes], pair: Pair) -> None:
         """Whatever bytes arrive, split anywhere, the responses are those of twisted.web."""
         self.assert_same(pair, pieces)
 
     @given(st.lists(st.sampled_from([b"", b"If-None-Match: " + PAIR.etags[0], b'If-None-Match: "no"']), max_size=6))
-    @settings(max_examples=50, deadline=None)
+    @examples(50)
     def test_repeated_request(self, fields: list[bytes]) -> None:
         """A request that is repeated with changing validators gets the right response each time."""
         self.assert_same(PAIR, [request(b"Accept-Encoding: br, gzip", *filter(None, [f])) for f in fields * 3])
@@ -219,7 +220,7 @@ class SameResponseTests(SynchronousTestCase):
         channel, transport = pair.fast()
         for _ in range(3):
             channel.dataReceived(request())
-        Deferred.fromCoroutine(pair.responder.document.offer(b'{"new": true}'))
+        Deferred.fromCoroutine(pair.responder.document.update(b'{"new": true}'))
         transport.clear()
         channel.dataReceived(request(b"If-None-Match: " + pair.etags[0]))
         self.assertTrue(transport.value().endswith(b'{"new": true}'))

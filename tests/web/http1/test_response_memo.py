@@ -55,7 +55,7 @@ class ResponseMemoTests(SynchronousTestCase):
             plain = self.send(request(b"X: y"))
         for _ in range(3):
             self.send(self.poll)
-        Deferred.fromCoroutine(self.pair.responder.document.offer(BODY.replace(b"night", b"day")))
+        Deferred.fromCoroutine(self.pair.responder.document.update(BODY.replace(b"night", b"day")))
         self.assertEqual(len(self.site.connections.response_memo), 0)
         self.assertNotEqual(dateless(self.send(request(b"X: y"))), dateless(plain))
         self.assertTrue(self.send(self.poll).startswith(b"HTTP/1.1 200 "))

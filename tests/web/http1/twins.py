@@ -57,8 +57,8 @@ class ServedDocument:
     def __init__(self, document: Document) -> None:
         self.document = document
 
-    def fresh(self) -> bool:
-        return self.document.fresh(1.0)
+    def is_fresh(self) -> bool:
+        return self.document.is_fresh(1.0)
 
 
 class Transport(SlowTransport):
@@ -101,7 +101,7 @@ class Twins:
 
     def publish(self, path: str, data: bytes) -> None:
         """Change a document, and let the service notify its clients."""
-        result_of(self.documents[path].offer(data))
+        result_of(self.documents[path].update(data))
         self.reactor.advance(0.001)
 
     def confirm(self) -> None:

@@ -132,7 +132,7 @@ class Case(SynchronousTestCase):
 
     def publish(self, data: bytes) -> None:
         """Change the document, and let subscribers be notified."""
-        Deferred.fromCoroutine(self.document.offer(data))
+        Deferred.fromCoroutine(self.document.update(data))
         self.reactor.advance(0.001)
 
     def subscriber(self, target: str = "/events", **fields: str) -> Connection:
@@ -509,16 +509,16 @@ class ConflationTests(Case):
         for target in ("/events", "/events", "/events?delta=merge"):
             self.subscriber(target)
         self.assertEqual(sum(self.broadcast.delivery.counts), 0)
-        Deferred.fromCoroutine(self.document.offer(state(2), self.reactor.seconds() - 0.3))
+        Deferred.fromCoroutine(self.document.update(state(2), self.reactor.seconds() - 0.3))
         self.reactor.advance(0.001)
         self.assertEqual(sum(self.broadcast.delivery.counts), 1)
         self.assertApproximates(self.broadcast.delivery.sum, 0.3, 0.01)
-        self.assertApproximates(self.document.publication.sum, 0.3, 0.01)
+        self.assertApproximates(self.document.publication_delay.sum, 0.3, 0.01)
 
     def test_nothing_delivered(self) -> None:
         """A change without subscribers, and a document from an earlier run, have no delivery time."""
         self.publish(state(2))
-        Deferred.fromCoroutine(self.document.offer(state(3), self.reactor.seconds()))
+        Deferred.fromCoroutine(self.document.update(state(3), self.reactor.seconds()))
         self.reactor.advance(0.001)
         self.subscriber()
         self.document.restore(new_snapshot(state(4), self.reactor.seconds() + 1), self.reactor.seconds())
@@ -541,13 +541,13 @@ class ConflationTests(Case):
         self.streams.scheduler.seconds = self.broadcast.seconds = lambda: seconds() + next(ticks) * 0.0005
         turns: list[Any] = []
         self.patch(self.reactor, "callLater", lambda delay, function: turns.append(function))
-        Deferred.fromCoroutine(self.document.offer(state(2)))
+        Deferred.fromCoroutine(self.document.update(state(2)))
         sent = []
         for _ in range(3):
             turns.pop(0)()
             sent.append(sum(len(subscriber.numbers()) for subscriber in subscribers) - 200)
         self.assertTrue(0 < sent[0] < sent[1] < sent[2] < 200, sent)
-        Deferred.fromCoroutine(self.document.offer(state(3)))
+        Deferred.fromCoroutine(self.document.update(state(3)))
         while turns:
             turns.pop(0)()
         received = [subscriber.numbers() for subscriber in subscribers]

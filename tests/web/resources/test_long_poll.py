@@ -134,7 +134,7 @@ class LongPollTests(Case):
         """If the document changes and changes back before a poll is answered, the poll stays held."""
         poll = self.poll()
         for n in (2, 1):
-            Deferred.fromCoroutine(self.document.offer(state(n)))
+            Deferred.fromCoroutine(self.document.update(state(n)))
         self.reactor.advance(0.01)
         self.assertEqual(poll.transport.value(), b"")
         self.publish(state(3))

@@ -41,7 +41,7 @@ class Case(SynchronousTestCase):
         self.responder = Responder(self.document, origins, max_stale, self.reactor.seconds)
         self.site = LiveSite({b"/": DocumentResource(self.responder)}, self.reactor)
         if data is not None and not hold_threads:
-            result_of(self.document.offer(data))
+            result_of(self.document.update(data))
 
     def etags(self):
         snapshot = self.document.snapshot
@@ -177,7 +177,7 @@ class ResponseTests(Case):
         """With the tag of a previous version, a client gets the full new version."""
         self.make()
         etag = self.fields("gzip")["ETag"]
-        result_of(self.document.offer(b'{"votes": 1}'))
+        result_of(self.document.update(b'{"votes": 1}'))
         response = self.response("gzip", None, etag)
         self.assertEqual((response.status, response.body), (200, b'{"votes": 1}'))
 
@@ -230,7 +230,7 @@ class ResponseTests(Case):
             response = self.response("gzip", None, if_none_match)
             self.assertEqual(response.status, 503)
             self.assertIn("too old", json.loads(response.body)["detail"])
-        result_of(self.document.offer(DATA))
+        result_of(self.document.update(DATA))
         self.responder.renew()
         self.assertEqual(self.response("gzip").status, 200)
 
@@ -280,7 +280,7 @@ class ResponseTests(Case):
         """A change of the document is visible at once, even within a second."""
         self.make()
         self.response("gzip")
-        result_of(self.document.offer(b"2"))
+        result_of(self.document.update(b"2"))
         self.assertEqual(self.response("gzip").body, b"2")
 
     def test_few_variants(self):
