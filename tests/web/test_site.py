@@ -19,7 +19,7 @@ from livestate.web.resources.document import DocumentResource
 from livestate.web.resources.readiness import ReadyResource
 from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite, path_of
-from tests.support import FakeReactor, answer_of, exchange, exchange_on, many, request
+from tests.support import FakeReactor, exchange, exchange_on, many, parse_response, request
 
 DATA = b'{"votes": ' + b"1" * 300 + b"}"
 
@@ -70,7 +70,7 @@ class Case(SynchronousTestCase):
         return Counts({"/": DocumentCounts(answers={"br": 2, "304": 1})}, connections=3)
 
     def get(self, *args, site=None, **fields):
-        return answer_of(exchange(site or self.site, request(*args, **fields)))
+        return parse_response(exchange(site or self.site, request(*args, **fields)))
 
     def assert_problem_document(self, response):
         """Assert that a response is a complete problem document that caches do not store."""
@@ -170,7 +170,7 @@ class SiteTests(Case):
             (b"GET / HTTP/1.0\r\n\r\n", 200),
             (b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         ):
-            response = answer_of(exchange(self.site, head))
+            response = parse_response(exchange(self.site, head))
             self.assertEqual(response.status, status, head)
             if status == 400:
                 self.assert_problem_document(response)
@@ -204,7 +204,7 @@ class SiteTests(Case):
         ):
             transport = exchange_on(self.site, head)
             self.assertEqual(transport.disconnecting, closes, head)
-            self.assertEqual(answer_of(transport.value()).body, DATA)
+            self.assertEqual(parse_response(transport.value()).body, DATA)
 
     def test_server_is_not_revealed(self):
         """No response of either site reveals the server software, not even an error response."""
@@ -283,7 +283,7 @@ class AdminTests(Case):
     def get_with_host(self, target, host, *lines):
         """Request `target` from the admin site under a host name."""
         head = "\r\n".join([f"GET {target} HTTP/1.1", f"Host: {host}", *lines, "", ""])
-        return answer_of(exchange(self.admin, head.encode()))
+        return parse_response(exchange(self.admin, head.encode()))
 
     def test_unknown_host_names(self):
         """A request for an unknown host name is refused, with a hint how to allow it: it may be a DNS rebinding attack."""
@@ -295,7 +295,7 @@ class AdminTests(Case):
             self.assertNotIn(b"evil", response.body)
             for host in ("127.0.0.1:9180", "[::1]:9180", "localhost", "live.example"):
                 self.assertEqual(self.get_with_host(target, host).status, 404 if target == "/nothing" else 200)
-        without = answer_of(exchange(self.admin, b"GET /health HTTP/1.0\r\n\r\n"))
+        without = parse_response(exchange(self.admin, b"GET /health HTTP/1.0\r\n\r\n"))
         self.assertEqual(without.status, 200)
 
     def test_no_cross_origin_access(self):

@@ -34,7 +34,7 @@ _DATE = re.compile(rb"\r\nDate: [^\r]*")
 _viewer = lru_cache(viewer_resources)
 
 
-def viewer_of(paths: Iterable[str]) -> Any:
+def cached_viewer_resources(paths: Iterable[str]) -> Any:
     """Return the viewer's resources from a cache."""
     return _viewer(tuple(paths))
 
@@ -81,7 +81,7 @@ class Twins:
         settings = load_settings({"source": ["demo:", "/results.json=demo:"], **lists})
         self.documents = {w.path: Document(self.reactor, w.path, settings.max_size) for w in settings.documents}
         served = [ServedDocument(document) for document in self.documents.values()]
-        with mock.patch("livestate.web.site_service.viewer_resources", viewer_of):
+        with mock.patch("livestate.web.site_service.viewer_resources", cached_viewer_resources):
             self.site_service = SiteService(self.reactor, settings, served, LogFiles())
         self.fast_site = self.site_service.site
         self.slow_site = LiveSite(self.fast_site._resources, self.reactor)
@@ -178,7 +178,7 @@ class Connections:
         """Read everything that is unsent, and all later responses."""
         for transport in self.transports:
             while transport.waiting:
-                transport.give_room(1 << 20)
+                transport.make_room(1 << 20)
             transport.room = 1 << 30
         self._take_turns()
 

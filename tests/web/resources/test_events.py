@@ -27,7 +27,7 @@ from livestate.web.streams import subscriber as subscriber_module
 from livestate.web.streams.streams import Streams
 from livestate.web.streams.subscriber import STUCK
 from tests.formats.test_event_stream import joined, parsed
-from tests.support import FakeReactor, answer_of, exchange, exchange_on, few, request
+from tests.support import FakeReactor, exchange, exchange_on, few, parse_response, request
 
 
 def state(number: int, **more: Any) -> bytes:
@@ -53,7 +53,7 @@ class SlowTransport(StringTransport):
     def writeSequence(self, iovec: Any) -> None:
         self.write(b"".join(iovec))
 
-    def give_room(self, room: int) -> None:
+    def make_room(self, room: int) -> None:
         """Let the peer read `room` more bytes."""
         self.room += room
         if self.waiting:
@@ -83,7 +83,7 @@ class Connection:
     @property
     def stream(self) -> bytes:
         """The body so far."""
-        body = answer_of(self.transport.value()).body
+        body = parse_response(self.transport.value()).body
         return joined(body + (b"" if body.endswith(b"\r\n" + LAST_CHUNK) else LAST_CHUNK))
 
     def events(self) -> list[tuple[str, str, str]]:
@@ -160,7 +160,7 @@ class EventsTests(Case):
         waits = set()
         for _ in range(20):
             subscriber = self.subscriber()
-            response = answer_of(subscriber.transport.value())
+            response = parse_response(subscriber.transport.value())
             self.assertEqual(response.status, 200)
             fields = response.fields
             del fields["Date"]
@@ -209,7 +209,7 @@ class EventsTests(Case):
         self.broadcast = self.streams.broadcast(self.document, self.responder.servable)
         resources = {b"/events": EventsResource(self.responder, self.broadcast)}
         subscriber = Connection(LiveSite(resources, self.reactor), request("/events"))
-        self.assertEqual(answer_of(subscriber.transport.value()).status, 200)
+        self.assertEqual(parse_response(subscriber.transport.value()).status, 200)
         self.assertEqual(subscriber.events(), [])
         self.publish(state(5))
         self.assertEqual(subscriber.numbers(), [5])
@@ -309,25 +309,25 @@ class EventsTests(Case):
     def test_http_1_0(self) -> None:
         """In HTTP/1.0 the stream is sent without chunks until the connection closes."""
         subscriber = Connection(self.site, b"GET /events HTTP/1.0\r\n\r\n")
-        response = answer_of(subscriber.transport.value())
+        response = parse_response(subscriber.transport.value())
         self.assertTrue(subscriber.transport.value().startswith(b"HTTP/1.0 200 "))
         self.assertNotIn("Transfer-Encoding", response.fields)
         self.publish(state(2))
-        body = answer_of(subscriber.transport.value()).body
+        body = parse_response(subscriber.transport.value()).body
         self.assertEqual([json.loads(data)["number"] for _, _, data in parsed(body)[0]], [1, 2])
         self.assertFalse(subscriber.transport.disconnecting)
 
     def test_methods(self) -> None:
         """HEAD returns only the head, OPTIONS the allowed methods, and other methods are refused."""
         full, head = self.subscriber().transport, exchange_on(self.site, request("/events", "HEAD"))
-        fields = answer_of(full.value()).fields
+        fields = parse_response(full.value()).fields
         del fields["Transfer-Encoding"]
-        self.assertEqual(answer_of(head.value()).fields, fields)
-        self.assertEqual(answer_of(head.value()).body, b"")
-        options = answer_of(exchange(self.site, request("/events", "OPTIONS", origin="https://a.example")))
+        self.assertEqual(parse_response(head.value()).fields, fields)
+        self.assertEqual(parse_response(head.value()).body, b"")
+        options = parse_response(exchange(self.site, request("/events", "OPTIONS", origin="https://a.example")))
         self.assertEqual((options.status, options.fields["Access-Control-Allow-Headers"]), (204, "*"))
         for method in ("POST", "PUT", "DELETE", "get"):
-            response = answer_of(exchange(self.site, request("/events", method)))
+            response = parse_response(exchange(self.site, request("/events", method)))
             self.assertEqual((response.status, response.fields["Allow"]), (405, "GET, HEAD, OPTIONS"))
 
     def test_heartbeat(self) -> None:
@@ -365,7 +365,7 @@ class EventsTests(Case):
                 self.publish(state(n + 7))
             subscriber.lose()
             self.assertEqual(self.broadcast.subscriber_counts().total(), 0)
-            subscriber.transport.give_room(10**6)
+            subscriber.transport.make_room(10**6)
         self.assertEqual(self.site.connections.open, set())
 
     def test_no_reference_cycle(self) -> None:
@@ -436,7 +436,7 @@ class ConflationTests(Case):
         for n in range(2, 50):
             self.publish(state(n))
             self.assertLess(len(subscriber.transport.waiting), 600)
-        subscriber.transport.give_room(10**6)
+        subscriber.transport.make_room(10**6)
         self.assertEqual(subscriber.numbers(), [1, 2, 49])
         self.assertEqual(fast.numbers(), list(range(1, 50)))
         self.publish(state(50))
@@ -451,7 +451,7 @@ class ConflationTests(Case):
             start = self.document.changes
             for n in range(missed + 1):
                 self.publish(state(1000 + start + n))
-            subscriber.transport.give_room(10**9)
+            subscriber.transport.make_room(10**9)
             self.assertEqual([kind for kind, _, _ in subscriber.events()[before + 1 :]], kinds)
             self.assertEqual(subscriber.numbers()[-1], 1000 + start + missed)
 
@@ -477,13 +477,13 @@ class ConflationTests(Case):
             if step == "change":
                 self.publish(state(number + 2, value=value))
             elif step == "room":
-                subscriber.transport.give_room(value)
+                subscriber.transport.make_room(value)
             else:
                 self.reactor.run_for(value, step=1)
             unsent_sizes.append(len(subscriber.transport.waiting))
         self.assertTrue(all(size < 500 for size in unsent_sizes), unsent_sizes)
         while subscriber.transport.waiting:
-            subscriber.transport.give_room(10**6)
+            subscriber.transport.make_room(10**6)
         value = None
         for kind, _, data in subscriber.events():
             value = apply(value, json.loads(data)) if kind == "patch" else json.loads(data)
@@ -498,7 +498,7 @@ class ConflationTests(Case):
         dead.transport.room = slow.transport.room = 10
         self.publish(state(2))
         for second in range(int(STUCK) + 3):
-            slow.transport.give_room(1)
+            slow.transport.make_room(1)
             self.assertFalse(dead.transport.aborted and second < STUCK - 1)
             self.reactor.run_for(1, step=0.25)
         self.assertTrue(dead.transport.aborted)
@@ -563,7 +563,7 @@ class OriginTests(Case):
     def test_allowed_origins(self) -> None:
         """Pages of a listed origin may read the stream, others may not, and the response varies by Origin."""
         for origin, allowed in (("https://b.example", "https://b.example"), ("https://c.example", None), (None, None)):
-            fields = answer_of(self.subscriber(**({"origin": origin} if origin else {})).transport.value()).fields
+            fields = parse_response(self.subscriber(**({"origin": origin} if origin else {})).transport.value()).fields
             self.assertEqual(fields.get("Access-Control-Allow-Origin"), allowed)
             self.assertEqual(fields["Vary"], "Origin")
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.formats.negotiation import wait_preference
 from livestate.web.resources.long_poll import MAX_WAIT
-from tests.support import answer_of, many, request
+from tests.support import many, parse_response, request
 from tests.web.resources.test_events import Case, Connection, state
 
 
@@ -29,9 +29,9 @@ class LongPollTests(Case):
         self.reactor.run_for(5)
         self.assertEqual(poll.transport.value(), b"")
         self.publish(state(2))
-        response = answer_of(poll.transport.value())
+        response = parse_response(poll.transport.value())
         self.assertEqual((response.status, response.body), (200, state(2)))
-        plain = answer_of(Connection(self.site, request()).transport.value())
+        plain = parse_response(Connection(self.site, request()).transport.value())
         self.assertEqual(response.fields, plain.fields | {"Preference-Applied": "wait=30", "Cache-Control": "no-store"})
         self.assertEqual(len(self.polls), 0)
 
@@ -45,7 +45,7 @@ class LongPollTests(Case):
         self.reactor.run_for(1.7)
         self.assertEqual(len(self.polls), 0)
         for poll in polls:
-            response = answer_of(poll.transport.value())
+            response = parse_response(poll.transport.value())
             self.assertEqual((response.status, response.fields["Preference-Applied"]), (304, "wait=30"))
         self.assertEqual(
             [call for call in self.reactor.getDelayedCalls() if call.getTime() > self.reactor.seconds() + 2], []
@@ -57,7 +57,7 @@ class LongPollTests(Case):
         self.reactor.run_for(MAX_WAIT * 0.89, step=1)
         self.assertEqual(poll.transport.value(), b"")
         self.reactor.run_for(MAX_WAIT * 0.12, step=1)
-        self.assertEqual(answer_of(poll.transport.value()).fields["Preference-Applied"], "wait=60")
+        self.assertEqual(parse_response(poll.transport.value()).fields["Preference-Applied"], "wait=60")
 
     def test_answered_at_once(self) -> None:
         """A client without the current document, or with `wait=0`, is answered at once, with Preference-Applied."""
@@ -66,7 +66,7 @@ class LongPollTests(Case):
             (self.poll("wait=0"), 304),
             (self.poll("wait=00"), 304),
         ):
-            response = answer_of(poll.transport.value())
+            response = parse_response(poll.transport.value())
             self.assertEqual(response.status, status)
             self.assertTrue(response.fields["Preference-Applied"].startswith("wait="))
             self.assertEqual(response.fields["Cache-Control"], "no-store")
@@ -79,14 +79,14 @@ class LongPollTests(Case):
             self.poll("wait=x"),
             self.poll(if_modified_since="Mon, 02 Nov 2026 00:00:00 GMT"),
         ):
-            response = answer_of(poll.transport.value())
+            response = parse_response(poll.transport.value())
             self.assertEqual(response.status, 304)
             self.assertNotIn("Preference-Applied", response.fields)
             self.assertIn("max-age=1", response.fields["Cache-Control"])
-        first = answer_of(Connection(self.site, request("/", prefer="wait=9")).transport.value())
-        self.assertEqual(first.lines, answer_of(Connection(self.site, request("/")).transport.value()).lines)
+        first = parse_response(Connection(self.site, request("/", prefer="wait=9")).transport.value())
+        self.assertEqual(first.lines, parse_response(Connection(self.site, request("/")).transport.value()).lines)
         head = Connection(self.site, request("/", "HEAD", prefer="wait=30", if_none_match="*"))
-        self.assertNotIn("Preference-Applied", answer_of(head.transport.value()).fields)
+        self.assertNotIn("Preference-Applied", parse_response(head.transport.value()).fields)
 
     def test_connection_stays_open(self) -> None:
         """After the response, the connection serves further requests in order, including pipelined ones."""
@@ -108,10 +108,10 @@ class LongPollTests(Case):
         closing = self.poll(connection="close")
         old = Connection(self.site, b"GET / HTTP/1.0\r\nPrefer: wait=30\r\nIf-None-Match: %b\r\n\r\n" % etag)
         self.publish(state(2))
-        self.assertEqual(answer_of(closing.transport.value()).fields["Connection"], "close")
+        self.assertEqual(parse_response(closing.transport.value()).fields["Connection"], "close")
         self.assertTrue(old.transport.value().startswith(b"HTTP/1.0 200 "))
         for poll in (closing, old):
-            self.assertEqual(answer_of(poll.transport.value()).body, state(2))
+            self.assertEqual(parse_response(poll.transport.value()).body, state(2))
             self.assertTrue(poll.transport.disconnecting)
 
     def test_disconnect(self) -> None:
@@ -127,7 +127,7 @@ class LongPollTests(Case):
         """When the service stops, held requests are answered."""
         poll = self.poll()
         self.streams.stopService()
-        self.assertEqual(answer_of(poll.transport.value()).status, 304)
+        self.assertEqual(parse_response(poll.transport.value()).status, 304)
         self.streams.startService()
 
     def test_change_and_back(self) -> None:
@@ -138,7 +138,7 @@ class LongPollTests(Case):
         self.reactor.advance(0.01)
         self.assertEqual(poll.transport.value(), b"")
         self.publish(state(3))
-        self.assertEqual(json.loads(answer_of(poll.transport.value()).body)["number"], 3)
+        self.assertEqual(json.loads(parse_response(poll.transport.value()).body)["number"], 3)
 
 
 TOKENS = st.text("abcxyz-!", min_size=1, max_size=4).filter(lambda text: text != "wait")

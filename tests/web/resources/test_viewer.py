@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.web.resources.viewer import viewer_resources
 from livestate.web.site import LiveSite
-from tests.support import FakeReactor, answer_of, exchange, few, request
+from tests.support import FakeReactor, exchange, few, parse_response, request
 
 TYPES = {
     "": "text/html; charset=utf-8",
@@ -66,10 +66,10 @@ class StaticTests(SynchronousTestCase):
         return LiveSite(viewer_resources(documents), FakeReactor())
 
     def get(self, name="", method="GET", **fields):
-        return answer_of(exchange(self.site, request(f"/_live/{name}", method, **fields)))
+        return parse_response(exchange(self.site, request(f"/_live/{name}", method, **fields)))
 
     def page(self, site=None):
-        return Page(answer_of(exchange(site or self.site, request("/_live/"))).body.decode())
+        return Page(parse_response(exchange(site or self.site, request("/_live/"))).body.decode())
 
     def test_files(self):
         """Each file has its type, is never sniffed, is revalidated each time, and HEAD returns the same head."""
@@ -112,12 +112,12 @@ class StaticTests(SynchronousTestCase):
         """Only GET and HEAD are allowed."""
         for target in ("/_live", "/_live/", "/_live/livestate.js"):
             for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-                response = answer_of(exchange(self.site, request(target, method)))
+                response = parse_response(exchange(self.site, request(target, method)))
                 self.assertEqual((response.status, response.fields["Allow"]), (405, "GET, HEAD"), (target, method))
 
     def test_redirect(self):
         """The path without its last slash redirects to the page, relatively, so that a proxy's prefix is kept."""
-        response = answer_of(exchange(self.site, request("/_live")))
+        response = parse_response(exchange(self.site, request("/_live")))
         self.assertEqual((response.status, response.fields["Location"]), (308, "_live/"))
 
     def test_cors(self):

@@ -18,7 +18,7 @@ from livestate.web.resources.events import EventsResource
 from livestate.web.resources.websocket import MAX_MESSAGE, WebSockets, WebSocketSubscriber
 from livestate.web.site import LiveSite
 from livestate.web.streams.subscriber import STUCK
-from tests.support import answer_of, exchange, many, request
+from tests.support import exchange, many, parse_response, request
 from tests.web.resources.test_events import Case, Connection, state
 
 #: RFC 6455 section 1.3.
@@ -128,7 +128,7 @@ class MessagesTests(WebSocketCase):
             {"upgrade": "h2c, WebSocket", "connection": "keep-alive, upgrade"},
         ]
         for more in offers:
-            response = answer_of(Client(self.site, request("/events", **{**FIELDS, **more})).transport.value())
+            response = parse_response(Client(self.site, request("/events", **{**FIELDS, **more})).transport.value())
             self.assertEqual(response.status, 101)
             self.assertEqual(
                 response.fields, {"Upgrade": "WebSocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": ACCEPT}
@@ -192,7 +192,7 @@ class MessagesTests(WebSocketCase):
         for number in range(2, 50):
             self.publish(state(number))
             self.assertLess(len(client.transport.waiting), 600)
-        client.transport.give_room(10**6)
+        client.transport.make_room(10**6)
         self.assertEqual(client.numbers(), [1, 2, 49])
 
     def test_stuck_client(self) -> None:
@@ -270,7 +270,7 @@ class HandshakeTests(WebSocketCase):
         ):
             fields = {name: value for name, value in {**FIELDS, **changes}.items() if value is not None}
             client = Client(self.site, request("/events", **fields))
-            response = answer_of(client.transport.value())
+            response = parse_response(client.transport.value())
             with self.subTest(changes):
                 self.assertEqual(response.status, status)
                 self.assertEqual(json.loads(response.body)["status"], status)
@@ -280,13 +280,13 @@ class HandshakeTests(WebSocketCase):
                     self.assertTrue(client.transport.value().startswith(b"HTTP/1.1 426 Upgrade Required\r\n"))
                 client.transport.clear()
                 client.send(request("/events", "HEAD"))
-                self.assertEqual(answer_of(client.transport.value()).status, 200)
+                self.assertEqual(parse_response(client.transport.value()).status, 200)
                 self.assertEqual(self.broadcast.subscriber_counts()["websocket_readers"], 0)
 
     def test_two_keys(self) -> None:
         """A handshake with a repeated field is refused."""
         twice = request("/events", **FIELDS)[:-2] + f"Sec-WebSocket-Key: {KEY}\r\n\r\n".encode()
-        self.assertEqual(answer_of(exchange(self.site, twice)).status, 400)
+        self.assertEqual(parse_response(exchange(self.site, twice)).status, 400)
 
     def test_no_upgrade(self) -> None:
         """Other upgrades, and any in HTTP/1.0, are ignored; other methods are answered as usual."""
@@ -294,20 +294,20 @@ class HandshakeTests(WebSocketCase):
         old = Client(self.site, request("/events", **FIELDS).replace(b"HTTP/1.1", b"HTTP/1.0"))
         self.assertTrue(old.transport.value().startswith(b"HTTP/1.0 200 "))
         for method, status in (("POST", 405), ("HEAD", 200), ("OPTIONS", 204)):
-            response = answer_of(exchange(self.site, request("/events", method, **FIELDS)))
+            response = parse_response(exchange(self.site, request("/events", method, **FIELDS)))
             self.assertEqual(response.status, status)
 
     def test_not_installed(self) -> None:
         """Without Autobahn the response says what to install."""
         site = LiveSite({b"/events": EventsResource(self.responder, self.broadcast)}, self.reactor)
-        response = answer_of(exchange(site, request("/events", **FIELDS)))
+        response = parse_response(exchange(site, request("/events", **FIELDS)))
         self.assertEqual(response.status, 501)
         self.assertIn("livestate[websocket]", json.loads(response.body)["detail"])
 
     def test_any_origin(self) -> None:
         """If all origins may read, all may connect, even those that are not URLs."""
         for origin in ("https://a.example", "null", "chrome-extension://abc", "nonsense"):
-            self.assertEqual(answer_of(self.client(origin=origin).transport.value()).status, 101)
+            self.assertEqual(parse_response(self.client(origin=origin).transport.value()).status, 101)
 
 
 class OriginTests(WebSocketCase):
@@ -328,9 +328,9 @@ class OriginTests(WebSocketCase):
             ("", 403),
             ("live.example", 403),
         ):
-            response = answer_of(self.client(origin=origin).transport.value())
+            response = parse_response(self.client(origin=origin).transport.value())
             self.assertEqual(response.status, status, origin)
-        self.assertEqual(answer_of(self.client().transport.value()).status, 101)
+        self.assertEqual(parse_response(self.client().transport.value()).status, 101)
         self.assertFalse(may_connect(b"https://", b"", ()))
 
 
@@ -413,7 +413,7 @@ class ClientTests(WebSocketCase):
         self.publish(state(2))
         client.send(frame(CLOSE))
         self.publish(state(3))
-        client.transport.give_room(10**6)
+        client.transport.make_room(10**6)
         self.assertEqual([opcode for opcode, _ in client.frames()], [TEXT, TEXT, CLOSE])
 
     def test_pings(self) -> None:
@@ -427,7 +427,7 @@ class ClientTests(WebSocketCase):
             client.send(frame(PING, b"%d" % number))
         self.publish(state(3))
         self.assertLess(len(client.transport.waiting), 600)
-        client.transport.give_room(10**6)
+        client.transport.make_room(10**6)
         self.assertEqual(client.frames()[3:-1][1:], [(PONG, b"9999")])
         self.assertEqual(client.numbers(), [1, 2, 3])
 

@@ -13,7 +13,7 @@ from livestate.documents.snapshot import LARGE, completed, new_snapshot
 from livestate.web.resources.document import DocumentResource
 from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite
-from tests.support import NOW, FakeReactor, answer_of, exchange, many, result_of
+from tests.support import NOW, FakeReactor, exchange, many, parse_response, result_of
 
 DATA = json.dumps({"votes": list(range(300))}).encode()
 BIG = json.dumps([{"row": n} for n in range(LARGE // 10)]).encode()
@@ -118,7 +118,7 @@ class ResponseTests(Case):
     """The contents of responses."""
 
     def fields(self, *args):
-        return answer_of(self.response(*args).wire()).fields
+        return parse_response(self.response(*args).wire()).fields
 
     def test_full(self):
         """A 200 carries the document and exactly these fields."""
@@ -158,7 +158,7 @@ class ResponseTests(Case):
         self.assertEqual((response.status, response.body), (304, b""))
         expected = {name: value for name, value in self.fields("br").items() if not name.startswith("Content-")}
         del expected["Last-Modified"], expected["X-Content-Type-Options"]
-        self.assertEqual(answer_of(response.wire()).fields, expected)
+        self.assertEqual(parse_response(response.wire()).fields, expected)
 
     def test_etags(self):
         """Each coding has its own entity tag. The tags of all codings that the client accepts are recognised, no others."""
@@ -171,7 +171,7 @@ class ResponseTests(Case):
                 known = coding in accepted.split(", ") or (coding == "identity" and "identity;q=0" not in accepted)
                 self.assertEqual(response.status, 304 if known else 200, (coding, accepted))
                 if known:
-                    self.assertEqual(answer_of(response.wire()).fields["ETag"], etag)
+                    self.assertEqual(parse_response(response.wire()).fields["ETag"], etag)
 
     def test_outdated_etag(self):
         """With the tag of a previous version, a client gets the full new version."""
@@ -206,7 +206,7 @@ class ResponseTests(Case):
         """While there is no document yet, the response is a problem document with Retry-After."""
         self.make(None, LISTED)
         for if_none_match in (None, "*"):
-            response = answer_of(self.response("gzip", "https://a.example", if_none_match).wire())
+            response = parse_response(self.response("gzip", "https://a.example", if_none_match).wire())
             self.assertEqual(response.status, 503)
             self.assertEqual(response.fields["Retry-After"], "1")
             self.assertEqual(response.fields["Cache-Control"], "no-store")
@@ -246,7 +246,7 @@ class ResponseTests(Case):
         response = self.response("identity;q=0, gzip")
         self.assertEqual(response.status, 406)
         self.assertIn("identity", json.loads(response.body)["detail"])
-        self.assertEqual(answer_of(response.wire()).fields["Vary"], "Accept-Encoding")
+        self.assertEqual(parse_response(response.wire()).fields["Vary"], "Accept-Encoding")
 
     def test_unfinished_codings(self):
         """While the only coding that a client accepts is being made, it gets 503 with Retry-After; later it is served."""
@@ -254,7 +254,7 @@ class ResponseTests(Case):
         plain = new_snapshot(DATA, NOW)
         self.document.restore(plain, NOW)
         response = self.response("identity;q=0, gzip")
-        self.assertEqual((response.status, answer_of(response.wire()).fields["Retry-After"]), (503, "1"))
+        self.assertEqual((response.status, parse_response(response.wire()).fields["Retry-After"]), (503, "1"))
         self.assertEqual(self.response("gzip").body, DATA)
         etag = self.fields("gzip")["ETag"]
         self.make(DATA)
