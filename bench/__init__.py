@@ -1,1 +1,1 @@
-"""The benchmark: livestate beside its neighbours, on one core each, in turn. See README.md in this folder."""
+"""The benchmark: compares livestate with other servers, one core each, in turn. See README.md in this folder."""

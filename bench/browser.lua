@@ -1,6 +1,6 @@
--- Requests as browsers send them: 600 header sets that differ in User-Agent, languages, cookies and codings, and an
--- If-None-Match that is the newest ETag seen in half of them, and in the other half one that is stale and changes
--- each second. Arguments: for each Accept-Encoding below, the coding this server answers it with.
+-- Requests as browsers send them: 600 header sets with different User-Agent, languages, cookies and codings. In half of
+-- the requests, If-None-Match is the newest ETag seen; in the other half, it is stale and changes every second.
+-- Arguments: the coding that this server chooses for each Accept-Encoding below.
 local SETS = 600
 local accepts = { "gzip, deflate, br, zstd", "gzip, deflate, br", "gzip, deflate" }
 local languages = {

@@ -1,4 +1,4 @@
-"""The bench's own client (client/*.go): new connections, idle connections, readers that poll, readers of events."""
+"""The bench's own client (client/*.go): new connections, idle connections, polling clients, and subscribers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from bench.wrk import Round
 
 SOURCE = Path(__file__).with_name("client")
 WORKERS = 32
-# A process may open 20,000 files, and readers in several processes are as many clients' are.
+# Streams per process. A process may open 20,000 files; several processes are closer to many separate clients.
 STREAMS = 5_000
 
 
 def build(folder: Path) -> Path | None:
-    """Compile the client; None where there is no Go."""
+    """Compile the client, and return its path, or None if Go is not installed."""
     compiler = program("go")
     if compiler is None:
         return None
@@ -34,7 +34,7 @@ def build(folder: Path) -> Path | None:
 
 
 def _line(child: subprocess.Popen[bytes], timeout: float) -> dict[str, Any]:
-    """The one line of JSON that a mode prints."""
+    """Return the line of JSON that the client prints."""
     assert child.stdout is not None
     deadline = time.monotonic() + timeout
     text = b""
@@ -42,7 +42,7 @@ def _line(child: subprocess.Popen[bytes], timeout: float) -> dict[str, Any]:
         ready, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
         chunk = os.read(child.stdout.fileno(), 1 << 20) if ready else b""
         if not chunk:
-            raise BenchError(f"the client gave no result within {timeout:g} s")
+            raise BenchError(f"the client printed no result within {timeout:g} s")
         text += chunk
     result: dict[str, Any] = json.loads(text)
     return result
@@ -56,7 +56,7 @@ def _argv(binary: Path, mode: str, server: Server, tls: bool) -> list[str]:
 def connect(
     children: Children, binary: Path, server: Server, *, tls: bool, resume: bool, core: int, seconds: float
 ) -> Round:
-    """One round of new connections. There is no set-up to leave out, so the window is the client's whole run."""
+    """Measure one round of new connections, over the client's whole run: it has no set-up to leave out."""
     argv = [*_argv(binary, "connect", server, tls), "-seconds", f"{seconds}", "-workers", str(WORKERS)]
     if resume:
         argv.append("-resume")
@@ -68,8 +68,8 @@ def connect(
         children.stop(child)
     used = cpu.seconds(cpu.tree(server.pids)) - before
     count = int(result["connections"])
-    if not count or server.dead():
-        raise BenchError(f"{server.peer} took no connection: {result['first_error']} {children.log(server.peer)}")
+    if not count or server.has_exited():
+        raise BenchError(f"{server.peer} accepted no connection: {result['first_error']} {children.log(server.peer)}")
     return Round(
         cpu_us=1e6 * used / count,
         rate=count / result["seconds"],
@@ -84,21 +84,21 @@ def connect(
 
 @contextmanager
 def idle(children: Children, binary: Path, server: Server, *, tls: bool, connections: int, core: int) -> Iterator[int]:
-    """Connections that have asked once and stay open; the number that did. Each process holds 15,000 at most."""
-    held: list[subprocess.Popen[bytes]] = []
+    """Hold idle connections that have each sent one request, at most 15,000 per process. Yields their number."""
+    processes: list[subprocess.Popen[bytes]] = []
     opened = 0
     try:
         while opened < connections:
             part = min(15_000, connections - opened)
             argv = [*_argv(binary, "idle", server, tls), "-connections", str(part)]
-            held.append(child := children.start("client", argv, core=core, pipes=True))
+            processes.append(child := children.start("client", argv, core=core, pipes=True))
             result = _line(child, 60 + part / 50)
             if result["errors"]:
                 raise BenchError(f"{server.peer}: {result['errors']} connections failed: {result['first_error']}")
             opened += part
         yield opened
     finally:
-        for child in held:
+        for child in processes:
             children.stop(child)
 
 
@@ -114,14 +114,14 @@ def poll(
     mode: str,
     core: int,
 ) -> subprocess.Popen[bytes]:
-    """Start readers; `readings` waits for what they saw."""
+    """Start polling clients. `poll_result` waits for their result."""
     argv = [*_argv(binary, "poll", server, tls), "-readers", str(readers), "-every", f"{every}s"]
     argv += ["-seconds", f"{seconds}", "-mode", mode, "-events", f"{PATH}/events"]
     return children.start("client", argv, core=core, pipes=True)
 
 
-def readings(children: Children, child: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
-    """What readers saw."""
+def poll_result(children: Children, child: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
+    """Return the result of polling clients."""
     try:
         return _line(child, seconds + 60)
     finally:
@@ -131,28 +131,28 @@ def readings(children: Children, child: subprocess.Popen[bytes], seconds: float)
 def streams(
     children: Children, binary: Path, server: Server, *, tls: bool, readers: int, length: int, core: int
 ) -> list[subprocess.Popen[bytes]]:
-    """Open READERS event streams, in several processes; `seen` ends one and says what came."""
+    """Open READERS event streams in several processes. `close_streams` ends a process and returns its result."""
     if server.events is None:
         raise BenchError("has no event stream")
-    held: list[subprocess.Popen[bytes]] = []
+    processes: list[subprocess.Popen[bytes]] = []
     try:
-        for begun in range(0, readers, STREAMS):
-            part = min(STREAMS, readers - begun)
+        for opened in range(0, readers, STREAMS):
+            part = min(STREAMS, readers - opened)
             argv = [*_argv(binary, "events", server, tls), "-readers", str(part)]
             argv += ["-events", server.events, "-length", str(length)]
-            held.append(child := children.start("client", argv, core=core, pipes=True))
+            processes.append(child := children.start("client", argv, core=core, pipes=True))
             result = _line(child, 60 + part / 50)
             if result["errors"]:
                 raise BenchError(f"{result['errors']} of {part} streams failed: {result['first_error']}")
     except BaseException:
-        for child in held:
+        for child in processes:
             children.stop(child)
         raise
-    return held
+    return processes
 
 
-def seen(children: Children, child: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """What the readers of one process saw; its streams are closed."""
+def close_streams(children: Children, child: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """Close the streams of one process, and return what its subscribers received."""
     assert child.stdin is not None
     try:
         child.stdin.close()

@@ -1,8 +1,8 @@
-"""What a server's process tree has used: CPU time and memory, from /proc.
+"""CPU time and memory used by a server's process tree, from /proc.
 
-utime+stime of a thread group also counts its threads that have ended, and cutime+cstime its children that were waited
-for; so over a tree of live processes nothing is missed and nothing counted twice. The kernel scales the two so that
-their sum is the precise run time, in ticks of 10 ms: 0.2 % of a window of five seconds.
+utime + stime of a process includes its threads that have exited, and cutime + cstime its children that were waited for.
+So over a tree of live processes, nothing is missed and nothing is counted twice. The kernel scales the values so that
+their sum is the precise run time, in ticks of 10 ms, which is 0.2 % of a window of five seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Fields of /proc/PID/stat from the third on: the second is a name that may hold spaces and brackets."""
+    """Return the fields of /proc/PID/stat after the name, which may contain spaces and brackets."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -24,23 +24,23 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def tree(roots: Iterable[int]) -> set[int]:
-    """ROOTS and all their living descendants."""
+    """Return ROOTS and all their live descendants."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and (stat := _stat(int(name))) is not None:
             children.setdefault(int(stat[1]), []).append(int(name))
     found: set[int] = set()
-    waiting = list(roots)
-    while waiting:
-        pid = waiting.pop()
+    queue = list(roots)
+    while queue:
+        pid = queue.pop()
         if pid not in found:
             found.add(pid)
-            waiting.extend(children.get(pid, ()))
+            queue.extend(children.get(pid, ()))
     return found
 
 
 def seconds(pids: Iterable[int]) -> float:
-    """CPU seconds used so far by PIDS and their waited-for children."""
+    """Return the CPU seconds used so far by PIDS and those of their children that were waited for."""
     ticks = 0
     for pid in pids:
         if (stat := _stat(pid)) is not None:
@@ -49,7 +49,10 @@ def seconds(pids: Iterable[int]) -> float:
 
 
 def memory(pids: Iterable[int]) -> tuple[float, float]:
-    """(RSS, PSS) in KB, summed. PSS shares out pages that several processes map, so that a sum means something."""
+    """Return the sums of RSS and PSS in KB.
+
+    PSS divides shared pages among the processes that map them, so that its sum is meaningful.
+    """
     rss = pss = 0.0
     for pid in pids:
         try:
@@ -65,7 +68,7 @@ def memory(pids: Iterable[int]) -> tuple[float, float]:
 
 
 def pin(pids: Iterable[int], core: int) -> None:
-    """Bind every thread of PIDS to CORE: some servers spread their workers over cores they were not given."""
+    """Bind every thread of PIDS to CORE. Some servers spread their workers over other cores on their own."""
     for pid in pids:
         with contextlib.suppress(OSError):
             for thread in os.listdir(f"/proc/{pid}/task"):

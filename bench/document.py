@@ -1,4 +1,4 @@
-"""The document every peer serves: 4.3 KB of JSON, results of an election night, always of the same length."""
+"""The document that every peer serves: election results, 4.3 KB of JSON, in every version of the same length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FIRST = 1_000_000
 
 
 def render(version: int, written_ns: int | None = None) -> bytes:
-    """One version. Numbers have a fixed width, so that every version is as long as every other."""
+    """Return one version of the document. Numbers have a fixed width, so that all versions have the same length."""
     chance = random.Random(version)
     districts = []
     for number in range(DISTRICTS):
@@ -30,6 +30,6 @@ def render(version: int, written_ns: int | None = None) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def pack(document: bytes) -> bytes:
-    """The document as a server with precompressed files has it beside the plain one."""
+def compress(document: bytes) -> bytes:
+    """Return the gzip file for servers that use precompressed files."""
     return gzip.compress(document, 9, mtime=0)

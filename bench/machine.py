@@ -1,4 +1,4 @@
-"""What the numbers were measured on."""
+"""The machine that the measurements were made on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def facts() -> dict[str, object]:
-    """CPU, cores, memory, kernel and tools; no host name."""
+    """Return CPU, cores, memory, kernel, tools and load average, but no host name."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.M)
     memory = re.search(r"^MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text(), re.M)

@@ -1,6 +1,6 @@
-"""The backend behind the cache (Varnish): serves the document, which changes each second.
+"""The origin server behind the cache (Varnish). It serves the document, which changes every second.
 
-It runs in the bench's own process, on the load core, and is asked once a second: caching is what is measured.
+It runs in the bench's own process on the load core. The cache requests it once a second, so that caching is measured.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """No access log, as with every other server here."""
+        """Do not log requests, like all other servers here."""
 
 
 class Origin(ThreadingHTTPServer):
-    """Listens while the block runs."""
+    """Listens while its `with` block runs."""
 
     daemon_threads = True
 
@@ -55,4 +55,4 @@ class Origin(ThreadingHTTPServer):
         self.thread.join(timeout=5)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A cache that is ended drops its connections; that is no news."""
+        """Ignore the error: a cache drops its connections when it is stopped."""

@@ -1,7 +1,7 @@
-"""bench/results/latest.svg: what a request costs each server, over HTTP and HTTPS, as bars with their spread.
+"""Draw bench/results/latest.svg: the CPU cost of a request for each server, over HTTP and HTTPS, as a bar chart.
 
-Written by hand: SVG is text, and the picture then needs nothing installed. It has a background of its own and follows
-the reader's light or dark scheme, so that it is legible on any page.
+SVG is text, so the chart is written without any library. It has its own background and follows the viewer's light or
+dark colour scheme, so that it is legible on any page.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bench.results import FOLDER
 WIDTH, LEFT, RIGHT, GAP = 920, 176, 24, 62
 TOP, ROW, BAR, FOOT = 92, 30, 16, 48
 PANELS = (("http", "HTTP"), ("https", "HTTPS"))
-# A bar is cut off where it is this many times livestate's: the ones beside it are what the picture is for.
+# Bars are cut off at this multiple of livestate's, so that the shorter ones can be compared.
 CUT = 8.0
 
 STYLE = """
@@ -51,13 +51,13 @@ STYLE = """
 
 
 def _step(limit: float) -> float:
-    """A round distance between grid lines, about five of them."""
+    """Return a round distance between grid lines, of which there are about five."""
     power = float(10 ** math.floor(math.log10(limit / 5)))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor * 5.5 >= limit)
 
 
 def _order(results: dict[str, Any]) -> list[str]:
-    """One order for both panels, the cheapest over HTTP first: a server keeps its row."""
+    """Return the peers by cost over HTTP, cheapest first. Both panels use this order, so a server keeps its row."""
     medians: dict[str, float] = {}
     for scenario, _ in PANELS:
         for name, rounds in results["scenarios"].get(scenario, {}).get("peers", {}).items():
@@ -114,7 +114,7 @@ def _panel(x: float, width: float, name: str, peers: dict[str, Any], order: list
 
 
 def draw(results: dict[str, Any]) -> str | None:
-    """The picture; None before there is anything to show."""
+    """Return the chart, or None if there are no results."""
     panels = [
         (name, results["scenarios"][key]) for key, name in PANELS if results["scenarios"].get(key, {}).get("peers")
     ]
@@ -122,14 +122,14 @@ def draw(results: dict[str, Any]) -> str | None:
         return None
     order = _order(results)
     height = TOP + ROW * len(order) + FOOT
-    # The last label of a panel stands to the right of its longest bar.
+    # The gap after a panel has room for the label of its longest bar.
     width = (WIDTH - LEFT - RIGHT - GAP * len(panels)) / len(panels)
     first = panels[0][1]
     parts = [
         f'<rect class="page" x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
-        '<text class="title" x="20" y="32">Server CPU for each request, in µs (shorter is better)</text>',
+        '<text class="title" x="20" y="32">Server CPU per request, in µs (shorter is better)</text>',
         f'<text class="soft" x="20" y="52">one core, {first["settings"]["connections"]:,} keep-alive connections,'
-        " 4.3 KB of JSON; median of the rounds, with their smallest and largest</text>",
+        " 4.3 KB of JSON; median of the rounds, with minimum and maximum</text>",
     ]
     for index, peer in enumerate(order):
         bold = ' class="ours"' if peer == "livestate" else ""
@@ -142,13 +142,13 @@ def draw(results: dict[str, Any]) -> str | None:
     parts.append(f'<text class="soft" x="20" y="{height - 12}">{escape(foot)}</text>')
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-        ' role="img" aria-label="Server CPU time for each request, by server, over HTTP and HTTPS">'
+        ' role="img" aria-label="Server CPU time per request, by server, over HTTP and HTTPS">'
     )
     return "\n".join([head, f"<style>{STYLE}</style>", *parts, "</svg>"]) + "\n"
 
 
 def save(results: dict[str, Any], folder: Path = FOLDER) -> None:
-    """Draw the latest results beside them."""
+    """Draw the latest results into their folder."""
     picture = draw(results)
     if picture is not None:
         (folder / "latest.svg").write_text(picture)

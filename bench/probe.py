@@ -1,4 +1,4 @@
-"""One look at a peer before it is measured: it must do the work that is compared, or the row says why it does not."""
+"""Checks of a peer before it is measured: whether it does the work that is compared, and if not, why."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from bench.peers.peer import PATH, Server
 from bench.process import BenchError, Children, wait_until
 
-# As in browser.lua: the three kinds of Accept-Encoding that browsers send.
+# The three values of Accept-Encoding that browsers send, as in browser.lua.
 ACCEPTS = ("gzip, deflate, br, zstd", "gzip, deflate, br", "gzip, deflate")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A response, its header names in lower case."""
+    """A response, with header names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -25,10 +25,10 @@ class Answer:
 
 
 def ask(port: int, *, tls: bool = False, path: str = PATH, timeout: float = 5.0, **headers: str) -> Answer:
-    """One request on a connection of its own; If_None_Match is sent as If-None-Match."""
+    """Send one request on a new connection. The argument `If_None_Match` is sent as `If-None-Match`."""
     connection: http.client.HTTPConnection
     if tls:
-        # Made for this run and thrown away after it: there is nothing to verify the certificate against.
+        # The certificate was created for this run, so there is nothing to verify it against.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -46,11 +46,11 @@ def ask(port: int, *, tls: bool = False, path: str = PATH, timeout: float = 5.0,
 
 
 def wait_for(server: Server, children: Children) -> None:
-    """Until each of its listeners answers 200 with the document."""
+    """Wait until each listener of the server answers with 200."""
 
     def ready(port: int, tls: bool) -> bool:
-        if server.dead():
-            raise BenchError(f"{server.peer} ended by itself: {children.log(server.peer)}")
+        if server.has_exited():
+            raise BenchError(f"{server.peer} exited unexpectedly: {children.log(server.peer)}")
         try:
             answer = ask(port, tls=tls)
         except (OSError, http.client.HTTPException):
@@ -62,7 +62,7 @@ def wait_for(server: Server, children: Children) -> None:
 
 
 def document(server: Server, tls: bool) -> Answer:
-    """The whole document, checked: JSON of about the size every peer serves, with a length the client can count."""
+    """Fetch the document, and check that it is JSON of the expected size, with a Content-Length."""
     port = server.port(tls)
     assert port is not None
     answer = ask(port, tls=tls)
@@ -74,7 +74,7 @@ def document(server: Server, tls: bool) -> Answer:
 
 
 def not_modified(server: Server, tls: bool) -> str | None:
-    """The ETag that this peer answers with 304; None when it has no such answer."""
+    """Return the ETag for which this peer answers 304, or None if it never does."""
     port = server.port(tls)
     etag = document(server, tls).headers.get("etag")
     if etag is None or port is None or ask(port, tls=tls, If_None_Match=etag).status != 304:
@@ -83,7 +83,7 @@ def not_modified(server: Server, tls: bool) -> str | None:
 
 
 def codings(server: Server) -> tuple[str, ...]:
-    """For each Accept-Encoding of a browser, the coding this peer answers with."""
+    """Return the content coding that this peer chooses for each browser's Accept-Encoding."""
     assert server.http is not None
     return tuple(
         ask(server.http, Accept_Encoding=accept).headers.get("content-encoding", "identity") for accept in ACCEPTS

@@ -1,4 +1,4 @@
-"""Child processes. Each is known by its pid, bound to one core, and ended in a finally block, also on Ctrl-C."""
+"""Child processes. Each is bound to one core, and stopped by its process id in a finally block, also on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pathlib import Path
 
 
 class BenchError(Exception):
-    """Something the reader of the terminal can act on; printed as one line."""
+    """An error that the user can act on; printed as one line."""
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
+    """Return a port of 127.0.0.1 that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -27,18 +27,21 @@ def free_port() -> int:
 
 
 def raise_file_limit() -> int:
-    """Thousands of connections need as many files; children inherit the limit."""
+    """Raise the limit of open files to its maximum, and return it. Child processes inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def run(argv: Sequence[str], *, timeout: float = 120.0, env: Mapping[str, str] | None = None) -> str:
-    """The output of a command that must succeed."""
+    """Run a command, and return its output.
+
+    :raises BenchError: when it fails.
+    """
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, env=env, check=False)
-    except (OSError, subprocess.TimeoutExpired) as why:
-        raise BenchError(f"{argv[0]}: {why}") from why
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BenchError(f"{argv[0]}: {error}") from error
     if done.returncode:
         raise BenchError(f"{' '.join(argv)}: {(done.stderr or done.stdout).strip()[-600:]}")
     return done.stdout
@@ -46,7 +49,7 @@ def run(argv: Sequence[str], *, timeout: float = 120.0, env: Mapping[str, str] |
 
 @dataclass
 class Children:
-    """The processes of one run, ended in the reverse order of their start."""
+    """The processes of one run, stopped in the reverse order of their start."""
 
     logs: Path
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -60,7 +63,7 @@ class Children:
         env: Mapping[str, str] | None = None,
         pipes: bool = False,
     ) -> subprocess.Popen[bytes]:
-        """Start ARGV on CORE, in a session of its own: Ctrl-C reaches the bench alone, which then ends its children."""
+        """Start ARGV on CORE in a new session, so that Ctrl-C reaches only the bench, which then stops its children."""
         folder = self.logs / name
         folder.mkdir(exist_ok=True)
         with open(folder / "log", "ab") as log:
@@ -77,13 +80,13 @@ class Children:
         return child
 
     def log(self, name: str) -> str:
-        """The last line that a child said, for an error message."""
+        """Return the last line of a child's log, for an error message."""
         with contextlib.suppress(OSError, IndexError):
             return (self.logs / name / "log").read_text(errors="replace").strip().splitlines()[-1][-300:]
         return ""
 
     def stop(self, child: subprocess.Popen[bytes], timeout: float = 5.0) -> None:
-        """End one child and what is left of its session."""
+        """Stop one child, and kill what remains of its session."""
         if child.poll() is None:
             child.terminate()
             try:
@@ -91,7 +94,7 @@ class Children:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait(timeout)
-        # Workers that outlived their master are in the session that was made for it.
+        # Workers that outlive their master are still in its session.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         for pipe in (child.stdin, child.stdout):
@@ -102,34 +105,37 @@ class Children:
             self.started.remove(child)
 
     def stop_all(self) -> None:
-        """End them all, the last started first."""
+        """Stop all children, the last started first."""
         for child in reversed(list(self.started)):
             self.stop(child)
 
 
 @contextlib.contextmanager
 def children(logs: Path) -> Iterator[Children]:
-    """Children that do not outlive the block; SIGTERM is made to end it as Ctrl-C does."""
+    """Yield children that do not outlive the block. SIGTERM ends it like Ctrl-C."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
-    held = Children(logs)
+    started = Children(logs)
     try:
-        yield held
+        yield started
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            held.stop_all()
+            started.stop_all()
         finally:
             signal.signal(signal.SIGINT, interrupted)
             signal.signal(signal.SIGTERM, before)
 
 
 def wait_until(what: str, ready: Callable[[], bool], timeout: float = 15.0) -> None:
-    """Ask READY until it says yes; a BenchError when it has not by then."""
+    """Wait until READY returns true.
+
+    :raises BenchError: when it does not within TIMEOUT seconds.
+    """
     deadline = time.monotonic() + timeout
     while not ready():
         if time.monotonic() > deadline:

@@ -1,17 +1,17 @@
-"""The tables on stdout."""
+"""The tables that are printed on stdout."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from bench import bar, stats
+from bench import stats, targets
 from bench.peers import PEERS
 from bench.scenario import SCENARIOS, Scenario
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up: the first to the left, the others to the right."""
+    """Return an aligned Markdown table. The first column is aligned left, the others right."""
     widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -24,27 +24,27 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that mean something."""
+    """Format a number with three significant digits."""
     return f"{value:.0f}" if value >= 100 else (f"{value:.1f}" if value >= 10 else f"{value:.2f}")
 
 
 def between(spread: stats.Spread) -> str:
-    """Median (smallest–largest)."""
+    """Format as median (minimum–maximum)."""
     return f"{number(spread.median)} ({number(spread.low)}–{number(spread.high)})"
 
 
 def time(microseconds: float) -> str:
-    """A latency in the unit a reader expects."""
+    """Format a latency in µs or ms."""
     return f"{microseconds:.0f} µs" if microseconds < 1000 else f"{microseconds / 1000:.1f} ms"
 
 
 def title(name: str) -> str:
-    """A peer's name in tables."""
+    """Return a peer's name for tables."""
     return PEERS[name].title if name in PEERS else name
 
 
 def _worst(rounds: list[dict[str, Any]]) -> dict[str, int]:
-    """The errors of each kind, as many as there were in the worst round."""
+    """Return the number of errors of each kind in the worst round."""
     errors: dict[str, int] = {}
     for taken in rounds:
         for kind, count in taken["errors"].items():
@@ -80,13 +80,13 @@ def _loads(scenario: Scenario, peers: dict[str, Any]) -> str:
     return table(
         [
             "server",
-            f"CPU µs a {unit}",
+            f"CPU µs per {unit}",
             f"{unit}s/s",
             "p50",
             "p99",
-            "livestate / it",
+            "livestate / server",
             "core busy",
-            "memory a connection" if scenario.kind == "keepalive" else "sessions",
+            "memory per connection" if scenario.kind == "keepalive" else "sessions",
             "notes",
         ],
         rows,
@@ -104,7 +104,7 @@ def _idle(peers: dict[str, Any]) -> str:
         ]
         for name, taken in sorted(peers.items(), key=lambda item: float(item[1][0]["kb"]))
     ]
-    return table(["server", "KB a connection (PSS)", "(RSS)", "the server before", "connections"], rows)
+    return table(["server", "KB per connection (PSS)", "(RSS)", "server before", "connections"], rows)
 
 
 def _freshness(peers: dict[str, Any]) -> str:
@@ -112,7 +112,7 @@ def _freshness(peers: dict[str, Any]) -> str:
     for name, runs in peers.items():
         for taken in runs:
             first, last = taken["first_ms"], taken["last_ms"]
-            pace = f" each {taken['every_s']:g} s" if taken["mode"] == "poll" else ""
+            pace = f" every {taken['every_s']:g} s" if taken["mode"] == "poll" else ""
             rows.append(
                 [
                     title(name),
@@ -125,12 +125,12 @@ def _freshness(peers: dict[str, Any]) -> str:
                     str(taken["versions"]),
                 ]
             )
-    return table(["server", "readers", "p50", "p99", "first reader", "last reader", "core busy", "versions"], rows)
+    return table(["server", "clients", "p50", "p99", "first client", "last client", "core busy", "versions"], rows)
 
 
-def _pollers(taken: Sequence[dict[str, Any]]) -> str:
-    """p99 of ordinary polls, quiet and during the broadcasts."""
-    found = [round["pollers"] for round in taken if round["pollers"]]
+def _pollers(rounds: Sequence[dict[str, Any]]) -> str:
+    """Format the p99 of ordinary polls, without changes and during the broadcasts."""
+    found = [round["pollers"] for round in rounds if round["pollers"]]
     if not found:
         return "-"
     quiet, busy = (stats.spread([one[name]["p99_us"] for one in found]).median for name in ("quiet", "broadcasts"))
@@ -162,16 +162,16 @@ def _events(peers: dict[str, Any]) -> str:
     return table(
         [
             "server",
-            "CPU µs an event",
-            "livestate / it",
-            "readers",
-            "first reader",
+            "CPU µs per event",
+            "livestate / server",
+            "subscribers",
+            "first subscriber",
             "p50",
             "p99",
-            "last reader (slowest)",
+            "last subscriber (slowest)",
             "core busy",
-            "memory a reader",
-            "polls' p99, quiet → broadcasts",
+            "memory per subscriber",
+            "p99 of polls, quiet → broadcasts",
             "notes",
         ],
         rows,
@@ -197,12 +197,12 @@ def _push(peers: dict[str, Any]) -> str:
                     "; ".join(f"{kind} {count}" for kind, count in taken["errors"].items()) or "-",
                 ]
             )
-    header = ["server, how it hears", "readers", "p50", "p99", "first reader", "last reader", "its p90"]
-    return table([*header, "CPU µs an event", "changes", "notes"], rows)
+    header = ["server, notification", "subscribers", "p50", "p99", "first subscriber", "last subscriber", "p90 of last"]
+    return table([*header, "CPU µs per event", "changes", "notes"], rows)
 
 
 def scenario(name: str, result: dict[str, Any]) -> str:
-    """One scenario: its title, its table, and the peers that are missing."""
+    """Return the report of one scenario: its title, its table, and the peers that are missing."""
     which = SCENARIOS[name]
     peers = result["peers"]
     lines = [f"## {name}: {which.title}", ""]
@@ -214,12 +214,12 @@ def scenario(name: str, result: dict[str, Any]) -> str:
 
 
 def check(results: dict[str, Any]) -> str:
-    """The bar, row by row."""
+    """Return the table of targets."""
     rows = []
-    for verdict in bar.judge(results):
+    for verdict in targets.judge(results):
         measured = "-" if verdict.value is None else f"{verdict.value:.2f}"
         spread = f"{verdict.low:.2f}–{verdict.high:.2f}" if verdict.low is not None else "-"
         rows.append(
             [verdict.row.title, f"{verdict.row.must:g}", f"{verdict.row.aim:g}", measured, spread, verdict.word]
         )
-    return "## The bar\n\n" + table(["livestate / peer", "must", "aim", "measured", "spread", "verdict"], rows) + "\n"
+    return "## Targets\n\n" + table(["livestate / peer", "must", "aim", "measured", "spread", "verdict"], rows) + "\n"

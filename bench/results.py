@@ -1,4 +1,4 @@
-"""The results on disk: a file a run, and latest.json with each scenario's latest."""
+"""The results on disk: a file per run, and latest.json with the latest result of each scenario."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LATEST = FOLDER / "latest.json"
 
 
 def read() -> dict[str, Any]:
-    """The latest of each scenario; empty before the first run."""
+    """Return the latest result of each scenario; none before the first run."""
     if not LATEST.exists():
         return {"scenarios": {}}
     latest: dict[str, Any] = json.loads(LATEST.read_text())
@@ -27,7 +27,10 @@ def _write(path: Path, results: dict[str, Any]) -> None:
 
 
 def save(run: dict[str, Any]) -> Path:
-    """Keep this run, and put its scenarios into the latest. Each keeps when and on what it was measured."""
+    """Save this run, update the latest results, and return the file of the run.
+
+    Each scenario says when and on which machine it was measured.
+    """
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / time.strftime("run-%Y%m%d-%H%M%S.json", time.gmtime())
     _write(path, run)

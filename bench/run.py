@@ -1,4 +1,4 @@
-"""Runs one scenario: its peers in turn (A B C A B C …), so that what disturbs the machine disturbs all of them."""
+"""Run one scenario: its peers in turn (A B C A B C …), so that a disturbance of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import client, cpu, events, freshness, idle, probe, push, wrk
-from bench.ground import Field, ground
+from bench.environment import Session, open_session
 from bench.peers.peer import Server
 from bench.process import BenchError
 from bench.scenario import Scenario
@@ -18,8 +18,8 @@ from bench.settings import Settings
 Measure = Callable[[Server], wrk.Round]
 
 
-def say(text: str) -> None:
-    """Progress goes to stderr: stdout holds the tables alone."""
+def progress(text: str) -> None:
+    """Report progress on stderr. Stdout is for the tables only."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -30,21 +30,21 @@ def _load(scenario: Scenario, server: Server, settings: Settings) -> wrk.Load:
     if scenario.conditional:
         etag = probe.not_modified(server, scenario.tls)
         if etag is None:
-            raise BenchError("has no 304 answer")
+            raise BenchError("has no 304 response")
         return replace(load, headers=(f"If-None-Match: {etag}",))
     return load
 
 
-def _keepalive(field: Field, scenario: Scenario, settings: Settings) -> Measure:
-    children = field.ground.children
+def _keepalive(session: Session, scenario: Scenario, settings: Settings) -> Measure:
+    children = session.environment.children
     loads: dict[str, wrk.Load] = {}
     bases: dict[str, float] = {}
-    for name, server in list(field.servers.items()):
+    for name, server in list(session.servers.items()):
         try:
             loads[name] = _load(scenario, server, settings)
-        except BenchError as why:
-            field.absent[name] = str(why)
-            del field.servers[name]
+        except BenchError as error:
+            session.absent[name] = str(error)
+            del session.servers[name]
             continue
         bases[name] = cpu.memory(cpu.tree(server.pids))[1]
         wrk.warm_up(children, server, loads[name], settings.load_core, max(1.0, settings.warm))
@@ -63,10 +63,10 @@ def _keepalive(field: Field, scenario: Scenario, settings: Settings) -> Measure:
     return measure
 
 
-def _connect(field: Field, scenario: Scenario, settings: Settings, binary: Path) -> Measure:
+def _connect(session: Session, scenario: Scenario, settings: Settings, binary: Path) -> Measure:
     def visit(server: Server, seconds: float) -> wrk.Round:
         return client.connect(
-            field.ground.children,
+            session.environment.children,
             binary,
             server,
             tls=scenario.tls,
@@ -75,54 +75,56 @@ def _connect(field: Field, scenario: Scenario, settings: Settings, binary: Path)
             seconds=seconds,
         )
 
-    for name, server in list(field.servers.items()):
+    for name, server in list(session.servers.items()):
         try:
             visit(server, 1.0)
-        except BenchError as why:
-            field.absent[name] = str(why)
-            del field.servers[name]
+        except BenchError as error:
+            session.absent[name] = str(error)
+            del session.servers[name]
     return lambda server: visit(server, settings.seconds)
 
 
-def _rounds(field: Field, scenario: Scenario, settings: Settings, measure: Measure) -> dict[str, list[dict[str, Any]]]:
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in field.servers}
+def _rounds(
+    session: Session, scenario: Scenario, settings: Settings, measure: Measure
+) -> dict[str, list[dict[str, Any]]]:
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in session.servers}
     for number in range(settings.rounds):
-        for name in list(field.servers):
+        for name in list(session.servers):
             try:
-                taken = measure(field.servers[name])
-            except BenchError as why:
-                field.absent[name] = f"failed in round {number + 1}: {why}"
-                for root in field.servers[name].roots:
-                    field.ground.children.stop(root)
-                del field.servers[name], results[name]
-                say(f"{scenario.name} {name}: {why}")
+                measured = measure(session.servers[name])
+            except BenchError as error:
+                session.absent[name] = f"failed in round {number + 1}: {error}"
+                for root in session.servers[name].roots:
+                    session.environment.children.stop(root)
+                del session.servers[name], results[name]
+                progress(f"{scenario.name} {name}: {error}")
                 continue
-            results[name].append(asdict(taken))
-            note = f"  {taken.errors}" if taken.errors else ""
-            say(
-                f"{scenario.name} {number + 1}/{settings.rounds} {name}: {taken.cpu_us:.2f} µs,"
-                f" {taken.rate:.0f}/s, core {100 * taken.busy:.0f} % busy{note}"
+            results[name].append(asdict(measured))
+            note = f"  {measured.errors}" if measured.errors else ""
+            progress(
+                f"{scenario.name} {number + 1}/{settings.rounds} {name}: {measured.cpu_us:.2f} µs,"
+                f" {measured.rate:.0f}/s, core {100 * measured.busy:.0f} % busy{note}"
             )
     return results
 
 
 def scenario(which: Scenario, settings: Settings, binary: Path | None) -> dict[str, Any]:
-    """The raw results of one scenario: for each peer its rounds, and the peers that are missing, with the reason."""
+    """Return the raw results of one scenario: the rounds of each peer, and why some peers are missing."""
     if binary is None and which.kind != "keepalive":
         return {"peers": {}, "absent": dict.fromkeys(settings.peers, "the bench's client needs Go")}
-    with ground(which, settings) as field:
+    with open_session(which, settings) as session:
         if which.kind == "keepalive":
-            results = _rounds(field, which, settings, _keepalive(field, which, settings))
+            results = _rounds(session, which, settings, _keepalive(session, which, settings))
         else:
             assert binary is not None
             if which.kind == "connect":
-                results = _rounds(field, which, settings, _connect(field, which, settings, binary))
+                results = _rounds(session, which, settings, _connect(session, which, settings, binary))
             elif which.kind == "events":
-                results = _rounds(field, which, settings, events.prepare(field, which, settings, binary))
+                results = _rounds(session, which, settings, events.prepare(session, which, settings, binary))
             elif which.kind == "push":
-                results = push.measure(field, settings, binary, say)
+                results = push.measure(session, settings, binary, progress)
             elif which.kind == "idle":
-                results = idle.measure(field, which, settings, binary, say)
+                results = idle.measure(session, which, settings, binary, progress)
             else:
-                results = freshness.measure(field, settings, binary, say)
-        return {"peers": results, "absent": field.absent}
+                results = freshness.measure(session, settings, binary, progress)
+        return {"peers": results, "absent": session.absent}

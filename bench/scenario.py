@@ -1,4 +1,4 @@
-"""The table of scenarios: what the load does, and whether the document changes meanwhile."""
+"""The scenarios: what the load does, and whether the document changes meanwhile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Kind = Literal["keepalive", "connect", "idle", "freshness", "events", "push"]
 
 @dataclass(frozen=True)
 class Scenario:
-    """One question to all peers."""
+    """One measurement of all peers."""
 
     name: str
     title: str
@@ -24,11 +24,11 @@ class Scenario:
 
     @property
     def unit(self) -> str:
-        """What one of the measured things is called."""
+        """The name of what is counted."""
         return {"keepalive": "request", "connect": "connection", "events": "event"}.get(self.kind, "")
 
 
-# Only what reads the store can be asked how fresh it is.
+# Freshness can be measured only for servers that read the store.
 LIVE = ("livestate", "livestate-epoll")
 STREAMING = (*LIVE, "nchan", "mercure", "go")
 
@@ -50,11 +50,15 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("new-tls-resumed", "HTTPS, a new connection with a resumed session", "connect", tls=True, resume=True),
         Scenario("idle", "Memory of idle keep-alive connections, HTTP", "idle"),
         Scenario("idle-tls", "Memory of idle keep-alive connections, HTTPS", "idle", tls=True),
-        Scenario("freshness", "From the write in the store to the readers, HTTP", "freshness", only=LIVE),
-        Scenario("push", "From the write in the store to the last event reader, HTTP", "push", only=LIVE),
-        Scenario("events", "Event streams, HTTP: a change a second to every reader", "events", only=STREAMING),
+        Scenario("freshness", "From the write in the store to the clients, HTTP", "freshness", only=LIVE),
+        Scenario("push", "From the write in the store to the last subscriber, HTTP", "push", only=LIVE),
+        Scenario("events", "Event streams, HTTP: a change per second to every subscriber", "events", only=STREAMING),
         Scenario(
-            "events-tls", "Event streams, HTTPS: a change a second to every reader", "events", tls=True, only=STREAMING
+            "events-tls",
+            "Event streams, HTTPS: a change per second to every subscriber",
+            "events",
+            tls=True,
+            only=STREAMING,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""What one run of the bench does, as the command line said it."""
+"""The settings of one run of the bench, from the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from bench.process import BenchError
 
 
 def cores() -> tuple[int, int]:
-    """(server's core, load's core): the last and the first of those the bench may use."""
+    """Return the cores of the server and of the load: the last and the first that the bench may use.
+
+    :raises BenchError: when there is only one.
+    """
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
         raise BenchError("two cores are needed: one for the server, one for the load")
@@ -19,7 +22,7 @@ def cores() -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of a run; they are kept beside its results."""
+    """The settings of a run, which are saved with its results."""
 
     scenarios: tuple[str, ...]
     peers: tuple[str, ...]
@@ -41,7 +44,7 @@ class Settings:
     peer_python: str = sys.executable
 
     def facts(self) -> dict[str, object]:
-        """For the results file: paths of this machine stay out of it."""
-        kept = asdict(self)
-        del kept["python"], kept["peer_python"]
-        return kept
+        """Return the settings for the results file, without the paths of this machine."""
+        settings = asdict(self)
+        del settings["python"], settings["peer_python"]
+        return settings

@@ -1,4 +1,4 @@
-"""Medians with their spread, and ratios taken round by round."""
+"""Medians with their spread, and ratios computed round by round."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Spread:
-    """A median and the smallest and largest of the rounds."""
+    """The median, minimum and maximum over the rounds."""
 
     median: float
     low: float
@@ -17,17 +17,20 @@ class Spread:
 
 
 def spread(values: list[float]) -> Spread:
-    """Of the rounds of one peer."""
+    """Return the spread of values."""
     return Spread(median(values), min(values), max(values))
 
 
 def of(rounds: list[dict[str, Any]], key: str) -> Spread:
-    """Of one number of each round."""
-    return spread([float(taken[key]) for taken in rounds])
+    """Return the spread of one value of each round."""
+    return spread([float(measured[key]) for measured in rounds])
 
 
 def ratio(ours: list[dict[str, Any]] | None, theirs: list[dict[str, Any]] | None) -> Spread | None:
-    """CPU of ours by theirs in the same round: what disturbed the machine then disturbed both."""
+    """Return the spread of the ratio of our CPU time to theirs.
+
+    It is computed within each round, so that a disturbance of the machine affects both.
+    """
     if not ours or not theirs or "cpu_us" not in ours[0] or "cpu_us" not in theirs[0]:
         return None
     return spread([a["cpu_us"] / b["cpu_us"] for a, b in zip(ours, theirs, strict=False)])

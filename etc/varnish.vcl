@@ -1,8 +1,8 @@
-# Varnish before livestate: Varnish 7.1 (Debian 12) or later, as /etc/varnish/default.vcl.
+# Varnish in front of livestate: Varnish 7.1 (Debian 12) or later, as /etc/varnish/default.vcl.
 #
-# livestate is asked about once a second for each document and content coding, however many readers there are. While it
-# is away, readers get the last document, for as long as livestate's `stale-if-error` says. Debian's unit listens on port
-# 6081, and hitch.conf in this folder puts TLS before it.
+# livestate gets about one request a second for each document and content coding, however many clients there are. While
+# it is down, clients get the last document, for as long as livestate's `stale-if-error` says. Debian's unit listens on
+# port 6081, and hitch.conf in this folder puts TLS in front of it.
 vcl 4.1;
 
 import std;
@@ -11,9 +11,9 @@ backend livestate {
     .host = "127.0.0.1";
     .port = "8080";
     .connect_timeout = 1s;
-    # A document is sent at once or not at all.
+    # livestate sends a document at once or not at all.
     .first_byte_timeout = 2s;
-    # Known to be away, livestate is not waited for. The probe also fails where livestate has no document yet.
+    # Do not wait for livestate while it is known to be down. The probe also fails while livestate has no document yet.
     .probe = {
         .url = "/_live/ready";
         .interval = 1s;
@@ -32,21 +32,21 @@ sub vcl_recv {
     if (req.http.Upgrade ~ "(?i)^websocket$") {
         return (pipe);
     }
-    # Event streams and long polls, of which each reader has one of its own, and the viewer's files, which browsers keep.
-    # A stream takes two of Varnish's threads, of which there are 10,000: for more than some thousand readers, have
-    # haproxy.cfg send them past Varnish.
+    # Event streams and long polls, which every client has for itself, and the viewer's files, which browsers cache. A
+    # stream takes two of Varnish's 10,000 threads: for more than a few thousand subscribers, use haproxy.cfg, which
+    # sends them past Varnish.
     if ((req.method != "GET" && req.method != "HEAD") || req.url ~ "^/_live/" || req.url ~ "^[^?]*/events(\?|$)" ||
         (req.http.If-None-Match && req.http.Prefer ~ "(?i)\bwait\s*=")) {
         return (pass);
     }
 
-    # What does not choose the answer must not make one more of it to be asked for each second.
+    # Whatever does not select the response must not cause another request to livestate every second.
     unset req.http.Cookie;
     unset req.http.Authorization;
     set req.url = regsub(req.url, "\?.*$", "");
-    # A document may change twice within a second, so that only entity tags tell.
+    # A document may change twice within a second: only entity tags are precise enough.
     unset req.http.If-Modified-Since;
-    # Accept-Encoding is spelled in dozens of ways; these four are all that matters, the smallest first.
+    # Accept-Encoding has dozens of spellings, but only these four responses exist, the smallest first.
     if (req.http.Accept-Encoding ~ "(?i)(^|,)\s*br\s*(,|$|;\s*q=(1|0?\.0*[1-9]))") {
         set req.http.X-Coding = "br";
     } elsif (req.http.Accept-Encoding ~ "(?i)(^|,)\s*zstd\s*(,|$|;\s*q=(1|0?\.0*[1-9]))") {
@@ -58,7 +58,7 @@ sub vcl_recv {
     }
 
     if (req.restarts == 1) {
-        # Only what is a second over its time at most, while it is being asked for anew.
+        # Serve it at most a second past its expiry, while a new one is being fetched.
         set req.grace = 1s;
     } else {
         set req.grace = 1d;
@@ -66,8 +66,8 @@ sub vcl_recv {
     return (hash);
 }
 
-# Not by Host: livestate answers alike under all names. Accept-Encoding is in the key, since Varnish leaves it out of
-# Vary and asks for gzip alone.
+# Not by Host: livestate gives the same response under all names. The coding is in the key, because Varnish leaves
+# Accept-Encoding out of Vary and requests only gzip.
 sub vcl_hash {
     hash_data(req.url);
     hash_data(req.http.X-Coding);
@@ -75,7 +75,7 @@ sub vcl_hash {
 }
 
 sub vcl_hit {
-    # Nobody has asked for a while: ask first, before something old is given out (and after that, if need be).
+    # No client has asked for a while: try livestate first, and serve the old document only if that fails.
     if (obj.ttl < -1s && req.restarts == 0 && std.healthy(livestate)) {
         set req.http.X-Stale = "true";
         return (restart);
@@ -91,21 +91,21 @@ sub vcl_backend_fetch {
     if (bereq.http.X-Coding) {
         set bereq.http.Accept-Encoding = bereq.http.X-Coding;
     } else {
-        # Long polls are held for 60 s at most.
+        # Long polls are held for at most 60 s.
         set bereq.first_byte_timeout = 75s;
     }
 }
 
 sub vcl_backend_response {
     if (bereq.http.X-Coding) {
-        # Whole or not at all, should livestate end in the middle of it.
+        # All of it or nothing, if livestate exits in the middle.
         set beresp.do_stream = false;
         if (beresp.status >= 500) {
-            # Rather the document that there is.
+            # Prefer the cached document.
             if (bereq.is_bgfetch || bereq.http.X-Stale) {
                 return (abandon);
             }
-            # Also errors are asked for just once a second.
+            # Request livestate only once a second, even during errors.
             set beresp.ttl = 1s;
             set beresp.grace = 0s;
             return (deliver);
@@ -124,7 +124,7 @@ sub vcl_backend_error {
     set beresp.http.Cache-Control = "no-store";
     set beresp.http.Access-Control-Allow-Origin = "*";
     if (bereq.method == "GET" && bereq.url ~ "^[^?]*/events(\?|$)") {
-        # An EventSource gives up for good after any other status than 200: have it come back.
+        # An EventSource gives up for good after any status other than 200: make it reconnect.
         set beresp.status = 200;
         set beresp.reason = "OK";
         set beresp.http.Content-Type = "text/event-stream";
@@ -141,14 +141,14 @@ sub vcl_backend_error {
 }
 
 sub vcl_deliver {
-    # Varnish 7.1 does not find it in a list.
+    # Varnish 7.1 does not find the tag in a list.
     if (resp.http.ETag && std.strstr(req.http.If-None-Match, resp.http.ETag)) {
         set req.http.If-None-Match = resp.http.ETag;
     }
 }
 
 sub vcl_synth {
-    # Asking first was in vain: give what there is.
+    # Trying livestate first failed: serve the cached document.
     if (resp.status == 503 && req.http.X-Stale && req.restarts == 1) {
         return (restart);
     }

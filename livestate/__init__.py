@@ -1,3 +1,3 @@
-"""One live JSON document, fresh every second, for tens of thousands of readers."""
+"""Live JSON documents, fresh every second, for tens of thousands of clients."""
 
 __version__ = "0.1.0"

@@ -1,12 +1,12 @@
-"""What can go wrong, as a small family.
+"""The errors that livestate raises, as one small family.
 
-The text of each of these is one line for a person: what is wrong and what to do about it. It never holds
-a password. Whoever catches one prints or logs that line, never a traceback.
+The text of each error is one line for an operator: what is wrong and what to do about it. It never contains a
+password. Code that catches one prints or logs that line, never a traceback.
 """
 
 
 class LivestateError(Exception):
-    """Something went wrong in a way that was foreseen; the text is one line for a person."""
+    """A foreseen failure. Its text is one line for the operator."""
 
 
 class SettingsError(LivestateError):
@@ -14,16 +14,16 @@ class SettingsError(LivestateError):
 
 
 class SourceError(LivestateError):
-    """The store did not give the document: it is away, it refused, or it took too long."""
+    """The store returned no document: it is unreachable, refused the request, or took too long."""
 
 
 class DocumentMissing(SourceError):
-    """The store answered, and does not have the document (no such key, file or record)."""
+    """The store answered, but does not have the document (no such key, file or record)."""
 
 
 class DocumentRefused(LivestateError):
-    """The bytes that the store gave are not a document to serve: not JSON, not UTF-8, or too large."""
+    """The bytes from the store cannot be served as a document: not JSON, not UTF-8, or too large."""
 
 
 class WatchError(LivestateError):
-    """A document cannot be watched, and asking again would not help: it is not there, or the server is not trusted."""
+    """A document cannot be watched, and retrying would not help: it is not there, or the server is not trusted."""

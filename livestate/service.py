@@ -1,11 +1,11 @@
-"""livestate as a whole: its parts, put together, and what the signals do to them.
+"""The whole of livestate as one service, and what each signal does.
 
-- SIGTERM: nobody is accepted any more, readers are let go at a bearable pace while they are served on, and then it ends
-  with 0. A second one has the rest cut off at once.
-- SIGINT (Ctrl-C): the same, with nobody waited for.
-- SIGHUP: log files are opened anew, and the options and certificates are read again. What has changed is served to new
-  connections, and those that are there are let go in the same way.
-- SIGUSR2: workers with the code that is on disk now take the place of those that are there.
+- SIGTERM: stop accepting connections, drain the existing ones while still serving them, and exit with 0. A second
+  SIGTERM closes the remaining ones at once.
+- SIGINT (Ctrl-C): close all connections at once, and exit.
+- SIGHUP: reopen the log files, and read options and certificates again. New connections get what has changed; existing
+  ones are drained.
+- SIGUSR2: replace the workers by new ones, which run the code that is now on disk.
 """
 
 import signal
@@ -34,58 +34,58 @@ from livestate.web.in_process_server import InProcessServer
 from livestate.web.resources.readiness import ServedDocument
 from livestate.workers.supervisor import Supervisor
 
-#: Seconds between two looks at the files of certificates; they are read when they were the same twice.
-LOOK = 5.0
+#: Seconds between two checks of the certificate files. They are loaded once two checks see the same files.
+CERTIFICATE_CHECK_INTERVAL = 5.0
 
-#: What a running livestate cannot change, by the names of the options.
-FIXED = "admin", "workers", "log-format"
+#: The names of the options that take effect only after a restart.
+RESTART_ONLY = "admin", "workers", "log-format"
 
 
 class Server(Protocol):
-    """What faces the readers: this process, or others."""
+    """What serves the clients: this process, or worker processes."""
 
     def certificates(self) -> Sequence[Certificate]:
-        """Give those that are served."""
+        """Return the certificates in use."""
 
     def certificates_changed(self) -> Deferred[None]:
-        """Serve those that were loaded anew; done when they are served, or cannot be."""
+        """Serve the reloaded certificates; fire when that is done, or has failed."""
 
-    def change(self, settings: Settings, supplies: Iterable[ServedDocument]) -> Deferred[None]:
-        """Serve what `settings` say from now on; done as before.
+    def change(self, settings: Settings, documents: Iterable[ServedDocument]) -> Deferred[None]:
+        """Serve by new settings; fire when that is done, or has failed.
 
-        :raises LivestateError: that cannot be; nothing has changed.
+        :raises LivestateError: when the settings cannot be used; nothing has changed.
         """
 
     def renew(self) -> Deferred[None]:
-        """Run the code that is on disk; done as before."""
+        """Run the code that is now on disk; fire when that is done, or has failed."""
 
     def reopen_logs(self) -> None:
-        """Open log files anew."""
+        """Reopen the log files."""
 
     def drain(self) -> Deferred[None]:
-        """Accept nobody any more, and come to an end with all readers."""
+        """Stop accepting connections, and drain the existing ones; fire when all are closed."""
 
     def abort_remaining(self) -> None:
-        """Come to that end at once."""
+        """Close all remaining connections at once."""
 
     def serving(self) -> bool:
-        """Tell whether all that serve are there."""
+        """Return whether all serving processes are ready."""
 
     def outdated(self) -> bool:
-        """Tell whether what was last to be served could not be, and what was before is."""
+        """Return whether the last change has failed, so that the previous settings are still being served."""
 
     def trouble(self) -> str:
-        """Say in a few words what is wrong with those that serve; "" if nothing is."""
+        """Return in a few words what is wrong with the serving processes; "" if nothing is."""
 
     def counts(self) -> Counts:
-        """Give what was counted until now."""
+        """Return the counters of all serving processes."""
 
     def workers(self) -> Sequence[Mapping[str, Any]] | None:
-        """Tell of each serving process, where there are several."""
+        """Return the state of each worker process; None if this process serves."""
 
 
 class LivestateService(MultiService):
-    """All of livestate."""
+    """The top-level service."""
 
     log = Logger()
 
@@ -94,131 +94,131 @@ class LivestateService(MultiService):
         reactor: Any,
         settings: Settings,
         log_files: LogFiles,
-        reread: Callable[[], Settings],
+        load_settings: Callable[[], Settings],
         manager: ServiceManager,
     ) -> None:
-        """Wire all parts as `settings` say; nothing runs before the service is started.
+        """Create and connect all parts; nothing runs before the service is started.
 
-        :param reread: reads the options again.
-        :param manager: who is told how it goes.
-        :raises LivestateError: a source, certificate, port or folder cannot be used.
+        :param load_settings: reads the options again.
+        :param manager: the service manager to notify.
+        :raises LivestateError: when a source, certificate, port or directory cannot be used.
         """
         super().__init__()
         self._reactor = reactor
         self._settings = settings
-        self._reread = reread
+        self._load_settings = load_settings
         self._log_files = log_files
-        self._supplies = Registry(reactor, settings)
-        front = (
-            InProcessServer(reactor, settings, self._supplies.pollers(), log_files)
+        self._registry = Registry(reactor, settings)
+        server = (
+            InProcessServer(reactor, settings, self._registry.pollers(), log_files)
             if settings.workers == 1
-            else Supervisor(reactor, settings, self._supplies.pollers())
+            else Supervisor(reactor, settings, self._registry.pollers())
         )
-        self._front: Server = front
+        self._server: Server = server
         actions: dict[int, Callable[[], object]] = {
-            signal.SIGTERM: self.end, signal.SIGINT: self.interrupt,
+            signal.SIGTERM: self.shut_down, signal.SIGINT: self.shut_down_now,
             signal.SIGHUP: lambda: self._notifier.reload(self.reload),
             signal.SIGUSR2: lambda: self._notifier.reload(self.renew),
         }  # fmt: skip
-        for part in (log_files, self._supplies, front, Signals(reactor, actions)):
+        for part in (log_files, self._registry, server, Signals(reactor, actions)):
             part.setServiceParent(self)
         self._admin: AdminSite | None = None
         if settings.admin is not None:
             resources = admin_resources(
-                self._supplies.pollers, self._front.counts, reactor.seconds, self._front.workers
+                self._registry.pollers, self._server.counts, reactor.seconds, self._server.workers
             )
             admin = self._admin = AdminSite(resources, reactor, settings.admin_hosts)
             IdleTimeouts(reactor, lambda: admin.connections.open).setServiceParent(self)
             Listener(reactor, "--admin", settings.admin, admin).setServiceParent(self)
         self._notifier = SystemdNotifier(reactor, manager, self._is_ready, self._summary)
         self._notifier.setServiceParent(self)
-        self._ending = False
-        self._hurried = False
-        self._look = LoopingCall(self._look_at_certificates)
-        self._look.clock = reactor
+        self._stopping = False
+        self._skip_drain = False
+        self._certificate_check = LoopingCall(self._check_certificates)
+        self._certificate_check.clock = reactor
 
     def startService(self) -> None:
-        """Begin."""
+        """Start all parts."""
         super().startService()
-        self._look.start(LOOK, now=False)
+        self._certificate_check.start(CERTIFICATE_CHECK_INTERVAL, now=False)
 
     def stopService(self) -> Deferred[None]:
-        """Let the readers go first, and keep the documents up to date until then."""
-        self._ending = True
-        if self._look.running:
-            self._look.stop()
-        # The manager is told now, not when the readers have left.
+        """Drain the connections, keeping the documents up to date until then, and stop all parts."""
+        self._stopping = True
+        if self._certificate_check.running:
+            self._certificate_check.stop()
+        # This notifies the service manager now, not after the drain.
         self._notifier.disownServiceParent()
         stop = super().stopService
-        done = self._front.drain().addCallback(lambda _: maybeDeferred(stop)).addCallback(lambda _: None)
-        if self._hurried:
-            self._front.abort_remaining()
+        done = self._server.drain().addCallback(lambda _: maybeDeferred(stop)).addCallback(lambda _: None)
+        if self._skip_drain:
+            self._server.abort_remaining()
         return done
 
-    def end(self) -> None:
-        """End, having let all readers go; when asked again, at once."""
-        if self._ending:
-            self._hurried = True
-            self._front.abort_remaining()
+    def shut_down(self) -> None:
+        """Drain all connections and exit. A second call closes the remaining ones at once."""
+        if self._stopping:
+            self._skip_drain = True
+            self._server.abort_remaining()
             return
-        self._ending = True
-        self.log.info("ending: readers are let go")
-        # What stops the service is called in the reactor's next turn.
+        self._stopping = True
+        self.log.info("shutting down: draining connections")
+        # This calls stopService in the next iteration of the reactor.
         self._reactor.stop()
 
-    def interrupt(self) -> None:
-        """End, waiting for nobody."""
-        self._hurried = True
-        self.end()
+    def shut_down_now(self) -> None:
+        """Close all connections and exit."""
+        self._skip_drain = True
+        self.shut_down()
 
     def reload(self) -> Deferred[None]:
-        """Open the log files anew, read options and certificates again, and serve what has changed.
+        """Reopen the log files, read options and certificates again, and apply what has changed.
 
-        :return: done when that is served, or was refused.
+        :return: fires when the changes are served, or were rejected.
         """
         self._log_files.reopen()
-        self._front.reopen_logs()
-        if self._ending:
+        self._server.reopen_logs()
+        if self._stopping:
             return succeed(None)
-        # What could not be served the last time is tried again.
-        changed = self._front.outdated()
+        # A change that could not be served last time is tried again.
+        changed = self._server.outdated()
         try:
-            settings = self._reread()
-            for name in FIXED:
+            settings = self._load_settings()
+            for name in RESTART_ONLY:
                 attribute = name.replace("-", "_")
                 if getattr(settings, attribute) != getattr(self._settings, attribute):
-                    raise LivestateError(f"--{name} is changed by a restart")
-            # Before the settings: what listens on afterwards does so with what is there now.
-            changed = reload_all(self._front.certificates()) or changed
+                    raise LivestateError(f"--{name} cannot change without a restart")
+            # Before the settings, so that listeners that stay get the new certificates.
+            changed = reload_all(self._server.certificates()) or changed
             if settings == self._settings:
-                return self._front.certificates_changed() if changed else succeed(None)
-            prepared = self._supplies.prepare(settings)
-            served = self._front.change(settings, [supply.poller for supply in prepared.values()])
+                return self._server.certificates_changed() if changed else succeed(None)
+            prepared = self._registry.prepare(settings)
+            served = self._server.change(settings, [service.poller for service in prepared.values()])
         except LivestateError as error:
-            self.log.error("the new configuration is refused, and the one before stays: {error}", error=str(error))
-            return self._front.certificates_changed() if changed else succeed(None)
-        self._supplies.change(prepared)
+            self.log.error("rejected the new configuration, keeping the current one: {error}", error=str(error))
+            return self._server.certificates_changed() if changed else succeed(None)
+        self._registry.commit(prepared)
         self._settings = settings
         if self._admin is not None:
             self._admin.hosts = HostAllowlist(settings.admin_hosts)
-        self.log.info("the new configuration is in force")
+        self.log.info("the new configuration is in effect")
         return served
 
     def renew(self) -> Deferred[None]:
-        """Run the code that is on disk; done when it serves, or was refused."""
-        return succeed(None) if self._ending else self._front.renew()
+        """Run the code that is now on disk; fire when that is done, or has failed."""
+        return succeed(None) if self._stopping else self._server.renew()
 
     def _is_ready(self) -> bool:
-        """Tell whether all serve, and each source was asked: what it gave is there, or why it gave nothing."""
-        return self._front.serving() and all(
-            poller.document.snapshot is not None or poller.tally.trouble is not None
-            for poller in self._supplies.pollers()
+        """Return whether all serving processes are ready, and each source has answered or failed once."""
+        return self._server.serving() and all(
+            poller.document.snapshot is not None or poller.stats.error is not None
+            for poller in self._registry.pollers()
         )
 
     def _summary(self) -> str:
-        return summary(self._supplies.pollers(), self._front.counts().connections, self._front.trouble())
+        return summary(self._registry.pollers(), self._server.counts().connections, self._server.trouble())
 
-    def _look_at_certificates(self) -> None:
-        settled = [certificate for certificate in self._front.certificates() if certificate.settled()]
+    def _check_certificates(self) -> None:
+        settled = [certificate for certificate in self._server.certificates() if certificate.settled()]
         if reload_all(settled):
-            self._front.certificates_changed()
+            self._server.certificates_changed()

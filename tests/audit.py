@@ -75,7 +75,7 @@ def asked(service: str, packages: dict[str, str]) -> list[dict[str, Any]]:
 
 def report(packages: Iterable[str], answers: Iterable[dict[str, Any]]) -> tuple[list[str], list[str], list[str]]:
     """Give the findings, those that are explained, and the packages that nothing is known of."""
-    findings, describe_error, unknown = [], [], set(packages)
+    findings, explained, unknown = [], [], set(packages)
     for answer in answers:
         if "skip_reason" in answer:
             continue
@@ -87,8 +87,8 @@ def report(packages: Iterable[str], answers: Iterable[dict[str, Any]]) -> tuple[
             if reason is None:
                 findings.append(f"{line}; mended in {', '.join(found['fix_versions']) or 'no version yet'}")
             else:
-                describe_error.append(f"{line}: {reason}")
-    return findings, describe_error, sorted(unknown)
+                explained.append(f"{line}: {reason}")
+    return findings, explained, sorted(unknown)
 
 
 def main() -> int:
@@ -98,8 +98,8 @@ def main() -> int:
     unknown = report(packages, answers)[2]
     if unknown:
         answers += asked("osv", {name: packages[name] for name in unknown})
-    findings, describe_error, unknown = report(packages, answers)
-    for line in describe_error:
+    findings, explained, unknown = report(packages, answers)
+    for line in explained:
         print(f"explained: {line}")
     for line in findings:
         print(f"VULNERABLE: {line}")

@@ -1,13 +1,13 @@
 """A real server of MongoDB's protocol for the tests: FerretDB on SQLite, built from Go's module proxy.
 
-No mongod can be installed from a package registry. FerretDB is one Go program that speaks the same protocol, with users
-(SCRAM-SHA-1 and -256) and TLS. It is built once and kept in `${XDG_CACHE_HOME:-~/.cache}/livestate-tests/`, which takes
-a minute or two; build ahead with `python -m tests.mongodb_server --build-only`. Without that option the command runs
-a server until it is interrupted, to try things by hand.
+No package registry has mongod. FerretDB is a single Go program with the same protocol, users (SCRAM-SHA-1 and -256) and
+TLS. It is built once, which takes a minute or two, and cached in `${XDG_CACHE_HOME:-~/.cache}/livestate-tests/`. Build
+it ahead of time with `python -m tests.mongodb_server --build-only`. Without that option the command runs a server until
+it is interrupted, for manual tests.
 
-`LIVESTATE_TEST_MONGODB=mongodb://…` names another server to test against (anyone may write to it, no TLS); tests that
-must stop their server, or need users or TLS on it, are skipped then. Without it, and without Go, the tests are skipped,
-but in continuous integration (`CI=true`) they fail.
+`LIVESTATE_TEST_MONGODB=mongodb://…` names another server to test against, one without TLS that anyone may write to.
+Then tests that must stop their server, or need users or TLS on it, are skipped. If neither that variable nor Go is
+there, the tests are skipped, except in continuous integration (`CI=true`), where they fail.
 """
 
 import atexit
@@ -30,7 +30,7 @@ from pymongo.errors import PyMongoError
 from tests.integration.processes import free_port
 
 _MODULE = "github.com/FerretDB/FerretDB"
-#: The last release that needs no PostgreSQL. Its checksum in Go's database, https://sum.golang.org.
+#: The last release that does not need PostgreSQL, and its checksum in Go's database, https://sum.golang.org.
 _VERSION, _SUM = "v1.24.2", "h1:trrUU0LbmusMbyubhPS1IELncvrIwKrsRT2LW1UUWCw="
 _START_SECONDS = 30
 
@@ -42,15 +42,15 @@ class BuildError(Exception):
 
 
 def build() -> Path:
-    """Give the path of the FerretDB program, building it when it is not in the cache.
+    """Return the path of the FerretDB program, building it if it is not in the cache.
 
-    :raises BuildError: Go is missing, or it failed.
+    :raises BuildError: when Go is missing, or the build fails.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "livestate-tests"
     program = cache / f"ferretdb-{_VERSION}"
     if program.exists():
         return program
-    # Go's own installer puts it there and leaves PATH to the user.
+    # Go's own installer uses that folder, and does not change PATH.
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
     if go is None:
         raise BuildError("no Go here to build FerretDB with (1.24 or newer), and LIVESTATE_TEST_MONGODB is not set")
@@ -64,7 +64,7 @@ def build() -> Path:
 
 
 def _compile(go: str, folder: Path) -> Path:
-    """Build in `folder`. `go install module@version` would do, were not version.txt missing from the module."""
+    """Build in `folder`. `go install module@version` does not work because the module lacks version.txt."""
     environment = {
         **os.environ,
         "GOPATH": str(folder / "path"),
@@ -91,7 +91,7 @@ def _compile(go: str, folder: Path) -> Path:
 
 
 def program_or_skip() -> Path:
-    """Give the program, or skip the tests; where CI=true, fail them."""
+    """Return the program, or skip the tests; fail them if CI=true."""
     if EXTERNAL:
         raise SkipTest("needs a server of its own, and LIVESTATE_TEST_MONGODB names another")
     try:
@@ -103,10 +103,10 @@ def program_or_skip() -> Path:
 
 
 class MongoServer:
-    """One FerretDB on a free port of 127.0.0.1, with its state in a temporary folder, until this process ends.
+    """A FerretDB on a free port of 127.0.0.1, with its state in a temporary folder, until this process exits.
 
-    :param user: the name and password of the one user who may come in; without, anyone may.
-    :param tls: files of a certificate and its key, for the TLS port.
+    :param user: the name and password of the only user who may log in; None means that anyone may connect.
+    :param tls: the files of a certificate and its key, for the TLS port.
     """
 
     def __init__(self, *, user: tuple[str, str] | None = None, tls: tuple[str, str] | None = None) -> None:
@@ -137,15 +137,15 @@ class MongoServer:
 
     @property
     def url(self) -> str:
-        """Its address, without user and password."""
+        """The address of the server, without user and password."""
         return f"mongodb://127.0.0.1:{self.port}"
 
     def client(self) -> MongoClient[dict[str, Any]]:
-        """Give a client to put documents in with."""
+        """Return a client for storing documents."""
         return MongoClient(self.url, serverSelectionTimeoutMS=500, **self._credentials)
 
     def start(self) -> None:
-        """Start, also anew on the same port with the same documents, and wait until it answers."""
+        """Start or restart on the same port with the same documents, and wait until the server answers."""
         log = Path(self._folder.name, "log")
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -164,13 +164,13 @@ class MongoServer:
             except PyMongoError as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     self.stop()
-                    raise RuntimeError(f"FerretDB does not answer: {error}; it says: {log.read_text()}") from None
+                    raise RuntimeError(f"FerretDB does not answer: {error}; its log: {log.read_text()}") from None
                 time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stop the process; the documents stay."""
+        """Stop the process, but keep the documents."""
         if self._process is not None:
-            self._process.kill()  # asked to terminate, it waits for its clients to go first
+            self._process.kill()  # on SIGTERM it would wait for its clients to disconnect
             self._process.wait()
             self._process = None
 
@@ -187,11 +187,11 @@ class ExternalServer:
         self.url = url.rstrip("/")
 
     def client(self) -> MongoClient[dict[str, Any]]:
-        """Give a client to put documents in with."""
+        """Return a client for storing documents."""
         return MongoClient(self.url)
 
     def start(self) -> None:
-        """Not ours to start."""
+        """Skip the test, which cannot start or stop this server."""
         raise SkipTest("the server is not this test's own (LIVESTATE_TEST_MONGODB)")
 
     stop = start

@@ -1,4 +1,4 @@
-"""Redis servers, Sentinels and nodes that are made up, and do what they are told."""
+"""Fake Redis servers, Sentinels and cluster nodes, controlled by a test."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,12 @@ from livestate.sources.redis.url import NodeAddress
 
 
 def refusal(text: str) -> ErrorReply:
-    """Give what Redis answers with an error."""
-    return ErrorReply(f"Redis says: {text}", text)
+    """Return the error that is raised when Redis answers with this one."""
+    return ErrorReply(f"Redis answered: {text}", text)
 
 
 class Connection:
-    """A connection to one node."""
+    """A fake connection to one node."""
 
     def __init__(self, node: "Node") -> None:
         self.connected = 1
@@ -28,7 +28,7 @@ class Connection:
         self._waiting: list[Deferred[None]] = []
 
     async def ask(self, *command: Any, refusal: str = "") -> Any:
-        """Be answered by the node, or wait while it hangs."""
+        """Return the node's answer, or wait while it hangs."""
         if not self.connected:
             raise SourceError("Not connected")
         if self._node.hangs:
@@ -38,30 +38,30 @@ class Connection:
         return self._node.answer(self, command)
 
     def abort(self) -> None:
-        """Be dropped."""
+        """Close the connection, and fail the commands that wait."""
         self._node.connections.discard(self)
         self.connected = 0
         waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            if not one.called:
-                one.errback(SourceError("Lost connection"))
+        for waiter in waiting:
+            if not waiter.called:
+                waiter.errback(SourceError("Lost connection"))
 
 
 class Node:
-    """Something that speaks Redis's protocol."""
+    """A fake server of Redis's protocol."""
 
     def __init__(self, world: "World", address: NodeAddress) -> None:
         self.address = address
         self.world = world
         self.up = True
         self.hangs = False
-        #: Where this is a list, whoever connects waits, and is put into it.
+        #: If this is a list, each attempt to connect waits, and is appended to it.
         self.late: list[Deferred[None]] | None = None
         self.connections: set[Connection] = set()
         self.connected = 0
 
-    async def connect(self, make: Callable[[], Any]) -> Any:
-        """Connect, as RedisServer does; what would be made is not."""
+    async def connect(self, make_protocol: Callable[[], Any]) -> Any:
+        """Connect, as RedisServer does, but without making a protocol."""
         self.connected += 1
         if self.late is not None:
             waiting: Deferred[None] = Deferred()
@@ -74,18 +74,18 @@ class Node:
         return connection
 
     def kill(self) -> None:
-        """End."""
+        """Stop the node, and close its connections."""
         self.up = False
         for connection in list(self.connections):
             connection.abort()
 
     def answer(self, connection: Connection, command: tuple[Any, ...]) -> Any:
-        """Answer one command."""
+        """Return the answer to one command."""
         raise NotImplementedError
 
 
 class Sentinel(Node):
-    """One Sentinel; it says what the world has, unless it was told otherwise."""
+    """A Sentinel that reports the state of the world, unless `primary` or `epoch` is set."""
 
     primary: NodeAddress | None = None
     epoch: int | None = None
@@ -110,11 +110,11 @@ class Sentinel(Node):
 
 
 class Data(Node):
-    """One server with the key."""
+    """A server that has the key."""
 
     primary = False
     linked = True
-    #: The version that it has, which is its offset too.
+    #: The version of the value that it has; this is also its replication offset.
     version = 0
 
     def answer(self, connection: Connection, command: tuple[Any, ...]) -> Any:
@@ -131,7 +131,7 @@ class Data(Node):
 
 
 class World:
-    """Two replicas and a primary, three Sentinels; stands where `Servers` does."""
+    """A primary, two replicas and three Sentinels. Takes the place of `Servers`."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -148,27 +148,27 @@ class World:
         return next(node for node in [*self.sentinels, *self.data] if node.address == address)
 
     def leader(self) -> Data:
-        """Give the primary by what the Sentinels say."""
+        """Return the primary by the Sentinels' account."""
         node: Data = self.at(self.primary)
         return node
 
     def promote(self, node: Data) -> None:
-        """Make a replica the primary."""
+        """Make a replica the new primary."""
         self.leader().primary = False
         node.primary = True
         self.primary = node.address
         self.epoch += 1
 
     def open(self) -> int:
-        """Count the connections."""
+        """Return the number of open connections."""
         return sum(len(node.connections) for node in [*self.sentinels, *self.data])
 
 
 class ClusterNode(Node):
-    """One node of a cluster, which knows who has the slot."""
+    """A node of a cluster, which knows the node that has the slot."""
 
     owner: NodeAddress
-    #: What it has of the key; who has it not, and moves the slot, sends on.
+    #: The value of the key. A node without it that is moving the slot redirects to `moves_to`.
     value: bytes | None = None
     moves_to: NodeAddress | None = None
     takes = False
@@ -200,7 +200,7 @@ class ClusterNode(Node):
 
 
 class ClusterWorld(World):
-    """Four nodes, the first of which has the slot of all keys."""
+    """Four nodes, of which the first has the slot of all keys."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
@@ -209,9 +209,9 @@ class ClusterWorld(World):
         self.nodes[0].value = b"1"
 
     def own(self, node: ClusterNode) -> None:
-        """Give the slot to a node, of which all know."""
-        for one in self.nodes:
-            one.owner = node.address
+        """Assign the slot to a node, and let all nodes know."""
+        for each in self.nodes:
+            each.owner = node.address
 
     def at(self, address: NodeAddress) -> Any:
         return next(node for node in self.nodes if node.address == address)

@@ -12,10 +12,16 @@ import livestate
 PACKAGE = Path(livestate.__file__).parent
 #: Of a checkout: the pages are not installed.
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
 
 #: What is put in, in code and on the page.
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}|…")
+
+#: A file of the checkout, as pages name it: from its root, or from the package's.
+_FILE = re.compile(r"`((?:[\w-]+/)+[\w-]+\.(?:cfg|conf|json|md|py|service|socket|svg|toml|vcl|ya?ml))`")
+
+#: A name of the code, such as `Settings` or `Options.optParameters`.
+_NAME = re.compile(r"`([A-Za-z_]{4,}(?:\.[A-Za-z_]{3,})*)`")
 
 #: The functions of a Logger that someone has to look at, when their line comes.
 _SERIOUS = {"warn", "error", "critical", "failure"}
@@ -94,6 +100,20 @@ class LinkTests(SynchronousTestCase):
                 self.assertTrue(file.exists(), f"{page.name}: {target}")
                 if anchor:
                     self.assertIn(anchor, anchors(file.read_text(encoding="utf-8")), f"{page.name}: {target}")
+
+    def test_files(self):
+        """Every file that a page names exists."""
+        found = {name for page in PAGES for name in _FILE.findall(page.read_text(encoding="utf-8"))}
+        self.assertGreater(len(found), 60)
+        self.assertEqual({name for name in found if not ((ROOT / name).exists() or (PACKAGE / name).exists())}, set())
+
+    def test_names(self):
+        """Every name of the code that CONTRIBUTING.md mentions exists."""
+        names = set(_NAME.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+        self.assertGreater(len(names), 20)
+        files = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+        words = set(re.findall(r"\w+", "\n".join(path.read_text(encoding="utf-8") for path in files)))
+        self.assertEqual({name for name in names if not set(name.split(".")) <= words}, set())
 
     def test_linked(self):
         """Each page in docs/ is linked from README.md."""

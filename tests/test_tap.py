@@ -1,4 +1,4 @@
-"""The options of twistd livestate."""
+"""Tests of the options of twistd livestate."""
 
 from pathlib import Path
 
@@ -10,26 +10,26 @@ from tests.support import log_lines, written
 
 
 class SecretsTests(SynchronousTestCase):
-    """Passwords among the options."""
+    """Passwords in options."""
 
     def warnings(self, *arguments):
-        """Give what is warned of."""
+        """Return the warnings about exposed secrets."""
         options = Options()
         options.parseOptions(arguments)
         with log_lines(LogLevel.warn) as lines:
-            options.warn_of_open_secrets()
+            options.warn_about_exposed_secrets()
         self.assertNotIn("hush", "".join(lines))
         return lines
 
     def test_command_line(self):
-        """A password in the command line is warned of, once; a source without one is not."""
+        """Passwords on the command line cause one warning; sources without one cause none."""
         self.assertEqual(self.warnings("--source=demo:", "--source=/a=redis://h/0?key=a@b"), [])
         lines = self.warnings("--source=demo:", "--source=/a=redis://:hush@h/0", "--source=/b=redis://:hush@h/0")
         self.assertEqual(len(lines), 1)
         self.assertIn("--config", lines[0])
 
     def test_file(self):
-        """A file with a password that everyone can read is warned of; for its owner and group it is right."""
+        """A file with a password that others can read causes a warning; owner and group may read it."""
         path = Path(self.mktemp())
         for source, mode, warned in (
             ("redis://:hush@h/0", 0o600, False), ("redis://:hush@h/0", 0o640, False), ("redis://:hush@h/0", 0o644, True),
@@ -37,13 +37,13 @@ class SecretsTests(SynchronousTestCase):
         ):  # fmt: skip
             lines = self.warnings("--config", written(path, f'source = "{source}"\n'.encode(), mode))
             self.assertEqual([str(path) in line for line in lines], [True] if warned else [], (source, oct(mode)))
-        # What it says of sources does not count where there are others in the command line.
+        # The sources in the file do not count if the command line names others.
         self.assertEqual(
             self.warnings("--config", written(path, b'source = "redis://:hush@h/0"', 0o644), "--source=demo:"), []
         )
 
     def test_stray(self):
-        """What is no option is refused without the password in it, and so is a source that is typed wrong."""
+        """An argument that is not an option, and a mistyped source, are rejected without showing the password."""
         for argument in ("redis://:hush@h/0", "--source=/redis://:hush@h/0", "--sauce=redis://:hush@h/0"):
             error = self.assertRaises(SystemExit, Options().parseOptions, [argument])
             self.assertNotIn("hush", str(error))

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Connections is what the connect mode measured.
+// Connections is the result of the connect mode.
 type Connections struct {
 	Connections int     `json:"connections"`
 	Resumed     int     `json:"resumed"`
@@ -26,8 +26,8 @@ type visits struct {
 	firstError string
 }
 
-// connect opens a connection for each request, asks once, reads the answer and closes, from `workers` goroutines.
-// Each worker has its own session cache, as each browser has.
+// connect measures new connections, from `workers` goroutines. Each opens a connection, sends one request, reads the
+// response and closes. Each has its own TLS session cache, like a browser.
 func connect(to *target, workers int, length time.Duration, resume bool) Connections {
 	all := make([]visits, workers)
 	var wait sync.WaitGroup
@@ -76,6 +76,7 @@ func connect(to *target, workers int, length time.Duration, resume bool) Connect
 	return result
 }
 
+// visit makes one connection with one request.
 func visit(to *target, cache tls.ClientSessionCache, request []byte, reader *bufio.Reader, v *visits) error {
 	conn, err := to.dial(cache)
 	if err != nil {

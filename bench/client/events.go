@@ -15,40 +15,40 @@ import (
 	"time"
 )
 
-// Opened is what the events mode says once each of its streams has answered 200.
+// Opened is what the events mode reports once all its streams have answered 200.
 type Opened struct {
 	Connections int    `json:"connections"`
 	Errors      int    `json:"errors"`
 	FirstError  string `json:"first_error"`
 }
 
-// Streams is what the events mode saw until its stdin ended.
+// Streams is what the events mode received until its stdin was closed.
 type Streams struct {
-	// For each version, the microseconds from its write until each reader had it whole.
+	// For each version, the microseconds from its write until each subscriber had received it completely.
 	Delays map[int64][]int32 `json:"delays"`
-	// For each version, the number of readers for whom it was the last.
+	// For each version, the number of subscribers for which it was the last.
 	Last map[int64]int `json:"last"`
-	// Versions that a reader did not see because it was sent a newer one.
+	// Versions that were skipped because a newer one was sent instead.
 	Skipped int `json:"skipped"`
-	// Events older than what the reader had, or whose data is not the whole document.
+	// Events older than the subscriber's version, or whose data is not the complete document.
 	Wrong int `json:"wrong"`
-	// Streams that ended by themselves.
+	// Streams that were closed by the server.
 	Ended      int    `json:"ended"`
 	FirstError string `json:"first_error"`
 }
 
-// A socket outside Go's own poller: thousands of readers then cost one epoll loop, not a goroutine's wake-up for each
-// event, and the load core has time left to note when an event came.
+// A socket is not registered with Go's own poller. Thousands of subscribers then cost one epoll loop instead of waking a
+// goroutine for each event, and the load core is less busy when an event arrives.
 type socket int
 
-var errLater net.Error = later{}
+var errNoData net.Error = noData{}
 
-// later tells crypto/tls that there is nothing to read yet: it keeps what it has of a record.
-type later struct{}
+// noData tells crypto/tls that there is nothing to read yet. It keeps an incomplete record for the next read.
+type noData struct{}
 
-func (later) Error() string   { return "nothing to read yet" }
-func (later) Timeout() bool   { return false }
-func (later) Temporary() bool { return true }
+func (noData) Error() string   { return "nothing to read yet" }
+func (noData) Timeout() bool   { return false }
+func (noData) Temporary() bool { return true }
 
 func (s socket) Read(into []byte) (int, error) {
 	for {
@@ -57,7 +57,7 @@ func (s socket) Read(into []byte) (int, error) {
 		case err == syscall.EINTR:
 			continue
 		case err == syscall.EAGAIN:
-			return 0, errLater
+			return 0, errNoData
 		case err != nil:
 			return 0, err
 		case n == 0:
@@ -89,14 +89,14 @@ func (s socket) SetDeadline(time.Time) error      { return nil }
 func (s socket) SetReadDeadline(time.Time) error  { return nil }
 func (s socket) SetWriteDeadline(time.Time) error { return nil }
 
-// stream is one reader of events.
+// stream is one subscriber.
 type stream struct {
-	from    io.Reader // the socket, or TLS over it
-	answer  bool      // its response head was read
+	from    io.Reader // the socket, or TLS on top of it
+	answer  bool      // whether the response head was read
 	chunked bool
-	left    int    // bytes left of a chunk, with its line end
-	line    []byte // the part of a chunk's size line that was read
-	held    []byte // the part of a head or an event that was read
+	left    int    // remaining bytes of a chunk, including its line end
+	line    []byte // incomplete line with the size of a chunk
+	partial []byte // incomplete response head or event
 	last    int64
 }
 
@@ -111,7 +111,7 @@ type listening struct {
 	saw     Streams
 }
 
-// dial connects a blocking socket, speaks TLS if asked to, and sends the request.
+// dial connects a blocking socket, with TLS if configured, and sends the request.
 func (l *listening) dial(address *syscall.SockaddrInet4, path string) (socket, *stream, error) {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -165,7 +165,7 @@ func (l *listening) connect(readers int, path string) error {
 				fd, made, err := l.dial(address, path)
 				mutex.Lock()
 				if err == nil {
-					// Before the kernel is told of it: the loop looks a stream up by its number.
+					// Before it is added to epoll, since the loop looks up streams by their file descriptor.
 					l.streams[fd] = made
 					event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP, Fd: int32(fd)}
 					err = syscall.EpollCtl(l.epoll, syscall.EPOLL_CTL_ADD, int(fd), &event)
@@ -212,18 +212,18 @@ func (l *listening) listen(done <-chan struct{}) {
 	}
 }
 
-// read takes what there is: all of it in one read of a plain socket, record by record over TLS.
+// read reads all available data: with one read from a plain socket, record by record with TLS.
 func (l *listening) read(s *stream, buffer []byte) error {
 	_, plain := s.from.(socket)
 	for {
 		n, err := s.from.Read(buffer)
 		if n > 0 {
-			if wrong := l.feed(s, buffer[:n]); wrong != nil {
-				return wrong
+			if err := l.feed(s, buffer[:n]); err != nil {
+				return err
 			}
 		}
 		var temporary net.Error
-		if errors.As(err, &temporary) && temporary == errLater {
+		if errors.As(err, &temporary) && temporary == errNoData {
 			return nil
 		}
 		if err != nil {
@@ -235,11 +235,11 @@ func (l *listening) read(s *stream, buffer []byte) error {
 	}
 }
 
-// feed takes bytes of a response: its head first, then its body, in chunks or not.
+// feed parses bytes of a response: first its head, then its body, chunked or not.
 func (l *listening) feed(s *stream, data []byte) error {
 	if !s.answer {
-		s.held = append(s.held, data...)
-		head, rest, whole := bytes.Cut(s.held, []byte("\r\n\r\n"))
+		s.partial = append(s.partial, data...)
+		head, rest, whole := bytes.Cut(s.partial, []byte("\r\n\r\n"))
 		if !whole {
 			return nil
 		}
@@ -252,7 +252,7 @@ func (l *listening) feed(s *stream, data []byte) error {
 		}
 		s.chunked = bytes.Contains(head, []byte("transfer-encoding: chunked"))
 		s.answer = true
-		s.held = nil
+		s.partial = nil
 		l.open.Add(1)
 		data = rest
 	}
@@ -263,7 +263,7 @@ func (l *listening) feed(s *stream, data []byte) error {
 	for len(data) > 0 {
 		if s.left > 0 {
 			n := min(s.left, len(data))
-			// The last two bytes of `left` are the line end after the chunk.
+			// The last two bytes of `left` are the line end of the chunk.
 			if payload := min(n, s.left-2); payload > 0 {
 				l.events(s, data[:payload])
 			}
@@ -289,11 +289,11 @@ func (l *listening) feed(s *stream, data []byte) error {
 	return nil
 }
 
-// events cuts the stream into events at their blank lines; what is not whole yet is kept.
+// events splits the stream into events at blank lines, and keeps an incomplete event for the next call.
 func (l *listening) events(s *stream, data []byte) {
-	if len(s.held) > 0 {
-		s.held = append(s.held, data...)
-		data = s.held
+	if len(s.partial) > 0 {
+		s.partial = append(s.partial, data...)
+		data = s.partial
 	}
 	for {
 		event, rest, whole := bytes.Cut(data, []byte("\n\n"))
@@ -303,18 +303,18 @@ func (l *listening) events(s *stream, data []byte) {
 		l.event(s, event)
 		data = rest
 	}
-	s.held = append(s.held[:0], data...)
+	s.partial = append(s.partial[:0], data...)
 }
 
-// event notes when a version of the document came; comments, `retry` and other fields are passed over.
+// event records when a version of the document arrived. Comments, `retry` and other fields are ignored.
 func (l *listening) event(s *stream, event []byte) {
-	begin := 0
+	start := 0
 	if !bytes.HasPrefix(event, []byte("data:")) {
-		if begin = bytes.Index(event, []byte("\ndata:")) + 1; begin == 0 {
+		if start = bytes.Index(event, []byte("\ndata:")) + 1; start == 0 {
 			return
 		}
 	}
-	document, _, _ := bytes.Cut(event[begin+len("data:"):], []byte("\n"))
+	document, _, _ := bytes.Cut(event[start+len("data:"):], []byte("\n"))
 	document = bytes.TrimSpace(document)
 	now := time.Now().UnixNano()
 	version, written, ok := stamps(document)
@@ -329,7 +329,7 @@ func (l *listening) event(s *stream, event []byte) {
 	s.last = version
 }
 
-// events holds `readers` streams, says when all are open, and reports what they saw when its stdin ends.
+// events opens `readers` streams, reports when all are open, and reports what they received when its stdin is closed.
 func events(to *target, readers int, path string, length int) {
 	epoll, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// Held is what the idle mode says once its connections are open; it then holds them until its stdin ends.
+// Held is what the idle mode reports once its connections are open. It keeps them until its stdin is closed.
 type Held struct {
 	Connections int    `json:"connections"`
 	Errors      int    `json:"errors"`

@@ -1,5 +1,6 @@
-// The bench's own client, for what wrk cannot do: new connections (TLS full and resumed), idle connections,
-// readers that poll, and thousands of readers of an event stream. Each mode prints one line of JSON when it is done.
+// The bench's own client, for what wrk cannot do: new connections (with full and resumed TLS handshakes), idle
+// connections, polling clients, and thousands of subscribers of an event stream. Each mode prints its result as a line of
+// JSON.
 //
 //	client connect -address 127.0.0.1:8443 -tls -resume -workers 32 -seconds 5
 //	client idle    -address 127.0.0.1:8443 -tls -connections 5000
@@ -28,8 +29,8 @@ type target struct {
 	config  *tls.Config // nil: plain HTTP
 }
 
-// dial opens one connection. X25519 alone is offered: the hybrid post-quantum exchange is there in some servers'
-// TLS libraries and not in others, and would compare libraries' ages, not servers.
+// dial opens one connection. It offers only X25519: some servers' TLS libraries have the hybrid post-quantum key exchange
+// and others do not, which would compare the ages of libraries, not servers.
 func (t *target) dial(cache tls.ClientSessionCache) (net.Conn, error) {
 	raw, err := net.DialTimeout("tcp", t.address, 10*time.Second)
 	if err != nil {
@@ -61,7 +62,7 @@ type answer struct {
 
 var errNoLength = errors.New("a response without Content-Length")
 
-// read takes one response: status, ETag and a body of Content-Length bytes (none for a 304).
+// read reads one response: status, ETag and a body of Content-Length bytes (none for a 304).
 func read(from *bufio.Reader) (answer, error) {
 	var got answer
 	length := -1
@@ -121,12 +122,12 @@ func main() {
 	path := flags.String("path", "/state.json", "path of the document")
 	secure := flags.Bool("tls", false, "speak TLS")
 	resume := flags.Bool("resume", false, "resume TLS sessions")
-	workers := flags.Int("workers", 32, "connections at once (connect)")
-	seconds := flags.Float64("seconds", 5, "how long")
+	workers := flags.Int("workers", 32, "concurrent connections (connect)")
+	seconds := flags.Float64("seconds", 5, "duration in seconds")
 	connections := flags.Int("connections", 1000, "connections to hold (idle)")
-	readers := flags.Int("readers", 1000, "readers (poll, events)")
-	every := flags.Duration("every", time.Second, "time between a reader's polls")
-	mode := flags.String("mode", "poll", "how a reader reads: poll, wait (long-poll) or events")
+	readers := flags.Int("readers", 1000, "number of clients (poll, events)")
+	every := flags.Duration("every", time.Second, "time between the polls of a client")
+	mode := flags.String("mode", "poll", "transport: poll, wait (long polling) or events")
 	stream := flags.String("events", "", "path of the event stream")
 	size := flags.Int("length", 0, "bytes of the document in each event (events)")
 	if err := flags.Parse(os.Args[2:]); err != nil {
@@ -135,7 +136,7 @@ func main() {
 	to := &target{address: *address, path: *path}
 	if *secure {
 		to.config = &tls.Config{
-			InsecureSkipVerify: true, // the certificate was made for this run; nothing but the cost matters
+			InsecureSkipVerify: true, // the certificate was created for this run, and only the cost matters
 			CurvePreferences:   []tls.CurveID{tls.X25519},
 		}
 	}

@@ -10,23 +10,23 @@ import (
 	"time"
 )
 
-// A Sample is [version of the document, microseconds from its write in the store until this reader had it].
+// A Sample is [version of the document, microseconds from its write in the store until this client had it].
 type Sample [2]int64
 
-// Readings is what the poll mode measured.
+// Readings is the result of the poll mode.
 type Readings struct {
 	Readers    int      `json:"readers"`
 	Requests   int      `json:"requests"`
 	Errors     int      `json:"errors"`
 	FirstError string   `json:"first_error"`
 	Samples    []Sample `json:"samples"`
-	// Of a poll, from its write until its answer was read; long-polls and events have none.
+	// Latency of a poll, from sending the request until its response was read. Long polls and events have none.
 	P50 float64 `json:"p50_us"`
 	P99 float64 `json:"p99_us"`
 	Max float64 `json:"max_us"`
 }
 
-// stamps finds the two numbers that the bench writes into each document it stores.
+// stamps returns the version and the time of writing that the bench puts into each document.
 func stamps(document []byte) (version, written int64, ok bool) {
 	return number(document, `"version":`), number(document, `"written_ns":`),
 		bytes.Contains(document, []byte(`"written_ns":`))
@@ -43,7 +43,7 @@ func number(document []byte, key string) int64 {
 	return n
 }
 
-type reader struct {
+type client struct {
 	samples  []Sample
 	requests int
 	errors   int
@@ -52,38 +52,38 @@ type reader struct {
 	took     []time.Duration
 }
 
-// take notes the first sight of a version; the first document of all was there before the reader came.
-func (r *reader) take(document []byte) {
+// record records when a version was first seen. The first document is ignored: it existed before the client connected.
+func (c *client) record(document []byte) {
 	now := time.Now().UnixNano()
 	version, written, ok := stamps(document)
-	if !ok || version == r.last {
+	if !ok || version == c.last {
 		return
 	}
-	if r.last != 0 {
-		r.samples = append(r.samples, Sample{version, (now - written) / 1000})
+	if c.last != 0 {
+		c.samples = append(c.samples, Sample{version, (now - written) / 1000})
 	}
-	r.last = version
+	c.last = version
 }
 
 func poll(to *target, readers int, every, length time.Duration, mode, events string) Readings {
-	all := make([]reader, readers)
+	all := make([]client, readers)
 	end := time.Now().Add(length)
 	var wait sync.WaitGroup
 	for i := range all {
 		wait.Add(1)
-		go func(r *reader) {
+		go func(c *client) {
 			defer wait.Done()
-			time.Sleep(time.Duration(rand.Int63n(int64(every)))) // each reader has its own phase
+			time.Sleep(time.Duration(rand.Int63n(int64(every)))) // each client has its own phase
 			for time.Now().Before(end) {
 				var err error
 				if mode == "events" {
-					err = r.listen(to, events, end)
+					err = c.listen(to, events, end)
 				} else {
-					err = r.ask(to, every, end, mode == "wait")
+					err = c.ask(to, every, end, mode == "wait")
 				}
 				if err != nil && time.Now().Before(end) {
-					r.errors++
-					r.first = err.Error()
+					c.errors++
+					c.first = err.Error()
 					time.Sleep(200 * time.Millisecond)
 				}
 			}
@@ -92,13 +92,13 @@ func poll(to *target, readers int, every, length time.Duration, mode, events str
 	wait.Wait()
 	result := Readings{Readers: readers, Samples: []Sample{}}
 	var took []time.Duration
-	for _, r := range all {
-		took = append(took, r.took...)
-		result.Requests += r.requests
-		result.Errors += r.errors
-		result.Samples = append(result.Samples, r.samples...)
-		if r.first != "" {
-			result.FirstError = r.first
+	for _, c := range all {
+		took = append(took, c.took...)
+		result.Requests += c.requests
+		result.Errors += c.errors
+		result.Samples = append(result.Samples, c.samples...)
+		if c.first != "" {
+			result.FirstError = c.first
 		}
 	}
 	sort.Slice(took, func(i, j int) bool { return took[i] < took[j] })
@@ -110,8 +110,8 @@ func poll(to *target, readers int, every, length time.Duration, mode, events str
 	return result
 }
 
-// ask polls over one keep-alive connection, at a fixed pace or (wait) as a long-poll.
-func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bool) error {
+// ask polls over one keep-alive connection, at a fixed interval or by long polling.
+func (c *client) ask(to *target, every time.Duration, end time.Time, longPoll bool) error {
 	conn, err := to.dial(nil)
 	if err != nil {
 		return err
@@ -139,12 +139,12 @@ func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bo
 		if err != nil {
 			return err
 		}
-		r.requests++
+		c.requests++
 		if !longPoll {
-			r.took = append(r.took, time.Since(began))
+			c.took = append(c.took, time.Since(began))
 		}
 		if got.status == 200 {
-			r.take(got.body)
+			c.record(got.body)
 			etag = got.etag
 		}
 		if !longPoll {
@@ -155,8 +155,8 @@ func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bo
 	return nil
 }
 
-// listen reads an event stream; a version is had when the blank line that ends its event is.
-func (r *reader) listen(to *target, path string, end time.Time) error {
+// listen reads an event stream. A version is received with the blank line that ends its event.
+func (c *client) listen(to *target, path string, end time.Time) error {
 	conn, err := to.dial(nil)
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func (r *reader) listen(to *target, path string, end time.Time) error {
 	if _, err := conn.Write(stream.request("Accept: text/event-stream\r\n")); err != nil {
 		return err
 	}
-	r.requests++
+	c.requests++
 	from := bufio.NewReaderSize(conn, 65536)
 	var event []byte
 	for {
@@ -177,7 +177,7 @@ func (r *reader) listen(to *target, path string, end time.Time) error {
 		}
 		line = bytes.TrimRight(line, "\r\n")
 		if len(line) == 0 {
-			r.take(event)
+			c.record(event)
 			event = event[:0]
 		} else if data, is := bytes.CutPrefix(line, []byte("data:")); is {
 			event = append(event, data...)

@@ -1,4 +1,4 @@
-"""The table of peers: every server the bench knows, in the order it names them."""
+"""The peers: all servers that the bench knows, in the order of its reports."""
 
 from __future__ import annotations
 

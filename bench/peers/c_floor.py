@@ -1,30 +1,30 @@
-"""The floor: a little C that answers every request with one fixed response. See programs/floor.c."""
+"""The floor: a small C program that answers every request with a fixed response. See programs/floor.c."""
 
 from __future__ import annotations
 
-from bench.peers.peer import PROGRAMS, Ground, Launch, Peer, Server, needs, ports, program, version_of
+from bench.peers.peer import PROGRAMS, Environment, Launch, Peer, Server, needs, ports, program, version_of
 from bench.process import run
 
 
-def begin(ground: Ground) -> Server:
-    """Build both programs and start them."""
-    launch = Launch(ground, "floor")
-    home = ground.home("floor")
+def start(environment: Environment) -> Server:
+    """Build and start the programs for HTTP and HTTPS."""
+    launch = Launch(environment, "floor")
+    home = environment.home("floor")
     source = str(PROGRAMS / "floor.c")
     compiler = program("cc") or "cc"
     run([compiler, "-O2", "-o", str(home / "plain"), source])
     run([compiler, "-O2", "-DTLS", "-o", str(home / "secure"), source, "-lssl", "-lcrypto"])
     http, https = ports()
-    launch.start(str(home / "plain"), str(http), str(ground.document))
-    launch.start(str(home / "secure"), str(https), str(ground.document), str(ground.pem))
+    launch.start(str(home / "plain"), str(http), str(environment.document))
+    launch.start(str(home / "secure"), str(https), str(environment.document), str(environment.pem))
     return launch.done(http, https)
 
 
 FLOOR = Peer(
     name="floor",
     title="C floor",
-    setup="One read and one write a request, no HTTP parser, no 304: no server can do less. System OpenSSL.",
-    begin=begin,
+    setup="One read and one write per request, no HTTP parser, no 304: no server can do less. System OpenSSL.",
+    start=start,
     version=version_of("cc", "--version"),
     missing=needs("cc"),
 )

@@ -1,8 +1,8 @@
-"""h2o, a static file."""
+"""h2o with a static file."""
 
 from __future__ import annotations
 
-from bench.peers.peer import Ground, Launch, Peer, Server, needs, ports, program, version_of
+from bench.peers.peer import Environment, Launch, Peer, Server, needs, ports, program, version_of
 
 CONFIG = """\
 num-threads: 1
@@ -39,20 +39,20 @@ hosts:
 """
 
 
-def begin(ground: Ground) -> Server:
-    """Write the configuration and start it."""
-    launch = Launch(ground, "h2o")
-    home = ground.home("h2o")
+def start(environment: Environment) -> Server:
+    """Write the configuration, and start h2o."""
+    launch = Launch(environment, "h2o")
+    home = environment.home("h2o")
     http, https = ports()
     (home / "h2o.conf").write_text(
         CONFIG.format(
             home=home,
-            user="user: root" if ground.root else "",
-            certificate=ground.certificate,
-            key=ground.key,
+            user="user: root" if environment.root else "",
+            certificate=environment.certificate,
+            key=environment.key,
             http=http,
             https=https,
-            www=ground.document.parent,
+            www=environment.document.parent,
         )
     )
     launch.start(program("h2o") or "h2o", "-c", str(home / "h2o.conf"))
@@ -63,7 +63,7 @@ H2O = Peer(
     name="h2o",
     title="h2o",
     setup="Static file and its .gz, 1 thread, ETag, session cache and tickets, no access log.",
-    begin=begin,
+    start=start,
     version=version_of("h2o", "--version"),
     missing=needs("h2o"),
 )

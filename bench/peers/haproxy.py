@@ -1,12 +1,12 @@
-"""HAProxy answering from a file in its memory (`http-request return`).
+"""HAProxy answering from a file in memory (`http-request return`).
 
-Its cache before an origin would be the live set-up, but it lets every request through that comes while an entry is
-being renewed: each second hundreds of them would wait for the origin, and the origin would be what is measured.
+In practice one would use its cache in front of an origin. But while a cache entry is being renewed, HAProxy forwards
+every request: hundreds of them would wait for the origin every second, and the origin would be measured.
 """
 
 from __future__ import annotations
 
-from bench.peers.peer import PATH, Ground, Launch, Peer, Server, needs, ports, program, version_of
+from bench.peers.peer import PATH, Environment, Launch, Peer, Server, needs, ports, program, version_of
 
 ETAG = '\\"0123456789abcdef\\"'
 CONFIG = """\
@@ -31,12 +31,14 @@ hdr Cache-Control "public, max-age=1" if {{ path {path} }}
 """
 
 
-def begin(ground: Ground) -> Server:
-    """Write the configuration and start it in the foreground."""
-    launch = Launch(ground, "haproxy")
-    home = ground.home("haproxy")
+def start(environment: Environment) -> Server:
+    """Write the configuration, and start HAProxy in the foreground."""
+    launch = Launch(environment, "haproxy")
+    home = environment.home("haproxy")
     http, https = ports()
-    config = CONFIG.format(http=http, https=https, pem=ground.pem, path=PATH, etag=ETAG, document=ground.document)
+    config = CONFIG.format(
+        http=http, https=https, pem=environment.pem, path=PATH, etag=ETAG, document=environment.document
+    )
     (home / "haproxy.cfg").write_text(config)
     launch.start(program("haproxy") or "haproxy", "-db", "-f", str(home / "haproxy.cfg"))
     return launch.done(http, https)
@@ -46,7 +48,7 @@ HAPROXY = Peer(
     name="haproxy",
     title="HAProxy",
     setup="1 thread, http-request return of a file in memory with an ETag and a 304 rule, no log, no compression.",
-    begin=begin,
+    start=start,
     version=version_of("haproxy", "-v"),
     missing=needs("haproxy"),
 )

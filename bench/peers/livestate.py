@@ -1,4 +1,4 @@
-"""livestate itself, one peer among the others: started by its one command, reading its document from Redis."""
+"""livestate, which reads its document from Redis."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from bench.peers.peer import PATH, ROOT, Ground, Launch, Peer, Server, ports, said
+from bench.peers.peer import PATH, ROOT, Environment, Launch, Peer, Server, first_line, ports
 from bench.process import BenchError, free_port, run
 
 VERSIONS = (
@@ -18,41 +18,41 @@ VERSIONS = (
 )
 
 
-def _twistd(ground: Ground) -> str:
-    return str(Path(ground.python).with_name("twistd"))
+def _twistd(environment: Environment) -> str:
+    return str(Path(environment.python).with_name("twistd"))
 
 
-def _environment() -> dict[str, str]:
-    """The plugin of this checkout, whether or not it is installed."""
+def _variables() -> dict[str, str]:
+    """Return environment variables with which twistd finds the plugin of this checkout, installed or not."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def missing(ground: Ground) -> str | None:
-    """It is there when twistd knows the command."""
-    if not Path(_twistd(ground)).exists():
-        return f"no twistd beside {Path(ground.python).name} (--python)"
+def missing(environment: Environment) -> str | None:
+    """Return why livestate is missing, or None if twistd knows its command."""
+    if not Path(_twistd(environment)).exists():
+        return f"no twistd next to {Path(environment.python).name} (--python)"
     try:
-        run([_twistd(ground), "livestate", "--help"], timeout=60, env=_environment())
-    except BenchError as why:
-        return f"twistd livestate --help failed: {str(why).splitlines()[-1][-200:]}"
+        run([_twistd(environment), "livestate", "--help"], timeout=60, env=_variables())
+    except BenchError as error:
+        return f"twistd livestate --help failed: {str(error).splitlines()[-1][-200:]}"
     return None
 
 
-def version(ground: Ground) -> str:
-    """Of livestate and of what it stands on."""
-    return said(run([ground.python, "-c", VERSIONS], timeout=30, env=_environment()))
+def version(environment: Environment) -> str:
+    """Return the versions of livestate and its dependencies."""
+    return first_line(run([environment.python, "-c", VERSIONS], timeout=30, env=_variables()))
 
 
-def begin(name: str, options: tuple[str, ...], ground: Ground) -> Server:
-    """`twistd -n livestate` with both listeners and the store of the bench."""
-    launch = Launch(ground, name)
+def start(name: str, options: tuple[str, ...], environment: Environment) -> Server:
+    """Start `twistd -n livestate` with both listeners and the store of the bench."""
+    launch = Launch(environment, name)
     http, https = ports()
-    tls = f"ssl:{https}:interface=127.0.0.1:privateKey={ground.key}:certKey={ground.certificate}"
+    tls = f"ssl:{https}:interface=127.0.0.1:privateKey={environment.key}:certKey={environment.certificate}"
     launch.start(
-        *(_twistd(ground), "-n", *options, "livestate"),
+        *(_twistd(environment), "-n", *options, "livestate"),
         *(f"--http=tcp:{http}:interface=127.0.0.1", f"--https={tls}"),
-        *(f"--admin=tcp:{free_port()}:interface=127.0.0.1", f"--source={PATH}={ground.store_url}"),
-        env=_environment(),
+        *(f"--admin=tcp:{free_port()}:interface=127.0.0.1", f"--source={PATH}={environment.store_url}"),
+        env=_variables(),
     )
     return launch.done(http, https, events=f"{PATH}/events")
 
@@ -60,8 +60,8 @@ def begin(name: str, options: tuple[str, ...], ground: Ground) -> Server:
 LIVESTATE = Peer(
     name="livestate",
     title="livestate",
-    setup="twistd -n livestate, every option at its default but ports and certificate; reads Redis each second.",
-    begin=partial(begin, "livestate", ()),
+    setup="twistd -n livestate, all options at their defaults except ports and certificate; polls Redis every second.",
+    start=partial(start, "livestate", ()),
     version=version,
     missing=missing,
 )
@@ -69,7 +69,7 @@ LIVESTATE_EPOLL = Peer(
     name="livestate-epoll",
     title="livestate, stock reactor",
     setup="The same with twistd --reactor=epoll: Twisted's own reactor and transports.",
-    begin=partial(begin, "livestate-epoll", ("--reactor=epoll",)),
+    start=partial(start, "livestate-epoll", ("--reactor=epoll",)),
     version=version,
     missing=missing,
 )

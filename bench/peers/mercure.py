@@ -1,4 +1,4 @@
-"""The Mercure hub, a Go program on Caddy: one process, no history, anyone may read, a token to publish."""
+"""The Mercure hub, a Go program based on Caddy: one process, no history, anonymous subscribers, a token to publish."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import json
 import urllib.parse
 from collections.abc import Callable
 
-from bench.peers.peer import Ground, Launch, Peer, Server, needs, ports, post, program, version_of
+from bench.peers.peer import Environment, Launch, Peer, Server, needs, ports, post, program, version_of
 
 HUB = "/.well-known/mercure"
 TOPIC = "https://example.com/state"
-KEY = "the-bench-publishes-and-nobody-else-may"
+KEY = "the-bench-publishes-and-no-one-else-may"
 CONFIG = """\
 {{
     admin off
@@ -45,7 +45,7 @@ def _encoded(data: bytes) -> str:
 
 
 def token() -> str:
-    """The publisher's JSON Web Token (RFC 7519), HS256."""
+    """Return the publisher's JSON Web Token (RFC 7519), signed with HS256."""
     head = _encoded(json.dumps({"alg": "HS256", "typ": "JWT"}).encode())
     claims = _encoded(json.dumps({"mercure": {"publish": ["*"]}}).encode())
     signature = hmac.new(KEY.encode(), f"{head}.{claims}".encode(), hashlib.sha256).digest()
@@ -53,25 +53,25 @@ def token() -> str:
 
 
 def pushed(port: int) -> Callable[[bytes], None]:
-    """An update of the topic, as a form."""
+    """Return a function that publishes an update of the topic."""
     form = {"Authorization": f"Bearer {token()}", "Content-Type": "application/x-www-form-urlencoded"}
     send = post(port, HUB, **form)
     return lambda body: send(urllib.parse.urlencode({"topic": TOPIC, "data": body}).encode())
 
 
-def begin(ground: Ground) -> Server:
-    """Write the Caddyfile and start the hub."""
-    launch = Launch(ground, "mercure")
-    home = ground.home("mercure")
+def start(environment: Environment) -> Server:
+    """Write the Caddyfile, and start the hub."""
+    launch = Launch(environment, "mercure")
+    home = environment.home("mercure")
     http, https = ports()
     (home / "Caddyfile").write_text(
         CONFIG.format(
             key=KEY,
-            www=ground.document.parent,
+            www=environment.document.parent,
             http=http,
             https=https,
-            certificate=ground.certificate,
-            certificate_key=ground.key,
+            certificate=environment.certificate,
+            certificate_key=environment.key,
         )
     )
     launch.start(
@@ -85,8 +85,8 @@ def begin(ground: Ground) -> Server:
 MERCURE = Peer(
     name="mercure",
     title="Mercure",
-    setup="Its hub, local transport (no history), anonymous readers, no log, GOMAXPROCS=1; pushed to by POST.",
-    begin=begin,
+    setup="Its hub, local transport (no history), anonymous subscribers, no log, GOMAXPROCS=1; pushed to by POST.",
+    start=start,
     version=version_of("mercure", "version"),
     missing=needs("mercure"),
     hub=True,

@@ -1,10 +1,22 @@
-"""nchan, the event streams of nginx (Debian's libnginx-mod-nchan): one worker, and a channel that holds one message."""
+"""nchan, event streams for nginx (Debian's libnginx-mod-nchan): one worker, a channel that keeps one message."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bench.peers.peer import PATH, Ground, Launch, Peer, Server, needs, ports, post, program, said, version_of
+from bench.peers.peer import (
+    PATH,
+    Environment,
+    Launch,
+    Peer,
+    Server,
+    first_line,
+    needs,
+    ports,
+    post,
+    program,
+    version_of,
+)
 from bench.process import run
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
@@ -48,29 +60,29 @@ http {{
         location = {path}/publish {{
             nchan_publisher;
             nchan_channel_id state;
-            nchan_message_buffer_length 1;  # the current state, for whoever comes next
+            nchan_message_buffer_length 1;  # the current state, for new subscribers
         }}
     }}
 }}
 """
 
 
-def begin(ground: Ground) -> Server:
-    """Write the configuration and start the master."""
-    launch = Launch(ground, "nchan")
-    home = ground.home("nchan")
+def start(environment: Environment) -> Server:
+    """Write the configuration, and start the master process."""
+    launch = Launch(environment, "nchan")
+    home = environment.home("nchan")
     http, https = ports()
     (home / "nginx.conf").write_text(
         CONFIG.format(
             module=MODULE,
             home=home,
-            # As root a worker would become nobody, who may not read a temporary folder.
-            user="user root;" if ground.root else "",
-            certificate=ground.certificate,
-            key=ground.key,
+            # If started as root, a worker would run as nobody, which may not read a temporary folder.
+            user="user root;" if environment.root else "",
+            certificate=environment.certificate,
+            key=environment.key,
             http=http,
             https=https,
-            www=ground.document.parent,
+            www=environment.document.parent,
             path=PATH,
         )
     )
@@ -78,23 +90,23 @@ def begin(ground: Ground) -> Server:
     return launch.done(http, https, events=f"{PATH}/events", push=post(http, f"{PATH}/publish"))
 
 
-def missing(ground: Ground) -> str | None:
-    """It takes nginx and the module."""
-    return needs("nginx")(ground) or (None if MODULE.exists() else "not installed: libnginx-mod-nchan")
+def missing(environment: Environment) -> str | None:
+    """Return why nchan is missing: it needs nginx and the module."""
+    return needs("nginx")(environment) or (None if MODULE.exists() else "not installed: libnginx-mod-nchan")
 
 
-def version(ground: Ground) -> str:
-    """Of nginx as it says itself, of the module as Debian does."""
+def version(environment: Environment) -> str:
+    """Return nginx's own version, and the version of the module's Debian package."""
     package = program("dpkg-query")
     module = run([package, "-W", "-f", "${Version}", "libnginx-mod-nchan"], timeout=30) if package else "?"
-    return f"{version_of('nginx', '-v')(ground)}, nchan {said(module)}"
+    return f"{version_of('nginx', '-v')(environment)}, nchan {first_line(module)}"
 
 
 NCHAN = Peer(
     name="nchan",
     title="nginx + nchan",
-    setup="nchan_subscriber eventsource, a channel that holds one message in memory, 1 worker; pushed to by POST.",
-    begin=begin,
+    setup="nchan_subscriber eventsource, a channel that keeps one message in memory, 1 worker; pushed to by POST.",
+    start=start,
     version=version,
     missing=missing,
     hub=True,

@@ -1,8 +1,8 @@
-"""nginx, a static file: one worker, as its documentation sets up a static server, with TLS session resumption."""
+"""nginx with a static file: one worker, set up as its documentation recommends, with TLS session resumption."""
 
 from __future__ import annotations
 
-from bench.peers.peer import PATH, Ground, Launch, Peer, Server, needs, ports, program, version_of
+from bench.peers.peer import PATH, Environment, Launch, Peer, Server, needs, ports, program, version_of
 
 CONFIG = """\
 daemon off;
@@ -22,9 +22,9 @@ http {{
     keepalive_timeout 75s;
     keepalive_requests 1000000000;
     open_file_cache max=1000 inactive=60s;
-    open_file_cache_valid 1s;   # it may change each second
+    open_file_cache_valid 1s;   # it may change every second
     etag on;
-    gzip_static on;             # state.json.gz lies beside state.json: no compression a request
+    gzip_static on;             # serves state.json.gz, so that no request is compressed
     gzip_vary on;
     default_type application/json;
     client_body_temp_path {home}/body;
@@ -49,21 +49,21 @@ http {{
 """
 
 
-def begin(ground: Ground) -> Server:
-    """Write the configuration and start the master."""
-    launch = Launch(ground, "nginx")
-    home = ground.home("nginx")
+def start(environment: Environment) -> Server:
+    """Write the configuration, and start the master process."""
+    launch = Launch(environment, "nginx")
+    home = environment.home("nginx")
     http, https = ports()
     (home / "nginx.conf").write_text(
         CONFIG.format(
             home=home,
-            # As root a worker would become nobody, who may not read a temporary folder.
-            user="user root;" if ground.root else "",
-            certificate=ground.certificate,
-            key=ground.key,
+            # If started as root, a worker would run as nobody, which may not read a temporary folder.
+            user="user root;" if environment.root else "",
+            certificate=environment.certificate,
+            key=environment.key,
             http=http,
             https=https,
-            www=ground.document.parent,
+            www=environment.document.parent,
             path=PATH,
         )
     )
@@ -75,7 +75,7 @@ NGINX = Peer(
     name="nginx",
     title="nginx",
     setup="Static file and its .gz, 1 worker, sendfile, open_file_cache, no access log, TLS session cache and tickets.",
-    begin=begin,
+    start=start,
     version=version_of("nginx", "-v"),
     missing=needs("nginx"),
 )

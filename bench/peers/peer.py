@@ -1,4 +1,4 @@
-"""What a peer is: a server that can be missing, has a version, and can be started on the bench's ground."""
+"""A peer: a server that may be missing, has a version, and can be started in the bench's environment."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What the peers of one scenario share: certificate, document, folders, cores, the store and the origin."""
+class Environment:
+    """Everything that the peers of one scenario share: certificate, document, folders, core, store and origin."""
 
     folder: Path
     children: Children
@@ -35,11 +35,11 @@ class Ground:
 
     @property
     def root(self) -> bool:
-        """Servers that drop root would lose the right to read a temporary folder."""
+        """Whether the bench runs as root. A server that drops root privileges could not read a temporary folder."""
         return os.geteuid() == 0
 
     def home(self, name: str) -> Path:
-        """The folder a peer's child runs in and keeps its configuration in."""
+        """Return the folder for a peer's processes and configuration."""
         home = self.folder / name
         home.mkdir(exist_ok=True)
         return home
@@ -47,10 +47,10 @@ class Ground:
 
 @dataclass(frozen=True)
 class Server:
-    """A running peer: its root processes and where it answers. A port is None where it has no such listener.
+    """A running peer: its root processes and its ports. A port is None if it has no such listener.
 
-    `events` is the path of its event stream, None where it has none; `push` gives it a document, None where it reads
-    the store by itself.
+    `events` is the path of its event stream, or None if it has none. `push` sends it a document; it is None if the
+    server reads the store.
     """
 
     peer: str
@@ -62,47 +62,47 @@ class Server:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The root processes, whose trees are what the server uses."""
+        """The ids of the root processes. Their process trees are measured."""
         return tuple(root.pid for root in self.roots)
 
     def port(self, tls: bool) -> int | None:
-        """Where it speaks TLS, or plain HTTP."""
+        """Return the port for HTTPS or HTTP."""
         return self.https if tls else self.http
 
-    def dead(self) -> bool:
-        """Has one of its processes ended by itself?"""
+    def has_exited(self) -> bool:
+        """Return whether one of its root processes has exited."""
         return any(root.poll() is not None for root in self.roots)
 
-    def fate(self) -> str:
-        """How its processes ended, for an error message."""
+    def exit_statuses(self) -> str:
+        """Return how its processes exited, for an error message."""
         return ", ".join(f"exit status {root.returncode}" for root in self.roots if root.poll() is not None)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One server of the comparison, and why it is set up as it is."""
+    """One server of the comparison, and how it is set up."""
 
     name: str
     title: str
     setup: str
-    begin: Callable[[Ground], Server]
-    version: Callable[[Ground], str]
-    missing: Callable[[Ground], str | None]
-    hub: bool = False  # made for event streams: nothing else is asked of it
+    start: Callable[[Environment], Server]
+    version: Callable[[Environment], str]
+    missing: Callable[[Environment], str | None]
+    hub: bool = False  # only for event streams, so not used in other scenarios
 
 
 @dataclass
 class Launch:
-    """Collects the processes of one peer while it starts."""
+    """Starts the processes of one peer."""
 
-    ground: Ground
+    environment: Environment
     name: str
     roots: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *argv: str, env: Mapping[str, str] | None = None) -> None:
-        """Start one process of the peer, on the server's core."""
-        environment = {**os.environ, **(env or {})}
-        self.roots.append(self.ground.children.start(self.name, argv, core=self.ground.core, env=environment))
+        """Start one process on the server's core."""
+        variables = {**os.environ, **(env or {})}
+        self.roots.append(self.environment.children.start(self.name, argv, core=self.environment.core, env=variables))
 
     def done(
         self,
@@ -112,17 +112,17 @@ class Launch:
         events: str | None = None,
         push: Callable[[bytes], None] | None = None,
     ) -> Server:
-        """The peer, as it was started."""
+        """Return the running server."""
         return Server(self.name, tuple(self.roots), http, https, events, push)
 
 
 def ports() -> tuple[int, int]:
-    """Two free ports: for HTTP and for HTTPS."""
+    """Return two free ports, for HTTP and HTTPS."""
     return free_port(), free_port()
 
 
 def post(port: int, path: str, **headers: str) -> Callable[[bytes], None]:
-    """What gives a server a document: a POST of its bytes, on a connection of its own as every writer's here."""
+    """Return a function that POSTs a document to a server, each on a new connection."""
 
     def push(body: bytes) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -139,58 +139,60 @@ def post(port: int, path: str, **headers: str) -> Callable[[bytes], None]:
 
 
 def program(*names: str) -> str | None:
-    """The first of NAMES that is installed, also where Debian keeps servers that root starts."""
+    """Return the path of the first of NAMES that is installed, searching also the folders for system programs."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/usr/local/go/bin"])
     return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
 
-def needs(*names: str) -> Callable[[Ground], str | None]:
-    """A peer is missing when one of these programs is."""
+def needs(*names: str) -> Callable[[Environment], str | None]:
+    """Return a function that says which of these programs are missing."""
 
-    def missing(ground: Ground) -> str | None:
+    def missing(environment: Environment) -> str | None:
         absent = [name for name in names if program(name) is None]
         return f"not installed: {', '.join(absent)}" if absent else None
 
     return missing
 
 
-def needs_modules(*names: str) -> Callable[[Ground], str | None]:
-    """A peer is missing when the peers' Python cannot import one of these."""
+def needs_modules(*names: str) -> Callable[[Environment], str | None]:
+    """Return a function that says whether the peers' Python cannot import these modules."""
 
-    def missing(ground: Ground) -> str | None:
+    def missing(environment: Environment) -> str | None:
         try:
-            run([ground.peer_python, "-c", f"import {', '.join(names)}"], timeout=30)
+            run([environment.peer_python, "-c", f"import {', '.join(names)}"], timeout=30)
         except BenchError:
-            return f"not importable by {Path(ground.peer_python).name}: {', '.join(names)} (bench/requirements.txt)"
+            return (
+                f"not importable by {Path(environment.peer_python).name}: {', '.join(names)} (bench/requirements.txt)"
+            )
         return None
 
     return missing
 
 
-def said(text: str) -> str:
-    """The first line of what a program says of its version."""
+def first_line(text: str) -> str:
+    """Return the first line of text that is not blank."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "?")
 
 
-def version_of(*argv: str) -> Callable[[Ground], str]:
-    """The version as the program itself says it, on stdout or stderr."""
+def version_of(*argv: str) -> Callable[[Environment], str]:
+    """Return a function that returns the version that a program prints on stdout or stderr."""
 
-    def version(ground: Ground) -> str:
+    def version(environment: Environment) -> str:
         command = [program(argv[0]) or argv[0], *argv[1:]]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        return said(done.stdout or done.stderr)
+        return first_line(done.stdout or done.stderr)
 
     return version
 
 
-def modules_version(*names: str) -> Callable[[Ground], str]:
-    """The versions of distributions in the peers' Python."""
+def modules_version(*names: str) -> Callable[[Environment], str]:
+    """Return a function that returns the versions of distributions in the peers' Python."""
     code = (
         "import importlib.metadata as m, platform, sys\n"
         "print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]) + f', Python {platform.python_version()}')"
     )
 
-    def version(ground: Ground) -> str:
-        return said(run([ground.peer_python, "-c", code, *names], timeout=30))
+    def version(environment: Environment) -> str:
+        return first_line(run([environment.peer_python, "-c", code, *names], timeout=30))
 
     return version

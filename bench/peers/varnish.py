@@ -1,8 +1,8 @@
-"""Varnish before the origin, and hitch before Varnish for TLS: the pair that Varnish's documentation recommends."""
+"""Varnish in front of the origin, and hitch for TLS in front of Varnish, as Varnish's documentation recommends."""
 
 from __future__ import annotations
 
-from bench.peers.peer import Ground, Launch, Peer, Server, needs, ports, program, version_of
+from bench.peers.peer import Environment, Launch, Peer, Server, needs, ports, program, version_of
 
 VCL = """\
 vcl 4.1;
@@ -10,8 +10,8 @@ backend origin {{ .host = "127.0.0.1"; .port = "{origin}"; }}
 sub vcl_recv {{ unset req.http.Cookie; return (hash); }}
 sub vcl_backend_response {{
     set beresp.ttl = 1s;
-    set beresp.grace = 10s;     # a stale copy goes out while one request fetches the next
-    set beresp.do_stream = false;   # with a length, also while it is being fetched
+    set beresp.grace = 10s;     # serve a stale copy while one request fetches the next
+    set beresp.do_stream = false;   # with Content-Length, even while it is being fetched
 }}
 """
 HITCH = """\
@@ -28,15 +28,15 @@ daemon = off
 """
 
 
-def begin(ground: Ground) -> Server:
-    """Start the cache and the TLS end before it."""
-    launch = Launch(ground, "varnish")
-    home = ground.home("varnish")
+def start(environment: Environment) -> Server:
+    """Start the cache, and the TLS proxy in front of it."""
+    launch = Launch(environment, "varnish")
+    home = environment.home("varnish")
     http, https = ports()
     proxy, _ = ports()
-    (home / "default.vcl").write_text(VCL.format(origin=ground.origin_port))
-    user = 'user = "nobody"' if ground.root else ""
-    (home / "hitch.conf").write_text(HITCH.format(https=https, proxy=proxy, pem=ground.pem, user=user))
+    (home / "default.vcl").write_text(VCL.format(origin=environment.origin_port))
+    user = 'user = "nobody"' if environment.root else ""
+    (home / "hitch.conf").write_text(HITCH.format(https=https, proxy=proxy, pem=environment.pem, user=user))
     launch.start(
         *(program("varnishd") or "varnishd", "-F", "-n", str(home / "work"), "-f", str(home / "default.vcl")),
         *("-j", "none", "-a", f"127.0.0.1:{http},HTTP", "-a", f"127.0.0.1:{proxy},PROXY"),
@@ -49,8 +49,8 @@ def begin(ground: Ground) -> Server:
 VARNISH = Peer(
     name="varnish",
     title="Varnish (+ hitch)",
-    setup="Default thread pools, TTL 1 s with grace, before an origin that is not counted and does not compress.",
-    begin=begin,
+    setup="Default thread pools, TTL 1 s with grace, in front of an origin that is not counted and does not compress.",
+    start=start,
     version=version_of("varnishd", "-V"),
     missing=needs("varnishd", "hitch"),
 )

@@ -1,1 +1,1 @@
-"""The `livestate` command: check, publish, watch."""
+"""The `livestate` command and its subcommands check, publish and watch."""

@@ -1,4 +1,4 @@
-"""Looking at a document as a client does, and saying what is wrong, as `livestate check` does."""
+"""`livestate check`: request a document as clients do, and report problems with how it is served."""
 
 import gzip
 from base64 import b64encode
@@ -24,9 +24,9 @@ from livestate.config.redaction import redacted
 from livestate.errors import LivestateError, SettingsError
 from livestate.formats.negotiation import CODINGS
 from livestate.system.timeouts import with_timeout
-from livestate.tls.contexts import client_options, tls_trouble
+from livestate.tls.contexts import client_options, describe_connection_error
 
-#: Seconds for one answer.
+#: Timeout in seconds for one response.
 TIMEOUT = 10.0
 
 _DECODERS = {
@@ -39,7 +39,7 @@ _DECODERS = {
 
 @implementer(IPolicyForHTTPS)
 class _Policy:
-    """Verifies certificates against the system's roots, or those in one file."""
+    """Verifies certificates against the system's authorities, or those in one file."""
 
     def __init__(self, cafile: Path | None) -> None:
         self._cafile = None if cafile is None else str(cafile)
@@ -59,45 +59,47 @@ class _CheckedResponse:
 
 
 async def check_url(reactor: Any, url: str, cafile: Path | None, output: TextIO) -> int:
-    """Fetch `url` in every content coding and with its entity tags, and print what came and what is wrong.
+    """Request `url` in every content coding and with its entity tags, and print the responses and their problems.
 
-    :returns: the exit status: 0 nothing is wrong, 1 something is.
-    :raises LivestateError: the server cannot be reached, its certificate cannot be verified, or `url` is none.
+    :param cafile: a PEM file of certificate authorities to trust instead of the system's.
+    :returns: the exit status: 0 if there are no problems, else 1.
+    :raises LivestateError: when the server cannot be reached, its certificate cannot be verified, or `url` is not a
+        valid URL.
     """
     address = parse_address(url)
     url, login = address.document, _authorization(address.login)
     agent = Agent(reactor, _Policy(cafile))
-    wrong: list[str] = []
-    oldest = 0
+    problems: list[str] = []
+    max_age = 0
     for coding in CODINGS[::-1]:
-        answer = await _get(reactor, agent, url, {"Accept-Encoding": coding, **login})
+        response = await _get(reactor, agent, url, {"Accept-Encoding": coding, **login})
         if coding == "identity":
-            _print_head(url, answer, output)
-        if answer.status != 200:
-            wrong.append(f"{coding}: answered {answer.status} {_detail(answer)}".rstrip())
+            _print_fields(url, response, output)
+        if response.status != 200:
+            problems.append(f"{coding}: answered {response.status} {_detail(response)}".rstrip())
             break
-        wrong += [f"{coding}: {text}" for text in _wrong_with(answer)]
-        sent = answer.field("Content-Encoding") or "identity"
-        tag = answer.field("ETag")
-        age = answer.field("Livestate-Age")
-        oldest = max(oldest, int(age) if age.isdecimal() else 0)
-        print(f"  {coding:<9} {len(answer.body):>11,} bytes  {sent:<9} ETag {tag or '(none)'}", file=output)
-        if tag:
-            again = await _get(reactor, agent, url, {"Accept-Encoding": coding, "If-None-Match": tag, **login})
-            # A document that changed in between is rightly sent whole.
-            if again.status != 304 and again.field("ETag") == tag:
-                wrong.append(f"{coding}: answered {again.status} to If-None-Match with the current ETag, not 304")
-    if oldest > 10:
-        wrong.append(f"the document is {oldest:,} s old: the store behind livestate does not answer")
-    for text in wrong:
-        print(f"wrong: {text}", file=output)
-    if not wrong:
-        print("nothing is wrong", file=output)
-    return 1 if wrong else 0
+        problems += [f"{coding}: {problem}" for problem in _find_problems(response)]
+        encoding = response.field("Content-Encoding") or "identity"
+        etag = response.field("ETag")
+        age = response.field("Livestate-Age")
+        max_age = max(max_age, int(age) if age.isdecimal() else 0)
+        print(f"  {coding:<9} {len(response.body):>11,} bytes  {encoding:<9} ETag {etag or '(none)'}", file=output)
+        if etag:
+            second = await _get(reactor, agent, url, {"Accept-Encoding": coding, "If-None-Match": etag, **login})
+            # A 200 with another tag is correct: the document changed between the two requests.
+            if second.status != 304 and second.field("ETag") == etag:
+                problems.append(f"{coding}: answered {second.status} to the current ETag in If-None-Match, not 304")
+    if max_age > 10:
+        problems.append(f"the document is {max_age:,} s old: livestate is not getting it from the store")
+    for problem in problems:
+        print(f"problem: {problem}", file=output)
+    if not problems:
+        print("no problems found", file=output)
+    return 1 if problems else 0
 
 
 def _authorization(login: tuple[str, str] | None) -> dict[str, str]:
-    """Give the field that carries a user and a password (RFC 7617), where there are such."""
+    """Return the header field for Basic authentication (RFC 7617), if there is a login."""
     if login is None:
         return {}
     return {"Authorization": "Basic " + b64encode(":".join(login).encode("utf-8")).decode("ascii")}
@@ -118,48 +120,48 @@ async def _get(reactor: Any, agent: Agent, url: str, fields: dict[str, str]) -> 
         raise SettingsError(f"{redacted(url)}: {error}") from None
     except (ConnectError, ConnectionDone, ConnectionLost, OSError, PartialDownloadError, ResponseFailed) as error:
         reason = error.reasons[0].value if isinstance(error, ResponseFailed) else error
-        raise LivestateError(f"{redacted(url)}: {_explained(reason)}") from None
+        raise LivestateError(f"{redacted(url)}: {_explain(reason)}") from None
 
 
-def _explained(reason: BaseException) -> str:
-    hint = " (--cafile FILE trusts another authority, or a development certificate)"
-    return tls_trouble(reason) + (hint if isinstance(reason, SSL.Error) else "")
+def _explain(reason: BaseException) -> str:
+    hint = " (trust another CA or a development certificate with --cafile FILE)"
+    return describe_connection_error(reason) + (hint if isinstance(reason, SSL.Error) else "")
 
 
-def _print_head(url: str, answer: _CheckedResponse, output: TextIO) -> None:
-    print(f"{redacted(url)} answered {answer.status}", file=output)
+def _print_fields(url: str, response: _CheckedResponse, output: TextIO) -> None:
+    print(f"{redacted(url)} answered {response.status}", file=output)
     for name in ("Content-Type", "Cache-Control", "Last-Modified", "Livestate-Age", "Access-Control-Allow-Origin"):
-        value = answer.field(name)
+        value = response.field(name)
         if value:
             print(f"  {name}: {value}", file=output)
 
 
-def _wrong_with(answer: _CheckedResponse) -> list[str]:
-    """Say what readers and caches will stumble over in a 200 answer."""
-    wrong = []
-    sent = answer.field("Content-Encoding") or "identity"
+def _find_problems(response: _CheckedResponse) -> list[str]:
+    """Return the problems that a 200 response causes for clients and caches."""
+    problems = []
+    encoding = response.field("Content-Encoding") or "identity"
     try:
-        document = _DECODERS[sent](answer.body)
+        document = _DECODERS[encoding](response.body)
         msgspec.json.decode(document, type=msgspec.Raw)
     except KeyError:
-        wrong.append(f"sent in the content coding {sent!r}, which was not asked for")
-    except Exception as error:  # every decoder has exceptions of its own
-        wrong.append(f"the body is not JSON in {sent}: {error}")
-    if answer.field("Content-Type").partition(";")[0].strip() != "application/json":
-        wrong.append(f"Content-Type is {answer.field('Content-Type')!r}, not application/json")
-    tag = answer.field("ETag")
-    if not tag:
-        wrong.append("no ETag: every poll fetches the whole document")
-    elif tag.startswith("W/"):
-        wrong.append("the ETag is weak: something between here and livestate changes the bytes")
-    if "accept-encoding" not in answer.field("Vary").lower():
-        wrong.append("Vary does not name Accept-Encoding: a cache may give one client another's coding")
-    return wrong
+        problems.append(f"Content-Encoding is {encoding!r}, which was not requested")
+    except Exception as error:  # every decoder raises exceptions of its own
+        problems.append(f"the body is not valid JSON in {encoding}: {error}")
+    if response.field("Content-Type").partition(";")[0].strip() != "application/json":
+        problems.append(f"Content-Type is {response.field('Content-Type')!r}, not application/json")
+    etag = response.field("ETag")
+    if not etag:
+        problems.append("no ETag: every poll transfers the whole document")
+    elif etag.startswith("W/"):
+        problems.append("the ETag is weak: something between here and livestate modifies the body")
+    if "accept-encoding" not in response.field("Vary").lower():
+        problems.append("Vary does not list Accept-Encoding: a cache may send clients an encoding they cannot decode")
+    return problems
 
 
-def _detail(answer: _CheckedResponse) -> str:
-    """Give the explanation in a problem document (RFC 9457), if it is one."""
+def _detail(response: _CheckedResponse) -> str:
+    """Return the `detail` of a problem document (RFC 9457), or an empty string if the body is not one."""
     try:
-        return str(msgspec.json.decode(answer.body, type=dict[str, Any]).get("detail", ""))
+        return str(msgspec.json.decode(response.body, type=dict[str, Any]).get("detail", ""))
     except msgspec.DecodeError:
         return ""

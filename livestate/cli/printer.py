@@ -1,4 +1,4 @@
-"""Printing states, or the changes between them, as JSON."""
+"""Prints states, or the changes between them, as JSON."""
 
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -8,12 +8,12 @@ from livestate.formats.json_text import safe, to_text
 from livestate.formats.merge_patch import Inexpressible
 from livestate.formats.merge_patch import patch as merge_patch
 
-#: Seconds without a connection until that is said: a server that restarts, or ends a stream, is soon back.
-PATIENCE = 3.0
+#: Seconds without a connection before that is reported: a server that restarts, or ends a stream, is back soon.
+REPORT_DELAY = 3.0
 
 
 class Printer:
-    """Prints each state as it comes, and trouble to another place."""
+    """Prints each state as it arrives, and troubles to a separate output."""
 
     def __init__(
         self,
@@ -25,12 +25,12 @@ class Printer:
         patch: bool,
         lines: bool,
     ) -> None:
-        """Be ready to print.
+        """Prepare to print.
 
-        :param write: takes what is printed.
-        :param errors: takes a line for each trouble.
+        :param write: called with the output.
+        :param errors: receives one line for each trouble.
         :param patch: after the first state, print merge patches (RFC 7396).
-        :param lines: print one compact line each, with the version.
+        :param lines: print each state or patch on one line, with its version.
         """
         self._clock = clock
         self._url = url
@@ -38,61 +38,63 @@ class Printer:
         self._errors = errors
         self._patch = patch
         self._lines = lines
-        self._before = ""
-        self._missed = ""
+        self._previous = ""
+        self._missing = ""
         self._trouble = ""
         self._timer: Any = None
-        self._told = False
+        self._reported = False
 
     def open(self) -> None:
-        """Nothing is to be prepared."""
+        """Do nothing: a Printer needs no preparation."""
 
     def show(self, part: Any, state: State) -> None:
         """Print `part` of a new state."""
-        self._missed = ""
+        self._missing = ""
         whole = to_text(part)
         kind, text = "state", whole
-        if self._patch and self._before:
+        if self._patch and self._previous:
             try:
-                kind, text = "patch", safe(merge_patch(self._before.encode(), whole.encode()).decode())
+                kind, text = "patch", safe(merge_patch(self._previous.encode(), whole.encode()).decode())
             except Inexpressible:
                 if not self._lines:
-                    self._say("no merge patch can say this change (a member became null?): the whole state follows")
-        self._before = whole
+                    self._report(
+                        "no merge patch can express this change (did a member become null?); printing the whole state"
+                    )
+        self._previous = whole
         if self._lines:
-            named = {"version": state.version} if state.version is not None else {"version": None, "etag": state.etag}
-            text = f'{to_text(named)[:-1]},"{kind}":{text}}}'
+            head = {"version": state.version} if state.version is not None else {"version": None, "etag": state.etag}
+            text = f'{to_text(head)[:-1]},"{kind}":{text}}}'
         elif not self._patch:
             text = to_text(part, 2)
         self._write(text.encode() + b"\n")
 
     def missing(self, text: str) -> None:
-        """Say that the part is not there, unless that was so before."""
-        self._before = ""
-        if text != self._missed:
-            self._missed = text
-            self._say(text)
+        """Report that the part is not in the document, unless that was reported last."""
+        self._previous = ""
+        if text != self._missing:
+            self._missing = text
+            self._report(text)
 
     def status(self, status: Status) -> None:
-        """Say that there is no connection, when that lasts, and that there is one again."""
+        """Report a lost connection when it lasts for `REPORT_DELAY`, and then the reconnection."""
         self._trouble = status.trouble or ""
-        if self._trouble and self._timer is None and not self._told:
-            self._timer = self._clock.callLater(PATIENCE, self._tell)
+        if self._trouble and self._timer is None and not self._reported:
+            self._timer = self._clock.callLater(REPORT_DELAY, self._report_trouble)
         elif status.connected:
             self.close()
-            if self._told:
-                self._told = False
-                self._say("good again")
+            if self._reported:
+                self._reported = False
+                self._report("reconnected")
 
     def close(self) -> None:
-        """Say no more."""
+        """Cancel a pending report."""
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
 
-    def _tell(self) -> None:
-        self._timer, self._told = None, True
-        self._say(f"{self._trouble}; asking on")
+    def _report_trouble(self) -> None:
+        self._timer, self._reported = None, True
+        self._report(f"{self._trouble}; retrying")
 
-    def _say(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         print(f"livestate: {self._url}: {text}", file=self._errors, flush=True)

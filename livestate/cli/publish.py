@@ -1,4 +1,4 @@
-"""Writing a document to a store, as `livestate publish` does."""
+"""`livestate publish`: write a document to a store."""
 
 import sys
 from pathlib import Path
@@ -15,28 +15,28 @@ from livestate.sources.factory import make_source
 from livestate.system.backoff import Backoff
 from livestate.system.timeouts import with_timeout
 
-#: Seconds that a store is given to take the document.
+#: Timeout in seconds for one write to the store.
 TIMEOUT = 10.0
 
-#: Seconds between two looks at a file that is watched, where nothing tells of its changes.
-LOOK = 0.5
+#: Seconds between two reads of a watched file, where changes are not notified.
+POLL_INTERVAL = 0.5
 
-#: Seconds: the longest pause before a store that is away is tried again.
-LONGEST_PAUSE = 5.0
+#: Longest delay in seconds before an unreachable store is retried.
+MAX_DELAY = 5.0
 
 
 async def publish(reactor: Any, file: str, url: str) -> int:
-    """Check the document in `file` (`-`: standard input) and write it to the store at `url`.
+    """Validate the document in `file` (`-` for standard input) and write it to the store at `url`.
 
-    :returns: 0, the exit status.
-    :raises LivestateError: the file cannot be read or is no document, or the store cannot be written to.
+    :returns: the exit status 0.
+    :raises LivestateError: when the file cannot be read or is not a document, or the store cannot be written to.
     """
     data = _read(file)
     try:
         check(data, MAX_SIZE)
     except DocumentRefused as error:
-        raise DocumentRefused(f"{file} is not published: {error}") from None
-    store = _store(reactor, url)
+        raise DocumentRefused(f"{file} was not published: {error}") from None
+    store = _make_store(reactor, url)
     try:
         await _write(reactor, store, data)
     finally:
@@ -45,36 +45,36 @@ async def publish(reactor: Any, file: str, url: str) -> int:
 
 
 async def publish_changes(reactor: Any, file: str, url: str, errors: TextIO) -> int:
-    """Write the document in `file` to the store at `url`, now and each time it changes, until cancelled.
+    """Write the document in `file` to the store at `url`, now and whenever it changes, until cancelled.
 
-    What goes wrong is said on `errors`, once, and tried again: a file that is missing or no document, a store that is
-    away. The newest document is written when that is mended.
+    A missing file, an invalid document or an unreachable store is reported on `errors` once, and retried. When the
+    problem is fixed, the newest document is written.
 
-    :returns: 0, the exit status.
-    :raises LivestateError: `url` names no store that can be written to, or `file` no file.
+    :returns: the exit status 0.
+    :raises LivestateError: when `url` is not a store that can be written to, or `file` is standard input.
     """
-    store = _store(reactor, url)
+    store = _make_store(reactor, url)
     source = make_source(reactor, _file_url(file), MAX_SIZE)
-    changes = _Changes(file, errors)
-    bell = _Bell()
+    watched = _WatchedFile(file, errors)
+    alarm = _Alarm()
     if IWatching.providedBy(source):
-        source.watch(bell.ring)
-    backoff = Backoff(first=LOOK, limit=LONGEST_PAUSE)
+        source.watch(alarm.wake)
+    backoff = Backoff(first=POLL_INTERVAL, limit=MAX_DELAY)
     try:
         while True:
-            pause = LOOK
+            delay = POLL_INTERVAL
             try:
-                data = await changes.read(source)
+                data = await watched.read(source)
                 if data is not None:
                     await _write(reactor, store, data)
-                    changes.written(data)
+                    watched.set_published(data)
                 backoff.reset()
             except DocumentRefused as error:
-                changes.say(str(error))
+                watched.report(str(error))
             except LivestateError as error:
-                changes.say(str(error))
-                pause = backoff.next_delay()
-            await bell.wait(reactor, pause)
+                watched.report(str(error))
+                delay = backoff.next_delay()
+            await alarm.sleep(reactor, delay)
     except CancelledError:
         return 0
     finally:
@@ -82,90 +82,91 @@ async def publish_changes(reactor: Any, file: str, url: str, errors: TextIO) -> 
         store.close()
 
 
-class _Bell:
-    """A pause that may be cut short."""
+class _Alarm:
+    """A sleep that can be ended early."""
 
     def __init__(self) -> None:
-        self._waiting: Deferred[None] | None = None
-        self._rung = False
+        self._sleeping: Deferred[None] | None = None
+        self._woken = False
 
-    def ring(self) -> None:
-        """End the pause, or have the next one be none."""
-        self._rung = True
-        if self._waiting is not None and not self._waiting.called:
-            self._waiting.callback(None)
+    def wake(self) -> None:
+        """End the current sleep, or skip the next one."""
+        self._woken = True
+        if self._sleeping is not None and not self._sleeping.called:
+            self._sleeping.callback(None)
 
-    async def wait(self, clock: Any, seconds: float) -> None:
-        """Pause for so long at most."""
-        if not self._rung:
-            self._waiting = Deferred()
-            timer = clock.callLater(seconds, self.ring)
+    async def sleep(self, clock: Any, seconds: float) -> None:
+        """Sleep for at most `seconds`."""
+        if not self._woken:
+            self._sleeping = Deferred()
+            timer = clock.callLater(seconds, self.wake)
             try:
-                await self._waiting
+                await self._sleeping
             finally:
-                self._waiting = None
+                self._sleeping = None
                 if timer.active():
                     timer.cancel()
-        self._rung = False
+        self._woken = False
 
 
-class _Changes:
-    """What there is to write, and what there is to say."""
+class _WatchedFile:
+    """Decides when the content of a file is written, and reports its problems once each."""
 
     def __init__(self, file: str, errors: TextIO) -> None:
         self._file = file
         self._errors = errors
-        self._read = b""
-        self._written: bytes | None = None
+        self._content = b""
+        self._published: bytes | None = None
         self._trouble = ""
 
     async def read(self, source: ISource) -> bytes | None:
-        """Give what the file holds if it is to be written.
+        """Return the content of the file if it has to be written, else None.
 
-        :raises DocumentRefused: it is not to be, and was not the last time either: half-written, it may soon be whole.
+        :raises DocumentRefused: when the file cannot be read, or when it is invalid and unchanged since the last read.
+            An invalid file that has just changed may be half-written.
         """
-        before = self._read
+        previous = self._content
         try:
-            self._read = await source.fetch()
+            self._content = await source.fetch()
         except SourceError as error:
             raise DocumentRefused(f"cannot read {self._file}: {error}") from None
-        if self._read == self._written:
-            self._good()
+        if self._content == self._published:
+            self._report_recovery()
             return None
         try:
-            check(self._read, MAX_SIZE)
+            check(self._content, MAX_SIZE)
         except DocumentRefused as error:
-            if self._read == before:
-                raise DocumentRefused(f"{self._file} is not published: {error}") from None
+            if self._content == previous:
+                raise DocumentRefused(f"{self._file} was not published: {error}") from None
             return None
-        return self._read
+        return self._content
 
-    def written(self, data: bytes) -> None:
-        """Note that the store has `data`."""
-        self._written = data
-        self._good()
+    def set_published(self, data: bytes) -> None:
+        """Remember that the store has `data`."""
+        self._published = data
+        self._report_recovery()
 
-    def say(self, trouble: str) -> None:
-        """Say what is wrong, unless it was said last."""
+    def report(self, trouble: str) -> None:
+        """Report a problem, unless it was the last one reported."""
         if trouble != self._trouble:
             self._trouble = trouble
-            print(f"livestate: {trouble}; trying again", file=self._errors, flush=True)
+            print(f"livestate: {trouble}; retrying", file=self._errors, flush=True)
 
-    def _good(self) -> None:
+    def _report_recovery(self) -> None:
         if self._trouble:
             self._trouble = ""
             print(f"livestate: {self._file} is published again", file=self._errors, flush=True)
 
 
-def _store(reactor: Any, url: str) -> IStore:
+def _make_store(reactor: Any, url: str) -> IStore:
     store = make_source(reactor, url, MAX_SIZE, "--to")
     if not IStore.providedBy(store):
-        raise SettingsError(f"--to {store}: a store of that kind cannot be written to")
+        raise SettingsError(f"--to {store}: cannot publish to this kind of store")
     return store
 
 
 async def _write(reactor: Any, store: IStore, data: bytes) -> None:
-    """Write to a store within a limit of time, with its name in what is raised."""
+    """Write to a store with a timeout, and name the store in errors."""
     try:
         await with_timeout(TIMEOUT, store.publish(data), reactor)
     except DeferTimeout:
@@ -176,7 +177,7 @@ async def _write(reactor: Any, store: IStore, data: bytes) -> None:
 
 def _file_url(file: str) -> str:
     if file == "-":
-        raise SettingsError("standard input cannot be watched: name a file")
+        raise SettingsError("--watch needs a file, not standard input")
     return Path(file).absolute().as_uri()
 
 

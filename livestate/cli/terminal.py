@@ -1,4 +1,4 @@
-"""The terminal that this process was started on: its size, its settings, and the signals about it."""
+"""The controlling terminal: its size, its settings and its signals."""
 
 import os
 import signal
@@ -11,25 +11,25 @@ from livestate.cli.screen import Screen
 
 
 class Terminal:
-    """Keeps a Screen and the terminal in step."""
+    """Connects a Screen to the terminal."""
 
     def __init__(self, reactor: Any, screen: Screen) -> None:
-        """Show nothing that is typed, draw anew in another size, and give the terminal back while Ctrl-Z lasts."""
+        """Stop echoing input, redraw when the size changes, and restore the terminal while suspended with Ctrl-Z."""
         self._reactor = reactor
         self._screen = screen
-        self._settings = _quiet()
-        self._old = {
-            signal.SIGWINCH: signal.signal(signal.SIGWINCH, self._later(screen.draw)),
-            signal.SIGTSTP: signal.signal(signal.SIGTSTP, self._later(self._suspend)),
+        self._settings = _disable_echo()
+        self._previous_handlers = {
+            signal.SIGWINCH: signal.signal(signal.SIGWINCH, self._in_reactor(screen.draw)),
+            signal.SIGTSTP: signal.signal(signal.SIGTSTP, self._in_reactor(self._suspend)),
         }
 
     def close(self) -> None:
-        """Have everything as it was."""
-        for number, handler in self._old.items():
+        """Restore the signal handlers and the terminal's settings."""
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         _restore(self._settings)
 
-    def _later(self, function: Callable[[], None]) -> Callable[[int, object], None]:
+    def _in_reactor(self, function: Callable[[], None]) -> Callable[[int, object], None]:
         return lambda number, frame: self._reactor.callFromThread(function)
 
     def _suspend(self) -> None:
@@ -37,21 +37,21 @@ class Terminal:
         _restore(self._settings)
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
-        # The process stands still here until it is told to go on.
+        # The process is stopped here until SIGCONT.
         signal.signal(signal.SIGTSTP, handler)
-        self._settings = _quiet()
+        self._settings = _disable_echo()
         self._screen.enter()
         self._screen.draw()
 
 
 def terminal_size(descriptor: int) -> tuple[int, int]:
-    """Give the columns and rows of a terminal; 80 and 24 where it does not know."""
+    """Return the columns and rows of a terminal; 80 and 24 if it does not report them."""
     columns, rows = os.get_terminal_size(descriptor)
     return (columns or 80, rows or 24)
 
 
-def _quiet() -> list[Any] | None:
-    """Stop the terminal from showing what is typed, and give its settings before that; None: there is none."""
+def _disable_echo() -> list[Any] | None:
+    """Stop the terminal from echoing input. Return its previous settings, or None without a terminal."""
     try:
         settings = termios.tcgetattr(sys.stdin.fileno())
         changed = [*settings]

@@ -1,4 +1,4 @@
-"""Following a document in a terminal or a pipe, as `livestate watch` does."""
+"""`livestate watch`: follow a document in a terminal or a pipe."""
 
 import os
 import stat
@@ -26,26 +26,28 @@ _NOTHING = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be printed."""
+class WatchOptions:
+    """What to print."""
 
-    #: Which part of the document.
+    #: The part of the document to follow.
     pointer: Pointer
-    #: Changes, as merge patches.
+    #: Print changes as merge patches.
     patch: bool = False
-    #: Lines with the version.
+    #: Print each state or patch on one line, with its version.
     lines: bool = False
-    #: How many times, until the end; None: for ever.
+    #: Exit after this many states or changes; None: run until cancelled.
     count: int | None = None
 
 
-async def watch_url(reactor: Any, url: str, cafile: Path | None, wanted: Wanted) -> int:
-    """Print the document at `url`, or one part of it, to standard output, now and each time it changes.
+async def watch_url(reactor: Any, url: str, cafile: Path | None, options: WatchOptions) -> int:
+    """Print the document at `url`, or a part of it, to standard output, now and whenever it changes.
 
-    On a terminal, unless changes or lines are wanted, it is shown on one screen instead.
+    On a terminal, without `options.patch` and `options.lines`, show it on one screen instead.
 
-    :returns: 0, the exit status, after `wanted.count`, being cancelled, or when nobody reads standard output any more.
-    :raises LivestateError: the document is not there, the server not trusted, or `url` or `cafile` of no use.
+    :returns: the exit status 0, after `options.count` states, when cancelled, or when the reader of standard output
+        is gone.
+    :raises LivestateError: when the document does not exist, the server is not trusted, standard output cannot be
+        written to, or `url` or `cafile` is not valid.
     """
     output = sys.stdout.fileno()
 
@@ -59,22 +61,22 @@ async def watch_url(reactor: Any, url: str, cafile: Path | None, wanted: Wanted)
             raise LivestateError(f"cannot write to standard output: {error.strerror}") from None
 
     view: Screen | Printer
-    able = os.isatty(output) and os.environ.get("TERM", "dumb") != "dumb"
-    if able and not (wanted.patch or wanted.lines):
+    capable = os.isatty(output) and os.environ.get("TERM", "dumb") != "dumb"
+    if capable and not (options.patch or options.lines):
         view = Screen(reactor, redacted(url), write, lambda: terminal_size(output))
     else:
-        view = Printer(reactor, redacted(url), write, sys.stderr, patch=wanted.patch, lines=wanted.lines)
+        view = Printer(reactor, redacted(url), write, sys.stderr, patch=options.patch, lines=options.lines)
     states = watch(url, reactor=reactor, cafile=cafile, on_status=view.status)
 
     hangup = _Hangup(reactor, output, lambda: Deferred.fromCoroutine(states.aclose()))
     terminal = Terminal(reactor, view) if isinstance(view, Screen) else None
     view.open()
-    left = wanted.count
+    remaining = options.count
     shown: Any = _NOTHING
     try:
         async for state in states:
             try:
-                part = wanted.pointer.find(state.value)
+                part = options.pointer.find(state.value)
             except PartMissing as error:
                 shown = _NOTHING
                 view.missing(str(error))
@@ -83,9 +85,9 @@ async def watch_url(reactor: Any, url: str, cafile: Path | None, wanted: Wanted)
                 continue
             shown = part
             view.show(part, state)
-            if left is not None:
-                left -= 1
-                if not left:
+            if remaining is not None:
+                remaining -= 1
+                if not remaining:
                     break
     except (BrokenPipeError, CancelledError):
         pass
@@ -100,17 +102,17 @@ async def watch_url(reactor: Any, url: str, cafile: Path | None, wanted: Wanted)
 
 @implementer(IReadDescriptor)
 class _Hangup:
-    """Notices that nobody reads a pipe any more, before it is written to again."""
+    """Detects that the reading end of a pipe was closed, without writing to the pipe."""
 
-    def __init__(self, reactor: Any, descriptor: int, gone: Callable[[], object]) -> None:
+    def __init__(self, reactor: Any, descriptor: int, on_hangup: Callable[[], object]) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
-        self._gone = gone
+        self._on_hangup = on_hangup
         if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             reactor.addReader(self)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop watching the pipe."""
         self._reactor.removeReader(self)
 
     def fileno(self) -> int:
@@ -120,9 +122,9 @@ class _Hangup:
         return "standard output"
 
     def doRead(self) -> None:
-        """Be readable, as some reactors call it: the writing end of a pipe never is otherwise."""
+        """Handle the hang-up: some reactors report it as readable. The writing end of a pipe never is otherwise."""
         self.close()
-        self._gone()
+        self._on_hangup()
 
     def connectionLost(self, reason: Failure) -> None:
-        self._gone()
+        self._on_hangup()

@@ -1,13 +1,12 @@
-"""Reading a document of livestate, live, from Python.
+"""Follow a livestate document from Python.
 
     async with watch("https://live.example/results.json") as states:
         async for state in states:
             print(state.version, state.value)
 
-The document comes as server-sent events, with merge patches for what changed. Where there are none, or they do not get
-through, it is asked for with requests that the server holds until there is news, and where it does not hold them, each
-second. A server that cannot be reached is asked again for ever, with growing and jittered pauses. Certificates are
-verified.
+The document arrives as server-sent events, with merge patches for changes. If the server has no event stream, or the
+stream does not get through, the client long-polls, and if the server does not hold requests, it polls every second. An
+unreachable server is retried indefinitely with growing, jittered delays. Certificates are verified.
 """
 
 from livestate.client.state import State, Status

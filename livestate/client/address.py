@@ -1,4 +1,4 @@
-"""Where a document and its event stream are."""
+"""The URLs of a document and of its event stream."""
 
 import re
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from livestate.config.redaction import redacted
 from livestate.errors import SettingsError
 
-#: ASCII without spaces and controls.
-_PLAIN = re.compile("[!-~]+")
+#: ASCII without spaces and control characters.
+_PRINTABLE_ASCII = re.compile("[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentAddress:
-    """A document's URL, understood."""
+    """The parsed URL of a document."""
 
-    #: The document, without user and password.
+    #: URL of the document, without user and password.
     document: str
-    #: Its event stream, asked for merge patches.
+    #: URL of its event stream, with the query that requests merge patches.
     events: str
     host: str
     secure: bool
@@ -26,16 +26,18 @@ class DocumentAddress:
 
 
 def parse_address(url: str) -> DocumentAddress:
-    """Understand the URL of a document.
+    """Parse the URL of a document.
 
-    :raises SettingsError: it is not http://HOST[:PORT]/… or https://…
+    :raises SettingsError: when it is not of the form http://HOST[:PORT]/… or https://…
     """
     try:
         parts = urlsplit(url)
-        understood = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _PLAIN.fullmatch(url)
-    except ValueError:  # of the port, or of brackets
-        understood = False
-    if not understood:
+        valid = (
+            parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and _PRINTABLE_ASCII.fullmatch(url)
+        )
+    except ValueError:  # from the port, or from unbalanced brackets
+        valid = False
+    if not valid:
         raise SettingsError(f"{redacted(url)}: expected http://HOST[:PORT]/… or https://…, in ASCII")
     netloc = parts.netloc.rpartition("@")[2]
     events_query = f"{parts.query}&delta=merge" if parts.query else "delta=merge"

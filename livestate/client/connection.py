@@ -1,8 +1,8 @@
-"""Asking one server, with treq: certificates verified, every wait limited, and an end that leaves nothing open.
+"""HTTP requests to one server, with treq. Certificates are verified, every wait has a timeout, nothing stays open.
 
-What can go wrong comes out as one of two: `Unreachable`, which may be mended by asking again, and `WatchError`, which
-will not be. Connections are ended by aborting them: one to a server that is silent would stay open while its goodbye
-is waited for.
+Every failure is raised as `Unreachable`, which a retry may fix, or as `WatchError`, which a retry will not fix.
+Connections are aborted, not closed: a closing connection to a silent server would stay open while it waits for the
+server's TLS close alert.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,16 +38,16 @@ from livestate import __version__
 from livestate.client.address import DocumentAddress
 from livestate.errors import WatchError
 from livestate.system.timeouts import with_timeout
-from livestate.tls.contexts import client_options, tls_trouble
+from livestate.tls.contexts import client_options, describe_connection_error
 
-#: Seconds until a connection is made, until the head of an answer is there after that, and between parts of a body.
-ANSWER = 10.0
+#: Timeout in seconds for connecting, for the head of a response, and for each further part of a body.
+TIMEOUT = 10.0
 
-#: Seconds until a host's next address is tried beside the first: the least that RFC 8305 section 8 recommends.
+#: Seconds before the next address of a host is tried in parallel: the minimum that RFC 8305 section 8 recommends.
 ATTEMPT_DELAY = 0.1
 
-#: What Twisted raises where there was no answer, or not the whole of one.
-_NO_ANSWER = (
+#: What Twisted raises when there is no response, or only part of one.
+_REQUEST_ERRORS = (
     ConnectError,
     ConnectionClosed,
     DNSLookupError,
@@ -58,25 +58,34 @@ _NO_ANSWER = (
     VerificationError,
 )
 
-#: What OpenSSL says of a server that will not be trusted, or does not speak TLS, the next time either.
-_HOPELESS = ("certificate", "wrong version number", "unsupported protocol", "protocol version", "handshake failure")
+#: OpenSSL messages that mean the server is not trusted, or does not speak TLS. A retry would fail the same way.
+_PERMANENT_TLS_ERRORS = (
+    "certificate",
+    "wrong version number",
+    "unsupported protocol",
+    "protocol version",
+    "handshake failure",
+)
 
 
 class Unreachable(Exception):
-    """The server gave no answer, or none for now; the text is one line for a person."""
+    """The server did not respond, or not usefully for now. The text is one readable line."""
 
     def __init__(self, text: str, retry_after: float = 0.0) -> None:
-        """Note why, and the seconds that the server wants to be left alone for."""
+        """Store the reason and the delay that the server asked for.
+
+        :param retry_after: seconds.
+        """
         super().__init__(text)
         self.retry_after = retry_after
 
 
-class Silent(Unreachable):
-    """Nothing came in time; what asks for something else may have an answer."""
+class TimedOut(Unreachable):
+    """Nothing arrived in time. A request for another resource may still succeed."""
 
 
 class Connection:
-    """Asks one server, one request at a time."""
+    """Sends requests to one server, one at a time."""
 
     def __init__(
         self,
@@ -87,10 +96,12 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         agent: IAgent | None = None,
     ) -> None:
-        """Be ready to ask; nothing is connected yet.
+        """Prepare for requests, without connecting.
 
-        :param agent: makes the requests in place of Twisted's own.
-        :raises SettingsError: `cafile` cannot be used.
+        :param cafile: a PEM file of certificate authorities to trust instead of the system's.
+        :param headers: fields to send with each request.
+        :param agent: sends the requests, instead of Twisted's own agent.
+        :raises SettingsError: when `cafile` cannot be used.
         """
         self.clock = reactor
         self._address = address
@@ -99,104 +110,109 @@ class Connection:
         self._endpoints = _ServerEndpoints(reactor, address, None if cafile is None else str(cafile))
         self._client = HTTPClient(agent or Agent.usingEndpointFactory(reactor, self._endpoints, self._pool))
 
-    async def get(self, url: str, fields: Mapping[str, str], limit: float = ANSWER) -> Any:
-        """GET `url`, and give the answer when its head is there. Redirects are not followed.
+    async def get(self, url: str, fields: Mapping[str, str], time_limit: float = TIMEOUT) -> Any:
+        """GET `url` and return the response as soon as its head is complete. Redirects are not followed.
 
-        :param limit: seconds.
-        :raises Unreachable: there was no answer; `Silent` where the time was over.
-        :raises WatchError: the server is not to be trusted.
+        :param fields: header fields of this request.
+        :param time_limit: seconds until the head must be complete.
+        :raises Unreachable: when there is no response; `TimedOut` after `time_limit`.
+        :raises WatchError: when the server is not trusted.
         """
         headers = Headers({name: [value] for name, value in {**self._fields, **fields}.items()})
 
-        async def ask() -> Any:
+        async def request() -> Any:
             return await self._client.get(
                 url, headers=headers, auth=self._address.login, allow_redirects=False, unbuffered=True,
                 reactor=self.clock,
             )  # fmt: skip
 
         try:
-            return await with_timeout(limit, ask(), self.clock)
+            return await with_timeout(time_limit, request(), self.clock)
         except DeferTimeout:
-            raise Silent(f"no answer within {limit:g} s") from None
-        except _NO_ANSWER as error:
-            raise self._translated(error) from None
+            raise TimedOut(f"no answer within {time_limit:g} s") from None
+        except _REQUEST_ERRORS as error:
+            raise self._translate(error) from None
 
     async def read(
-        self, response: Any, take: Callable[[bytes], None], silence: float = ANSWER, first: float | None = None
+        self,
+        response: Any,
+        on_data: Callable[[bytes], None],
+        idle_timeout: float = TIMEOUT,
+        first_timeout: float | None = None,
     ) -> None:
-        """Have `take` called with each piece of a response's body, until its end.
+        """Read a response's body to its end, and call `on_data` with each piece.
 
-        What `take` raises ends the connection and is raised here.
+        An exception from `on_data` aborts the connection and is raised here.
 
-        :param silence: seconds without a byte after which the connection counts as dead.
-        :param first: the same for the first byte.
-        :raises Unreachable: the body broke off; `Silent` where nothing came for too long.
+        :param idle_timeout: seconds without data after which the connection counts as dead.
+        :param first_timeout: the same, for the first byte.
+        :raises Unreachable: when the body breaks off; `TimedOut` when no data arrives in time.
         """
-        body = _Body(take, silence, first or silence, self.clock, self._endpoints.abort)
+        body = _Body(on_data, idle_timeout, first_timeout or idle_timeout, self.clock, self._endpoints.abort)
         response.deliverBody(body)
         try:
             await body.done
-        except _NO_ANSWER as error:
-            raise self._translated(error) from None
+        except _REQUEST_ERRORS as error:
+            raise self._translate(error) from None
 
     def abort(self) -> None:
-        """End what is under way, such as an answer whose body is not wanted."""
+        """Abort the request in progress, for example when the body of a response is not wanted."""
         self._endpoints.abort()
 
     def close(self) -> None:
-        """Close everything; in the next turn of the reactor it is closed."""
+        """Close all connections. They are closed in the next turn of the reactor."""
         self._pool.closeCachedConnections()
         self._endpoints.abort()
 
-    def _translated(self, error: BaseException) -> Exception:
+    def _translate(self, error: BaseException) -> Exception:
         while getattr(error, "reasons", None):
             error = error.reasons[0].value  # type: ignore[attr-defined]
-        text = tls_trouble(error)
-        hopeless = isinstance(error, VerificationError) or (
-            isinstance(error, SSL.Error) and any(word in text for word in _HOPELESS)
+        text = describe_connection_error(error)
+        permanent = isinstance(error, VerificationError) or (
+            isinstance(error, SSL.Error) and any(message in text for message in _PERMANENT_TLS_ERRORS)
         )
-        if hopeless:
-            hint = " (--cafile FILE, or cafile=…, trusts another authority)" if "certificate" in text else ""
+        if permanent:
+            hint = " (trust another CA with --cafile FILE or cafile=…)" if "certificate" in text else ""
             return WatchError(f"{self._address.document}: {text}{hint}")
         return Unreachable(text)
 
 
 class _Body(Protocol):
-    """Hands on a body piece by piece."""
+    """Passes on a body piece by piece, with a timeout between pieces."""
 
     def __init__(
         self,
-        take: Callable[[bytes], None],
-        silence: float,
-        first: float,
+        on_data: Callable[[bytes], None],
+        idle_timeout: float,
+        first_timeout: float,
         clock: Any,
         abort: Callable[[], object],
     ) -> None:
         self.done: Deferred[None] = Deferred(lambda _: self._end())
-        self._take = take
-        self._silence = silence
+        self._on_data = on_data
+        self._idle_timeout = idle_timeout
         self._abort = abort
-        self._over = False
-        self._timer = clock.callLater(first, self._silent)
+        self._ended = False
+        self._timer = clock.callLater(first_timeout, self._timed_out)
         self._clock = clock
 
     def dataReceived(self, data: bytes) -> None:
-        if self._over:
+        if self._ended:
             return
-        self._timer.reset(self._silence)
+        self._timer.reset(self._idle_timeout)
         try:
-            self._take(data)
+            self._on_data(data)
         except Exception as error:
             self._finish(error)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self._over:
-            # Without a length, and on HTTP/1.0, the end of the connection is the end of the body.
-            ended = reason.check(ResponseDone, PotentialDataLoss)
-            self._finish(None if ended else reason.value)
+        if not self._ended:
+            # Without a Content-Length, and on HTTP/1.0, the end of the connection is the end of the body.
+            complete = reason.check(ResponseDone, PotentialDataLoss)
+            self._finish(None if complete else reason.value)
 
-    def _silent(self) -> None:
-        self._finish(Silent(f"nothing came for {self._silence:g} s"))
+    def _timed_out(self) -> None:
+        self._finish(TimedOut(f"no data for {self._idle_timeout:g} s"))
 
     def _finish(self, error: BaseException | None) -> None:
         self._end(abort=error is not None)
@@ -206,7 +222,7 @@ class _Body(Protocol):
             self.done.errback(Failure(error))
 
     def _end(self, abort: bool = True) -> None:
-        self._over = True
+        self._ended = True
         if self._timer.active():
             self._timer.cancel()
         if abort:
@@ -217,7 +233,7 @@ class _Body(Protocol):
 
 @implementer(IAgentEndpointFactory)
 class _ServerEndpoints:
-    """Connects to one server, and keeps hold of every connection."""
+    """Makes the endpoints for one server, and tracks every connection so that all can be aborted."""
 
     def __init__(self, reactor: Any, address: DocumentAddress, cafile: str | None) -> None:
         self._reactor = reactor
@@ -227,29 +243,29 @@ class _ServerEndpoints:
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
-            self._reactor, self._host, uri.port, timeout=ANSWER, attemptDelay=ATTEMPT_DELAY
+            self._reactor, self._host, uri.port, timeout=TIMEOUT, attemptDelay=ATTEMPT_DELAY
         )
-        endpoint = _Noted(endpoint, self._transports)
+        endpoint = _TrackingEndpoint(endpoint, self._transports)
         return endpoint if self._options is None else wrapClientTLS(self._options, endpoint)
 
     def abort(self) -> None:
-        """End every connection at once."""
+        """Abort every connection at once."""
         for transport in list(self._transports):
             transport.abortConnection()
 
 
 @implementer(IStreamClientEndpoint)
-class _Noted:
-    """Another endpoint, whose connections are noted: those of TCP, which may be aborted at any time."""
+class _TrackingEndpoint:
+    """Wraps an endpoint and tracks its transports: those of TCP, below TLS, which can be aborted at any time."""
 
     def __init__(self, endpoint: IStreamClientEndpoint, transports: "WeakSet[Any]") -> None:
         self._endpoint = endpoint
         self._transports = transports
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        def note(protocol: Any) -> Any:
+        def track(protocol: Any) -> Any:
             self._transports.add(protocol.transport)
             return protocol
 
         connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)
-        return connecting.addCallback(note)
+        return connecting.addCallback(track)

@@ -1,15 +1,15 @@
-"""Keeping up with one document, whatever happens to the server and on the way to it.
+"""Follows one document, through server restarts and network failures.
 
-States and what moves between them:
+State machine:
 
-    streaming --it ends, no answer--> waiting --backoff, at least what `retry:` said--> streaming
-    streaming --there is no stream, or it is blocked--> polling
-    polling --no answer--> waiting --backoff--> polling
-    polling --after STREAM_AGAIN, and then ever longer--> streaming
-    any --the document is not there, the server not trusted--> ended, with a WatchError
+    streaming --the stream ends, or no response--> waiting --back-off, at least the `retry:` delay--> streaming
+    streaming --no event stream, or it is blocked--> polling
+    polling --no response--> waiting --back-off--> polling
+    polling --after STREAM_RETRY, doubled each time--> streaming
+    any --the document does not exist, or the server is not trusted--> ended, with a WatchError
 
-A request of the polling asks to be held until there is news (`Prefer: wait`, RFC 7240). A server that does not know
-of that answers at once, and is asked again after the interval.
+Polling asks the server to hold each request until the document changes (`Prefer: wait`, RFC 7240). A server that does
+not support this responds at once, and is polled again after the interval.
 """
 
 from collections.abc import Callable
@@ -20,42 +20,42 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from livestate.client.address import DocumentAddress
-from livestate.client.connection import ANSWER, Connection, Silent, Unreachable
-from livestate.client.eventstream import EventTooLarge
+from livestate.client.connection import TIMEOUT, Connection, TimedOut, Unreachable
+from livestate.client.event_stream_parser import EventTooLarge
+from livestate.client.event_stream_reader import EventStreamReader, StreamUnusable
 from livestate.client.state import ClientState, State, Status, Transport, parse
-from livestate.client.stream import EventStreamReader, NotEvents
 from livestate.errors import WatchError
 from livestate.system.backoff import Backoff
 
 T = TypeVar("T")
 
-#: Seconds: the longest pause before an unreachable server is asked again, and the longest that a server may wish for.
-LONGEST_PAUSE = 15.0
-LONGEST_WISH = 60.0
+#: Longest delay in seconds before an unreachable server is retried, and longest delay that a server can ask for.
+MAX_DELAY = 15.0
+MAX_SERVER_DELAY = 60.0
 
-#: Seconds until a stream is answered, and then until its first bytes: a server sends some at once, and a proxy that
-#: gathers them sends neither those nor the head.
-FIRST_BYTES = 5.0
+#: Timeout in seconds for the head of a stream, and then for its first bytes. A server sends some bytes at once; a proxy
+#: that buffers the stream passes on neither these nor the head.
+FIRST_BYTES_TIMEOUT = 5.0
 
-#: A stream counts as dead when nothing came for so many heartbeats.
-HEARTBEATS = 2.5
+#: A stream counts as dead after this many heartbeat intervals without data.
+MISSED_HEARTBEATS = 2.5
 
-#: Streams in a row that gave nothing, until the document is polled instead.
-STREAM_TRIES = 3
+#: After this many streams in a row that failed before any data arrived, the document is polled instead.
+MAX_FAILED_STREAMS = 3
 
-#: Seconds of polling until a stream is tried again; doubled each time, up to the second.
-STREAM_AGAIN = 60.0
-STREAM_AGAIN_LIMIT = 600.0
+#: Seconds of polling before a stream is tried again. Doubled after each failure, up to the limit.
+STREAM_RETRY = 60.0
+STREAM_RETRY_LIMIT = 600.0
 
-#: Seconds that a request asks to be held.
+#: Seconds for which a request asks to be held.
 WAIT = 30
 
-#: Answers to a request that may be other ones the next time (RFC 9110, RFC 8470, RFC 6585).
-_LATER = {408, 425, 429}
+#: Client-error statuses that may change on a retry (RFC 9110, RFC 8470, RFC 6585).
+_RETRYABLE = {408, 425, 429}
 
 
 class Follower:
-    """Keeps up with one document."""
+    """Follows one document and reports its states."""
 
     log = Logger()
 
@@ -70,47 +70,47 @@ class Follower:
         max_size: int,
         on_status: Callable[[Status], None] | None = None,
     ) -> None:
-        """Be ready to follow the document at `address`.
+        """Prepare to follow the document at `address`.
 
-        :param on_state: is called with each State that differs from the one before.
-        :param interval: seconds between requests where the server does not hold them.
-        :param heartbeat: seconds between the server's heartbeats on a quiet stream.
-        :param max_size: bytes that the document may have.
-        :param on_status: is called with each Status that differs from the one before.
+        :param on_state: called with each State that differs from the previous one.
+        :param interval: seconds between requests, if the server does not hold them.
+        :param heartbeat: seconds between the server's heartbeats on an idle stream.
+        :param max_size: maximum size of the document, in bytes.
+        :param on_status: called with each Status that differs from the previous one.
         """
         self.status = Status(connected=False, transport="events")
         self._connection = connection
         self._clock = connection.clock
         self._address = address
-        self._held = ClientState(self._deliver)
+        self._client_state = ClientState(self._deliver)
         self._on_state = on_state
         self._interval = interval
-        self._silence = HEARTBEATS * heartbeat
+        self._idle_timeout = MISSED_HEARTBEATS * heartbeat
         self._max_size = max_size
         self._on_status = on_status
-        self._backoff = Backoff(first=1.0, limit=LONGEST_PAUSE)
-        self._wish = 0.0
-        self._logged = ""
+        self._backoff = Backoff(first=1.0, limit=MAX_DELAY)
+        self._server_delay = 0.0
+        self._logged_trouble = ""
         self._failed_streams = 0
-        self._stream_again = 0.0
-        self._stream_pause = STREAM_AGAIN
+        self._next_stream_at = 0.0
+        self._stream_retry = STREAM_RETRY
         self._stopping = False
-        self._calling = False
+        self._in_callback = False
         self._task: Deferred[None] | None = None
 
     def start(self) -> Deferred[None]:
-        """Begin.
+        """Start following.
 
-        :returns: what fires with None after `stop`, or fails with the WatchError that ended it.
+        :returns: a Deferred that fires with None after `stop`, or fails with the WatchError that ended it.
         """
         self._task = Deferred.fromCoroutine(self._run())
         return self._task
 
     def stop(self) -> None:
-        """End: nothing is called after this, and in the next turn of the reactor every connection is closed."""
+        """Stop following. No callback is called after this; connections are closed in the next reactor turn."""
         self._stopping = True
-        # Called by what it calls, it is not waiting, or for a connection that is now closed.
-        if self._task is not None and not self._calling:
+        # During a callback the task waits for nothing, or only for a connection, which is closed here.
+        if self._task is not None and not self._in_callback:
             self._task.cancel()
         self._connection.close()
 
@@ -127,119 +127,120 @@ class Follower:
     async def _follow(self) -> None:
         while not self._stopping:
             try:
-                if self._clock.seconds() >= self._stream_again:
+                if self._clock.seconds() >= self._next_stream_at:
                     await self._stream()
                 else:
-                    await self._ask()
-            except NotEvents as error:
-                self._poll_for_a_while(str(error))
+                    await self._poll()
+            except StreamUnusable as error:
+                self._switch_to_polling(str(error))
             except Unreachable as error:
-                await self._wait_after(error)
+                await self._back_off(error)
             except Exception:
-                # Called off, Twisted's requests and connections say so in exceptions of their own.
+                # Twisted's requests and connections raise exceptions of their own when they are cancelled.
                 if not self._stopping:
                     raise
 
-    async def _wait_after(self, error: Unreachable) -> None:
+    async def _back_off(self, error: Unreachable) -> None:
         if self._stopping:
             return
-        self._tell(connected=False, trouble=str(error))
-        wish = min(max(self._wish, error.retry_after), LONGEST_WISH)
-        await deferLater(self._clock, max(wish, self._backoff.next_delay()))
+        self._set_status(connected=False, trouble=str(error))
+        server_delay = min(max(self._server_delay, error.retry_after), MAX_SERVER_DELAY)
+        await deferLater(self._clock, max(server_delay, self._backoff.next_delay()))
 
-    def _poll_for_a_while(self, why: str) -> None:
-        self.log.debug("{url}: {why}; polling for {pause:g} s",
-                       url=self._address.events, why=why, pause=self._stream_pause)  # fmt: skip
+    def _switch_to_polling(self, reason: str) -> None:
+        self.log.debug("{url}: {reason}; polling for {seconds:g} s",
+                       url=self._address.events, reason=reason, seconds=self._stream_retry)  # fmt: skip
         self._failed_streams = 0
-        self._stream_again = self._clock.seconds() + self._stream_pause
-        self._stream_pause = min(2 * self._stream_pause, STREAM_AGAIN_LIMIT)
+        self._next_stream_at = self._clock.seconds() + self._stream_retry
+        self._stream_retry = min(2 * self._stream_retry, STREAM_RETRY_LIMIT)
 
     async def _stream(self) -> None:
         """Read an event stream until it ends.
 
-        :raises Unreachable: always, where nothing worse has happened.
+        :raises Unreachable: when the stream ends, for whatever reason that a retry may fix.
+        :raises StreamUnusable: when the document must be polled instead.
         """
         fields = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
-        if self._held.event_id is not None:
-            fields["Last-Event-ID"] = self._held.event_id
+        if self._client_state.event_id is not None:
+            fields["Last-Event-ID"] = self._client_state.event_id
         try:
-            response = await self._connection.get(self._address.events, fields, FIRST_BYTES)
-        except Silent as error:
-            raise NotEvents(str(error)) from None
+            response = await self._connection.get(self._address.events, fields, FIRST_BYTES_TIMEOUT)
+        except TimedOut as error:
+            raise StreamUnusable(str(error)) from None
         if response.code != 200 or _media_type(response) != "text/event-stream":
             self._connection.abort()
-            if not _comes_later(response.code):
-                raise NotEvents(f"answered {response.code}, {_media_type(response) or 'of no type'}")
+            if not _is_retryable(response.code):
+                raise StreamUnusable(f"answered {response.code} with {_media_type(response) or 'no Content-Type'}")
             raise self._stream_failed(Unreachable(f"the event stream answered {response.code}", _retry_after(response)))
-        stream = EventStreamReader(self._held, self._max_size, self._clock)
-        began = self._clock.seconds()
+        stream = EventStreamReader(self._client_state, self._max_size, self._clock)
+        started = self._clock.seconds()
         received = False
 
-        def take(data: bytes) -> None:
+        def on_data(data: bytes) -> None:
             nonlocal received
             received = True
-            self._tell(connected=True, transport="events")
+            self._set_status(connected=True, transport="events")
             stream.feed(data)
             if self._stopping:
                 raise CancelledError
 
         trouble = Unreachable("the event stream ended")
         try:
-            await self._connection.read(response, take, self._silence, FIRST_BYTES)
+            await self._connection.read(response, on_data, self._idle_timeout, FIRST_BYTES_TIMEOUT)
         except Unreachable as error:
             trouble = error
         except EventTooLarge:
             raise self._too_large() from None
-        self._wish = stream.retry or 0.0
+        self._server_delay = stream.retry or 0.0
         if received:
-            self._failed_streams, self._stream_pause = 0, STREAM_AGAIN
-        elif isinstance(trouble, Silent):
-            raise NotEvents(str(trouble))
+            self._failed_streams, self._stream_retry = 0, STREAM_RETRY
+        elif isinstance(trouble, TimedOut):
+            raise StreamUnusable(str(trouble))
         else:
             raise self._stream_failed(trouble)
-        if stream.events or self._clock.seconds() - began >= FIRST_BYTES:
+        if stream.events or self._clock.seconds() - started >= FIRST_BYTES_TIMEOUT:
             self._backoff.reset()
         raise trouble
 
     def _stream_failed(self, trouble: Unreachable) -> Exception:
         self._failed_streams += 1
-        return NotEvents(str(trouble)) if self._failed_streams >= STREAM_TRIES else trouble
+        return StreamUnusable(str(trouble)) if self._failed_streams >= MAX_FAILED_STREAMS else trouble
 
-    async def _ask(self) -> None:
-        """Ask for the document once, and wait until it is time to ask again."""
-        began = self._clock.seconds()
+    async def _poll(self) -> None:
+        """Request the document once, then wait until the next request is due."""
+        started = self._clock.seconds()
         fields = {"Accept": "application/json", "Prefer": f"wait={WAIT}"}
-        if self._held.etag is not None:
-            fields["If-None-Match"] = self._held.etag
-        response = await self._connection.get(self._address.document, fields, WAIT + ANSWER)
-        body = await self._body(response)
-        applied = "wait" in ", ".join(response.headers.getRawHeaders("Preference-Applied", []))
-        transport: Transport = "long-poll" if applied else "poll"
+        if self._client_state.etag is not None:
+            fields["If-None-Match"] = self._client_state.etag
+        response = await self._connection.get(self._address.document, fields, WAIT + TIMEOUT)
+        body = await self._read_body(response)
+        held = "wait" in ", ".join(response.headers.getRawHeaders("Preference-Applied", []))
+        transport: Transport = "long-poll" if held else "poll"
         if response.code == 200:
             try:
                 value = parse(body)
             except ValueError as error:
-                raise WatchError(f"{self._address.document}: what is there is not JSON: {error}") from None
-            self._tell(connected=True, transport=transport)
-            self._held.answer(value, response.headers.getRawHeaders("ETag", [None])[0], transport)
-        elif _comes_later(response.code):
+                raise WatchError(f"{self._address.document}: the response is not JSON: {error}") from None
+            self._set_status(connected=True, transport=transport)
+            self._client_state.set_from_response(value, response.headers.getRawHeaders("ETag", [None])[0], transport)
+        elif _is_retryable(response.code):
             raise Unreachable(f"the server answered {response.code}", _retry_after(response))
-        elif response.code != 304 or self._held.etag is None:
+        elif response.code != 304 or self._client_state.etag is None:
             raise self._refusal(response)
         else:
-            self._tell(connected=True, transport=transport)
+            self._set_status(connected=True, transport=transport)
         self._backoff.reset()
-        self._wish = 0.0
+        self._server_delay = 0.0
         if self._stopping:
             return
-        if response.code != 200 or not applied:
-            await deferLater(self._clock, max(0.0, began + self._interval - self._clock.seconds()))
+        if response.code != 200 or not held:
+            await deferLater(self._clock, max(0.0, started + self._interval - self._clock.seconds()))
 
-    async def _body(self, response: Any) -> bytes:
+    async def _read_body(self, response: Any) -> bytes:
         pieces: list[bytes] = []
         size = 0
 
-        def take(data: bytes) -> None:
+        def on_data(data: bytes) -> None:
             nonlocal size
             size += len(data)
             if size > self._max_size:
@@ -247,27 +248,27 @@ class Follower:
             pieces.append(data)
 
         try:
-            await self._connection.read(response, take)
+            await self._connection.read(response, on_data)
         except EventTooLarge:
             raise self._too_large() from None
         return b"".join(pieces)
 
     def _refusal(self, response: Any) -> WatchError:
-        moved = response.headers.getRawHeaders("Location", [""])[0]
-        hint = f"; redirects are not followed, it points to {moved}" if moved else ""
+        location = response.headers.getRawHeaders("Location", [""])[0]
+        hint = f"; redirects are not followed, watch {location} instead" if location else ""
         return WatchError(f"{self._address.document}: answered {response.code}{hint}")
 
     def _too_large(self) -> WatchError:
-        return WatchError(f"{self._address.document}: it has more than {self._max_size:,} bytes")
+        return WatchError(f"{self._address.document}: the document has more than {self._max_size:,} bytes")
 
-    def _tell(self, connected: bool, transport: Transport | None = None, trouble: str | None = None) -> None:
-        # The first trouble after a connection is often none: a stream that was ended, and goes on after a pause.
-        if trouble is not None and not self.status.connected and trouble != self._logged:
-            self._logged = trouble
-            self.log.warn("{url}: {trouble}; asking on", url=self._address.document, trouble=trouble)
-        elif connected and self._logged:
-            self._logged = ""
-            self.log.info("{url}: good again", url=self._address.document)
+    def _set_status(self, connected: bool, transport: Transport | None = None, trouble: str | None = None) -> None:
+        # The first trouble after a connection is not logged: a stream that ended is often resumed after a short delay.
+        if trouble is not None and not self.status.connected and trouble != self._logged_trouble:
+            self._logged_trouble = trouble
+            self.log.warn("{url}: {trouble}; retrying", url=self._address.document, trouble=trouble)
+        elif connected and self._logged_trouble:
+            self._logged_trouble = ""
+            self.log.info("{url}: reconnected", url=self._address.document)
         status = Status(connected, transport or self.status.transport, trouble)
         if status == self.status:
             return
@@ -276,12 +277,12 @@ class Follower:
             self._call(self._on_status, status)
 
     def _call(self, callback: Callable[[T], None], argument: T) -> None:
-        """Call one of the reader's functions, which may call `stop`."""
-        self._calling = True
+        """Call an application's callback, which may call `stop`."""
+        self._in_callback = True
         try:
             callback(argument)
         finally:
-            self._calling = False
+            self._in_callback = False
 
 
 def _media_type(response: Any) -> str:
@@ -289,12 +290,12 @@ def _media_type(response: Any) -> str:
     return value.partition(";")[0].strip().lower()
 
 
-def _comes_later(code: int) -> bool:
-    """Tell whether an answer says that another may come to the same request later."""
-    return code >= 500 or code in _LATER
+def _is_retryable(code: int) -> bool:
+    """Return whether a later request may get another status."""
+    return code >= 500 or code in _RETRYABLE
 
 
 def _retry_after(response: Any) -> float:
-    """Give the seconds of a Retry-After field; 0 where there is none, or a date."""
+    """Return the seconds in a Retry-After field, or 0 if there is none or it holds a date."""
     value = response.headers.getRawHeaders("Retry-After", [""])[0].strip()
     return float(value) if value.isascii() and value.isdigit() else 0.0

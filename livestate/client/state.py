@@ -1,4 +1,4 @@
-"""What a reader of a document is given."""
+"""The states of a document, and the client's record of the newest one."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from livestate.formats.merge_patch import apply
 
-#: How a state came: an event stream, a request that the server held until there was news, or plain polling.
+#: How a state arrived: on an event stream, as the response to a held request, or by plain polling.
 Transport = Literal["events", "long-poll", "poll"]
 
 
@@ -15,58 +15,61 @@ Transport = Literal["events", "long-poll", "poll"]
 class State:
     """A document at one moment."""
 
-    #: The document, parsed. It may share parts with other states: not to be changed.
+    #: The parsed document. Do not modify it: it may share parts with other states.
     value: Any
-    #: The server's version, which only grows; None where it came by polling.
+    #: The server's version, which only grows; None if the state arrived by polling.
     version: int | None
-    #: The entity tag, quotes included; None where it came as an event, or the server gives none.
+    #: The entity tag, including its quotes; None if the state arrived as an event or the server sends no tags.
     etag: str | None
-    #: The merge patch (RFC 7396) that makes it of the state given just before; None where there is none.
+    #: The merge patch (RFC 7396) that turns the previously delivered state into this one; None if not available.
     patch: dict[str, Any] | None
     transport: Transport
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a reader stands with the server."""
+    """The state of the connection to the server."""
 
-    #: Whether what is held is, or is about to be, what the server has.
+    #: Whether the newest state is the server's current one, or about to be.
     connected: bool
     transport: Transport
-    #: Why it is not connected, as a line for a person.
+    #: Why there is no connection, as one readable line.
     trouble: str | None = None
 
 
 class ClientState:
-    """What a reader has of a document, and how what is new reaches it."""
+    """Stores the newest state of a document and delivers each new one."""
 
     def __init__(self, deliver: Callable[[State], None]) -> None:
-        """Begin with nothing; `deliver` is called with each State that differs from the one before."""
+        """Start without a state.
+
+        :param deliver: called with each State whose value differs from the previous one.
+        """
         self.state: State | None = None
-        #: What is told to the server, of the newest state, or of an equal one that came again: the id of its event, or
-        #: its entity tag.
+        #: What the next request sends to the server: the event id or the entity tag of the newest state, or of an equal
+        #: state received later.
         self.event_id: str | None = None
         self.etag: str | None = None
         self._deliver = deliver
 
-    def event(self, value: Any, event_id: str | None) -> Any:
-        """Take a whole state that came as an event, and give its value as it is held from now on."""
+    def set_from_event(self, value: Any, event_id: str | None) -> Any:
+        """Store a complete state received as an event, and return the stored value."""
         self.event_id, self.etag = event_id, None
-        return self._take(State(value, version_of(event_id), None, None, "events"))
+        return self._store(State(value, version_of(event_id), None, None, "events"))
 
-    def answer(self, value: Any, etag: str | None, transport: Transport) -> None:
-        """Take a whole state that came as a response's body."""
+    def set_from_response(self, value: Any, etag: str | None, transport: Transport) -> None:
+        """Store a complete state received as a response body."""
         self.event_id, self.etag = None, etag
-        self._take(State(value, None, etag, None, transport))
+        self._store(State(value, None, etag, None, transport))
 
-    def patch(self, base: Any, patch: Any, event_id: str | None) -> Any:
-        """Take a change of `base` that came as an event, and give its value as `event` does."""
+    def apply_patch(self, base: Any, patch: Any, event_id: str | None) -> Any:
+        """Apply a merge patch received as an event to `base`, and return the stored value."""
         value = apply(base, patch)
         self.event_id, self.etag = event_id, None
         follows = self.state is not None and self.state.value is base and isinstance(patch, dict)
-        return self._take(State(value, version_of(event_id), None, patch if follows else None, "events"))
+        return self._store(State(value, version_of(event_id), None, patch if follows else None, "events"))
 
-    def _take(self, state: State) -> Any:
+    def _store(self, state: State) -> Any:
         if self.state is None or not same(self.state.value, state.value):
             self.state = state
             self._deliver(state)
@@ -74,7 +77,7 @@ class ClientState:
 
 
 def version_of(event_id: str | None) -> int | None:
-    """Give the version in the id of an event, VERSION-TAG; None where there is none."""
+    """Return the version in an event id (VERSION-TAG), or None if it has none."""
     version = (event_id or "").partition("-")[0]
     return int(version) if version.isascii() and version.isdigit() and len(version) < 20 else None
 
@@ -82,21 +85,21 @@ def version_of(event_id: str | None) -> int | None:
 def parse(text: str | bytes) -> Any:
     """Parse a document.
 
-    :raises ValueError: it is not JSON (RFC 8259), or too deep for Python.
+    :raises ValueError: when it is not JSON (RFC 8259), or nested too deeply for Python.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_reject_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
 def same(one: Any, other: Any) -> bool:
-    """Tell whether two parsed documents are the same one: 1, 1.0 and true, which Python calls equal, are not."""
+    """Return whether two parsed documents are the same JSON. Unlike in Python, 1, 1.0 and true are different."""
     try:
         return bool(one == other) and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     except RecursionError:
         return False
 
 
-def _refuse(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")

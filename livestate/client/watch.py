@@ -1,4 +1,4 @@
-"""The two ways of being told: an asynchronous iterator, and a callback."""
+"""The two interfaces for watching a document: an asynchronous iterator and a callback."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,24 +25,24 @@ log = Logger()
 
 
 class Watch:
-    """A document's states, one after the other, as an asynchronous iterator for coroutines that await Deferreds.
+    """An asynchronous iterator over the states of a document, for coroutines that await Deferreds.
 
-    One who is slow skips to the newest state; nothing is queued. It ends with `aclose`, with the end of an
-    `async with`, or when nobody refers to it any more, as after `break` in a loop over a Watch that has no name.
+    A slow consumer skips to the newest state; nothing is queued. A Watch ends with `aclose`, at the end of an
+    `async with` block, or when it is no longer referenced, for example after `break` in a loop over an unnamed Watch.
 
-    Iterating raises WatchError, once, where the document is not there or the server is not to be trusted.
+    Iteration raises WatchError, once, if the document does not exist or the server is not trusted.
     """
 
     def __init__(self, clock: Any, make_follower: Callable[[Callable[[State], None]], Follower]) -> None:
         self._clock = clock
-        # Not the Watch itself is known to the Follower: it could never be forgotten.
+        # The Follower must not refer to the Watch: the Watch could never be garbage-collected.
         self._slot = _Slot()
         self._follower = make_follower(self._slot.put)
         self._started = False
 
     @property
     def status(self) -> Status:
-        """How it stands with the server at this moment."""
+        """The current state of the connection to the server."""
         return self._follower.status
 
     def __aiter__(self) -> "Watch":
@@ -55,7 +55,7 @@ class Watch:
         return await self._slot.take()
 
     async def aclose(self) -> None:
-        """End; done when every connection is closed."""
+        """Stop watching. Returns when every connection is closed."""
         self._started = True
         self._slot.close()
         self._follower.stop()
@@ -70,10 +70,10 @@ class Watch:
         await self.aclose()
 
     def __del__(self) -> None:
-        follower = getattr(self, "_follower", None)  # making it may have failed
+        follower = getattr(self, "_follower", None)  # absent if __init__ failed
         if follower is None:
             return
-        # Python collects garbage in whatever thread makes some.
+        # Python may collect garbage in any thread.
         if threadable.ioThread in (None, threadable.getThreadID()):
             follower.stop()
         else:
@@ -85,48 +85,48 @@ class _Slot:
 
     def __init__(self) -> None:
         self._state: State | None = None
-        self._ended: Failure | None = None
-        self._over = False
-        self._taker: Deferred[None] | None = None
+        self._failure: Failure | None = None
+        self._ended = False
+        self._waiter: Deferred[None] | None = None
 
     def put(self, state: State) -> None:
-        # The patch of a state whose predecessor was never taken is of no use to the taker.
+        # If the previous state was never taken, the patch does not apply to what the consumer has.
         self._state = state if self._state is None else replace(state, patch=None)
         self._wake()
 
     def close(self) -> None:
-        self._state = self._ended = None
-        self._over = True
+        self._state = self._failure = None
+        self._ended = True
         self._wake()
 
     def end(self, result: Any) -> None:
-        if not self._over:
-            self._over = True
-            self._ended = result if isinstance(result, Failure) else None
+        if not self._ended:
+            self._ended = True
+            self._failure = result if isinstance(result, Failure) else None
             self._wake()
 
     async def take(self) -> State:
-        if self._taker is not None:
-            raise RuntimeError("one Watch is for one reader: another waits for its next state already")
+        if self._waiter is not None:
+            raise RuntimeError("this Watch already has a consumer waiting for the next state; use one Watch for each")
         while True:
             if self._state is not None:
                 state, self._state = self._state, None
                 return state
-            if self._ended is not None:
-                ended, self._ended = self._ended, None
-                ended.raiseException()
-            if self._over:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                failure.raiseException()
+            if self._ended:
                 raise StopAsyncIteration
-            self._taker = Deferred()
+            self._waiter = Deferred()
             try:
-                await self._taker
+                await self._waiter
             finally:
-                self._taker = None
+                self._waiter = None
 
     def _wake(self) -> None:
-        taker = self._taker
-        if taker is not None and not taker.called:
-            taker.callback(None)
+        waiter = self._waiter
+        if waiter is not None and not waiter.called:
+            waiter.callback(None)
 
 
 def watch(
@@ -141,22 +141,23 @@ def watch(
     agent: IAgent | None = None,
     on_status: Callable[[Status], None] | None = None,
 ) -> Watch:
-    """Watch the document at `url`; it is first asked for when the first state is.
+    """Watch the document at `url`. The first request is sent when iteration starts.
 
-    :param url: `http://…` or `https://…`; a user and password in it are sent as Basic authentication.
-    :param reactor: the global one if it is not given.
-    :param cafile: a PEM file of the authorities to trust, in place of the system's.
+    :param url: `http://…` or `https://…`. A user and password in it are sent as Basic authentication.
+    :param reactor: defaults to the global reactor.
+    :param cafile: a PEM file of certificate authorities to trust instead of the system's.
     :param headers: fields to send with each request, such as Authorization.
-    :param interval: seconds between requests where the server neither has events nor holds requests.
-    :param heartbeat: seconds between the heartbeats of the server's event streams, its option `--heartbeat`: a stream
-        is given up when nothing has come for two and a half of them.
-    :param max_size: bytes that the document may have.
-    :param agent: makes the requests in place of Twisted's own, as for a proxy; `cafile` is then its affair.
-    :param on_status: is called with each change of how it stands with the server.
-    :raises SettingsError: the URL is none, or `cafile` cannot be used.
+    :param interval: seconds between requests, if the server neither has events nor holds requests.
+    :param heartbeat: seconds between heartbeats on the server's event streams (the server's option `--heartbeat`). A
+        stream counts as dead after two and a half heartbeats without data.
+    :param max_size: maximum size of the document, in bytes.
+    :param agent: sends the requests instead of Twisted's own agent, for example through a proxy. Certificates are then
+        verified by the agent, and `cafile` has no effect.
+    :param on_status: called with the new Status whenever it changes.
+    :raises SettingsError: when the URL is not valid, or `cafile` cannot be used.
     """
     if reactor is None:
-        from twisted.internet import reactor  # noqa: PLC0415  # it is the caller who chooses it, before this
+        from twisted.internet import reactor  # noqa: PLC0415  # the caller installs a reactor before this
     address = parse_address(url)
     connection = Connection(
         reactor, address, cafile=None if cafile is None else Path(cafile), headers=headers, agent=agent
@@ -177,29 +178,33 @@ def subscribe(
     on_error: Callable[[WatchError], object] | None = None,
     **options: Any,
 ) -> Callable[[], Deferred[None]]:
-    """Have `callback` called with each state of the document at `url`, from now on.
+    """Call `callback` with each state of the document at `url`, starting now.
 
-    :param on_error: is called, once, with the WatchError that ended it; without it, that is logged.
+    :param on_error: called once with the WatchError that ended the subscription. By default the error is logged.
     :param options: as for `watch`.
-    :returns: what ends it: after that nothing is called. It gives a Deferred that fires when every connection is
-        closed.
-    :raises SettingsError: the URL is none, or `cafile` cannot be used.
+    :returns: a function that ends the subscription. No callback is called after that. It returns a Deferred that fires
+        when every connection is closed.
+    :raises SettingsError: when the URL is not valid, or `cafile` cannot be used.
     """
     states = watch(url, **options)
 
-    async def read() -> None:
+    async def deliver() -> None:
         try:
             async for state in states:
                 try:
                     callback(state)
-                except Exception:  # it is the caller's, and must not end the reading
-                    log.failure("what was subscribed to {url} failed", url=redacted(url))
+                except Exception:  # a fault of the application, which must not end the subscription
+                    log.failure("the callback for {url} failed; keeping the subscription", url=redacted(url))
         except WatchError as error:
             if on_error is None:
                 log.error("{error}", error=error)
             else:
                 on_error(error)
 
-    reading = Deferred.fromCoroutine(read())
-    reading.addErrback(lambda failure: log.failure("reading {url} failed", failure, url=redacted(url)))
+    delivering = Deferred.fromCoroutine(deliver())
+    delivering.addErrback(
+        lambda failure: log.failure(
+            "the subscription to {url} failed unexpectedly and has ended", failure, url=redacted(url)
+        )
+    )
     return lambda: Deferred.fromCoroutine(states.aclose())

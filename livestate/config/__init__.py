@@ -1,1 +1,1 @@
-"""What the operator configures: options, their types, strports strings, and passwords kept out of messages."""
+"""What the operator configures: options and their types, strports strings, and the redaction of passwords."""

@@ -1,7 +1,7 @@
-"""What each option's value may be.
+"""The types of the options: a converter for each, which checks a value and returns what `Settings` stores.
 
-A converter takes the option's name as it is typed and its value, from the command line (the texts, in order) or from
-TOML, and gives what stands in `Settings`. A wrong value is a `SettingsError` that names the option.
+A converter's arguments are the option's name as the user typed it, and the value: from the command line a list of
+strings in order, from a TOML file any TOML value. A wrong value is a `SettingsError` that names the option.
 """
 
 import math
@@ -14,97 +14,99 @@ from typing import Any
 from livestate.config.redaction import redacted
 from livestate.errors import SettingsError
 
-#: Serving processes at most: no machine has more cores.
-MOST_WORKERS = 1024
+#: The maximum number of serving processes: no machine has more cores.
+MAX_WORKERS = 1024
 
-#: How lines of the log are written: Twisted's classic text, or an object each.
+#: The formats of log lines: Twisted's classic text, or one JSON object per line.
 LOG_FORMATS = ("text", "json")
 
-#: A host's name, as DNS and Docker have it.
+#: A host name, as in DNS and Docker.
 _HOST = re.compile("[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
-#: Paths under this one are livestate's own.
+#: Paths below this one are reserved for livestate.
 RESERVED = "/_live"
 
 
 def document_path(name: str, value: Any) -> str:
-    """Understand the path that a document is served at."""
-    path = _text(name, value)
+    """Parse the path at which a document is served."""
+    path = _string(name, value)
     if not path.startswith("/") or not path.isascii() or any(c in path for c in "?#%\\") or not path.isprintable():
         raise SettingsError(
-            f"{name} {redacted(repr(path))}: a path begins with / and is plain ASCII without ? # % or \\"
+            f"{name} {redacted(repr(path))}: a path must start with / and be plain ASCII without ? # % or \\"
         )
     if " " in path or "//" in path or "." in path.split("/") or ".." in path.split("/"):
-        raise SettingsError(f"{name} {redacted(repr(path))}: a path has no spaces, empty parts, or parts . and ..")
+        raise SettingsError(
+            f"{name} {redacted(repr(path))}: a path must not contain spaces, or empty, . or .. segments"
+        )
     if path == RESERVED or path.startswith(RESERVED + "/"):
-        raise SettingsError(f"{name} {redacted(repr(path))}: {RESERVED}/ is livestate's own")
+        raise SettingsError(f"{name} {redacted(repr(path))}: {RESERVED}/ is reserved for livestate")
     return path
 
 
 def source_url(name: str, value: Any) -> str:
-    """Understand where a document comes from, as far as that can be done without knowing the sources."""
-    url = _text(name, value)
+    """Parse the URL of a source, as far as that is possible without knowing the kinds of sources."""
+    url = _string(name, value)
     if ":" not in url:
-        raise SettingsError(f"{name} {_shown(url)}: a source is a URL such as redis://127.0.0.1:6379/0?key=livestate")
+        raise SettingsError(f"{name} {_printable(url)}: expected a URL such as redis://127.0.0.1:6379/0?key=livestate")
     return url
 
 
-def _text(name: str, value: Any) -> str:
+def _string(name: str, value: Any) -> str:
     value = _last(value)
     if not isinstance(value, str):
-        raise SettingsError(f"{name}: expected a text, not {_shown(value)}")
+        raise SettingsError(f"{name}: expected a string, not {_printable(value)}")
     if "".join(value.splitlines()) != value or "\0" in value:
-        raise SettingsError(f"{name} {redacted(repr(value))}: expected one line")
+        raise SettingsError(f"{name} {redacted(repr(value))}: expected a single line")
     return value
 
 
 def _last(value: Any) -> Any:
-    """Give the value that counts: the last of the command line's; in TOML there may be none."""
+    """Return the value that counts, which is the last of a list. In TOML a list may be empty."""
     if isinstance(value, (list, tuple)):
         return value[-1] if value else None
     return value
 
 
-def _shown(value: Any) -> str:
-    """Give a wrong value as it can stand in a message of one line."""
+def _printable(value: Any) -> str:
+    """Return a wrong value in a form that fits into a message of one line."""
     if isinstance(value, str) and value.isprintable():
         return redacted(value)
     try:
         return redacted(repr(value))
-    except ValueError:  # an integer of more than 4,300 digits, which TOML can write in hexadecimal
+    except ValueError:  # an integer of more than 4,300 digits, possible in TOML as hexadecimal
         return "a huge number"
 
 
-def _texts(name: str, value: Any) -> list[str]:
-    """Understand an option that may repeat; in TOML one text or an array of them."""
-    return [_text(name, item) for item in (value if isinstance(value, (list, tuple)) else [value])]
+def _strings(name: str, value: Any) -> list[str]:
+    """Parse an option that may be repeated; in TOML, a string or an array of strings."""
+    return [_string(name, item) for item in (value if isinstance(value, (list, tuple)) else [value])]
 
 
-def _number(name: str, value: Any, least: float, most: float, unit: str) -> float:
+def _number(name: str, value: Any, minimum: float, maximum: float, unit: str) -> float:
     value = _last(value)
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not least <= number <= most:
-        raise SettingsError(f"{name} {_shown(value)}: expected {unit} from {least:.12g} to {most:.12g}")
+    if not minimum <= number <= maximum:
+        raise SettingsError(f"{name} {_printable(value)}: expected {unit} from {minimum:.12g} to {maximum:.12g}")
     return number
 
 
-def _whole(name: str, value: Any, least: int, most: int, unit: str) -> int:
-    number = _number(name, value, least, most, unit)
+def _integer(name: str, value: Any, minimum: int, maximum: int, unit: str) -> int:
+    number = _number(name, value, minimum, maximum, unit)
     if number != int(number):
-        raise SettingsError(f"{name} {_shown(_last(value))}: expected a whole number")
+        raise SettingsError(f"{name} {_printable(_last(value))}: expected a whole number")
     return int(number)
 
 
 def interval(name: str, value: Any) -> float:
-    """Understand the seconds between two fetches."""
+    """Parse the seconds between two polls of a source."""
     return _number(name, value, 0.05, 86400, "seconds")
 
 
 def max_stale(name: str, value: Any) -> float:
-    """Understand the seconds after which an old document is served no more."""
+    """Parse the age in seconds from which a document is no longer served."""
     return _number(name, value, 1, 10 * 365 * 86400, "seconds")
 
 
@@ -113,9 +115,9 @@ def _heartbeat(name: str, value: Any) -> float:
 
 
 def _log_format(name: str, value: Any) -> str:
-    text = _text(name, value)
+    text = _string(name, value)
     if text not in LOG_FORMATS:
-        raise SettingsError(f"{name} {_shown(text)}: there are {' and '.join(LOG_FORMATS)}")
+        raise SettingsError(f"{name} {_printable(text)}: expected {' or '.join(LOG_FORMATS)}")
     return text
 
 
@@ -126,63 +128,63 @@ def _max_size(name: str, value: Any) -> int:
 def _workers(name: str, value: Any) -> int:
     if _last(value) == "auto":
         return _usable_cores()
-    return _whole(name, value, 1, MOST_WORKERS, "auto, or a number")
+    return _integer(name, value, 1, MAX_WORKERS, "auto, or a number")
 
 
 def _max_connections(name: str, value: Any) -> int | None:
-    return None if _last(value) == "auto" else _whole(name, value, 1, 10**9, "auto, or a number")
+    return None if _last(value) == "auto" else _integer(name, value, 1, 10**9, "auto, or a number")
 
 
 def _max_connections_per_address(name: str, value: Any) -> int:
-    return _whole(name, value, 1, 10**9, "a number")
+    return _integer(name, value, 1, 10**9, "a number")
 
 
 def _ipv6_prefix_length(name: str, value: Any) -> int:
-    return _whole(name, value, 1, 128, "bits")
+    return _integer(name, value, 1, 128, "bits")
 
 
 def _usable_cores() -> int:
-    """Give how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     usable = getattr(os, "sched_getaffinity", None)  # not on macOS
     return len(usable(0)) if usable is not None else os.cpu_count() or 1
 
 
 def _file(name: str, value: Any) -> Path:
-    text = _text(name, value)
+    text = _string(name, value)
     if not text:
-        raise SettingsError(f"{name}: expected a name")
-    # twistd changes its folder (--rundir) after this; names are meant as the user typed them.
+        raise SettingsError(f"{name}: expected a file name")
+    # twistd changes its directory later (--rundir); names are relative to the one in which they were typed.
     return Path(text).absolute()
 
 
 def _origins(name: str, value: Any) -> list[str]:
-    origins = _texts(name, value)
+    origins = _strings(name, value)
     for origin in origins:
         scheme, _, host = origin.partition("://")
         if origin not in ("*", "null") and (not scheme or not host or "/" in host or not origin.isascii()):
             raise SettingsError(
-                f"{name} {redacted(repr(origin))}: an origin is * or such as https://example.org, without a path"
+                f"{name} {redacted(repr(origin))}: expected * or an origin such as https://example.org, without a path"
             )
     return origins
 
 
 def _hosts(name: str, value: Any) -> list[str]:
-    hosts = _texts(name, value)
+    hosts = _strings(name, value)
     for host in hosts:
         if host != "*" and not _HOST.fullmatch(host):
             raise SettingsError(
-                f"{name} {redacted(repr(host))}: a name is such as live.example.org, without a port, or *"
+                f"{name} {redacted(repr(host))}: expected * or a host name such as live.example.org, without a port"
             )
     return hosts
 
 
-#: Names that stand both at the top of a TOML file and on the command line, and what understands each.
+#: The converter of each option that may be given on the command line and at the top level of a TOML file.
 CONVERTERS: dict[str, Callable[[str, Any], Any]] = {
-    "http": _texts,
-    "https": _texts,
-    "admin": _text,
+    "http": _strings,
+    "https": _strings,
+    "admin": _string,
     "admin-host": _hosts,
-    "source": _texts,
+    "source": _strings,
     "interval": interval,
     "cors-origin": _origins,
     "max-stale": max_stale,

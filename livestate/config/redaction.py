@@ -1,34 +1,35 @@
-"""URLs as they may be shown: in the log, in `/status`, and in messages about what was typed.
+"""Hide passwords in URLs that are shown: in the log, in `/status`, and in messages about wrong options.
 
-What is typed wrong is shown too, so that it is found; a password may then stand where none belongs. In doubt more is
-hidden than need be.
+A mistyped URL is shown as well, so that the user can find it, and may contain a password in an unexpected place. If in
+doubt, too much is hidden rather than too little.
 """
 
 import re
 
-#: What may be a URL up to the last @, after which no password comes (RFC 3986 section 3.2.1). One slash, or none, is a
-#: slip of who typed it.
+#: A possible URL up to its last @; no password follows after that (RFC 3986 section 3.2.1). One slash, or none, is a
+#: typing error.
 _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*:/*)(.*)@", re.DOTALL)
 
-#: A parameter whose name says that its value is secret. Elsewhere than in HTTP, `key=` names what is fetched.
+#: A parameter whose name says that its value is secret. `key=` is one in HTTP URLs only; in others it names the
+#: document.
 _SECRET = re.compile(
     r"([?&#][^=&#]*(?:pass|pwd|secret|token|api[-_]?key|signature|credential)[^=&#]*=)[^&#]*", re.IGNORECASE
 )
-_SECRET_OF_HTTP = re.compile(r"([?&#][^=&#]*(?:key|sig|auth|code|jwt|session)[^=&#]*=)[^&#]*", re.IGNORECASE)
+_HTTP_SECRET = re.compile(r"([?&#][^=&#]*(?:key|sig|auth|code|jwt|session)[^=&#]*=)[^&#]*", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:
-    """Give a URL, or what was meant to be one, with stars for the password and for what looks like one in its query.
+    """Return a URL, possibly a malformed one, with `***` for its password and for secrets in its query.
 
-    The user is shown where a password follows: alone it may be a token. A password with a `/`, `?` or `#` in it that
-    should have been escaped is hidden too: everything up to the last @.
+    The user name is shown if a password follows; without one it may be a token, and is hidden. If a password contains a
+    `/`, `?` or `#` that should have been escaped, everything up to the last @ is hidden.
     """
     shown = _SECRET.sub(r"\1***", _USERINFO.sub(_without_password, text))
-    return _SECRET_OF_HTTP.sub(r"\1***", shown) if re.search("https?:/", text, re.IGNORECASE) else shown
+    return _HTTP_SECRET.sub(r"\1***", shown) if re.search("https?:/", text, re.IGNORECASE) else shown
 
 
 def holds_secret(url: str) -> bool:
-    """Tell whether there is something in `url` that is not to be shown."""
+    """Return whether `url` contains a secret."""
     return redacted(url) != url
 
 

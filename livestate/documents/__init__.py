@@ -1,1 +1,1 @@
-"""Live documents: snapshots, history, polling, the copies on disk, and the registry of all of them."""
+"""Live documents: polling a source, the current snapshot, its history, its copy on disk, and the registry of all."""

@@ -1,9 +1,9 @@
-"""A document as it stands: its newest Snapshot, how sure of it we are, and who wants to hear of the next.
+"""A document: its newest Snapshot, the time of its last confirmation, and its subscribers.
 
-What a store gives is offered to the Document. Bytes equal to those it has cost nothing but a comparison; new
-ones are checked, and a bad one is refused and changes nothing. A large one is checked and coded in a thread,
-so that the reactor goes on serving; it is published at once as plain bytes, and again with each content coding
-as it comes.
+The Poller passes the bytes that it fetched to `Document.update`. Bytes equal to the current ones cost one comparison.
+New bytes are checked first; if they are refused, nothing changes. A large document is checked and compressed in a
+thread, so that the reactor keeps serving. It is published at once without content codings, and again as each coding
+becomes ready.
 """
 
 from collections.abc import Callable
@@ -27,67 +27,69 @@ from livestate.system.histogram import Histogram
 
 
 class Document:
-    """One document that is being served."""
+    """One served document."""
 
     def __init__(self, reactor: Any, path: str, max_size: int) -> None:
-        """Make a Document that has nothing to show yet.
+        """Create a Document without a snapshot.
 
-        :param reactor: gives the time and the thread pool.
-        :param max_size: bytes; larger ones are refused.
+        :param reactor: provides the time and the thread pool.
+        :param max_size: bytes; larger documents are refused.
         """
         self.path = path
         self.max_size = max_size
         self.snapshot: Snapshot | None = None
-        #: Seconds since 1970 of the last fetch that gave a good document, changed or not.
+        #: Seconds since 1970 of the last fetch that returned a good document, changed or not.
         self.confirmed = 0.0
-        #: How many snapshots differed from the one before, and how many offers were refused.
+        #: How many updates changed the document, and how many were refused.
         self.changes = 0
         self.refusals = 0
-        #: Seconds since 1970 when the fetch began that brought the newest snapshot; 0: none of this process did.
-        self.begun = 0.0
-        #: From the beginning of a fetch until the change that it brought was published.
-        self.publication = Histogram()
+        #: Seconds since 1970 at which the fetch of the newest snapshot started; 0: not fetched by this process.
+        self.fetch_started = 0.0
+        #: From the start of a fetch until the change that it brought was published.
+        self.publication_delay = Histogram()
         self._reactor = reactor
         self._refused: tuple[bytes, str] | None = None
         self._subscribers: dict[object, Callable[[Snapshot], None]] = {}
-        #: Called when the store has confirmed the document and nothing has changed.
+        #: Called when the store has confirmed the document unchanged.
         self.on_confirmed: Callable[[], None] = lambda: None
 
     def age(self) -> float:
-        """Give the seconds since the store last confirmed this document; meaningless while there is none."""
+        """Return the seconds since the store last confirmed this document; meaningless without a snapshot."""
         now: float = self._reactor.seconds()
         return max(0.0, now - self.confirmed)
 
     def subscribe(self, callback: Callable[[Snapshot], None]) -> Callable[[], None]:
-        """Have `callback` called with each Snapshot from now on, and give what ends that.
+        """Call `callback` with each new Snapshot, in the reactor's thread.
 
-        It is called in the reactor's thread, also when a Snapshot only gained a content coding.
+        This includes a Snapshot that only gained a content coding.
+
+        :return: a function that ends the subscription.
         """
         key = object()
         self._subscribers[key] = callback
         return lambda: self._subscribers.pop(key, None) and None
 
-    def fresh(self, interval: float) -> bool:
-        """Tell whether it was confirmed within the last three intervals, or two seconds if longer.
+    def is_fresh(self, interval: float) -> bool:
+        """Return whether it was confirmed within the last three intervals, or two seconds if that is longer.
 
-        :param interval: seconds between two questions to its source.
+        :param interval: seconds between two polls of its source.
         """
         return self.snapshot is not None and self.age() <= max(2.0, 3 * interval)
 
-    def restore(self, snapshot: Snapshot, confirmed: float, begun: float = 0.0) -> None:
-        """Show what an earlier run saved, or another process has, until there is something newer.
+    def restore(self, snapshot: Snapshot, confirmed: float, fetch_started: float = 0.0) -> None:
+        """Publish a snapshot from elsewhere: saved by an earlier run, or received from another process.
 
-        :param begun: seconds since 1970 when the fetch that brought it began; 0: that is long past.
+        :param fetch_started: seconds since 1970; 0: long ago.
         """
         self.confirmed = confirmed
-        self.begun = begun
+        self.fetch_started = fetch_started
         self._publish(snapshot)
 
-    async def offer(self, data: bytes, begun: float = 0.0) -> None:
-        """Take what the store has just given; done when every form of it is published.
+    async def update(self, data: bytes, fetch_started: float = 0.0) -> None:
+        """Check and publish bytes from the store; return when every content coding is published.
 
-        :param begun: seconds since 1970 when it began to be fetched; 0: nobody knows.
-        :raises DocumentRefused: it is not to be served; the last good one stays.
+        :param fetch_started: seconds since 1970; 0: unknown.
+        :raises DocumentRefused: when the bytes cannot be served; the current snapshot stays.
         """
         fetched = self._reactor.seconds()
         if self.snapshot is not None and data == self.snapshot.body:
@@ -100,23 +102,23 @@ class Document:
         self.changes += 1
         previous = self.snapshot.version if self.snapshot is not None else 0
         if len(data) < LARGE:
-            self._publish_change(with_all_codings(new_snapshot(data, fetched, previous)), begun)
+            self._publish_change(with_all_codings(new_snapshot(data, fetched, previous)), fetch_started)
             return
-        # In a thread too: the entity tag's hash of 5 MB takes 5 ms.
+        # In a thread too: hashing 5 MB for the entity tag takes 5 ms.
         snapshot: Snapshot = await self._in_thread(new_snapshot, data, fetched, previous)
-        self._publish_change(snapshot, begun)
+        self._publish_change(snapshot, fetch_started)
         *_, last = ENCODERS
         for coding in ENCODERS:
-            coded: Snapshot = await self._in_thread(with_coding, snapshot, coding)
+            encoded: Snapshot = await self._in_thread(with_coding, snapshot, coding)
             if coding == last:
-                coded = completed(coded)
-            # Published again only where there is news: a coding that does not make it smaller is none.
-            if coded is not snapshot:
-                snapshot = coded
+                encoded = completed(encoded)
+            # A coding that does not make the document smaller is left out, and is not worth another publication.
+            if encoded is not snapshot:
+                snapshot = encoded
                 self._publish(snapshot)
 
     async def _check(self, data: bytes) -> None:
-        # A bad document is offered again each second until it is mended: its verdict is kept.
+        # A bad document comes back with every poll until someone fixes it, so the verdict is remembered.
         if self._refused is not None and self._refused[0] == data:
             self.refusals += 1
             raise DocumentRefused(self._refused[1])
@@ -134,11 +136,11 @@ class Document:
     def _in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args)
 
-    def _publish_change(self, snapshot: Snapshot, begun: float) -> None:
-        self.begun = begun
+    def _publish_change(self, snapshot: Snapshot, fetch_started: float) -> None:
+        self.fetch_started = fetch_started
         self._publish(snapshot)
-        if begun:
-            self.publication.observe(self._reactor.seconds() - begun)
+        if fetch_started:
+            self.publication_delay.observe(self._reactor.seconds() - fetch_started)
 
     def _publish(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot

@@ -1,25 +1,26 @@
-"""Asking a source again and again, and never giving up.
+"""Polling a source for as long as it takes.
 
-One LoopingCall a document. A tick is one fetch, bounded in time; where it fails, the tick goes on with retries
-after growing, jittered delays until the store answers again, so that two fetches never overlap and the beat is
-taken up where it was. A failure is logged once, when it begins or changes (see `reasons`), and its end once.
+Each document has one LoopingCall. A tick is one fetch, bounded in time. If the fetch fails, the same tick retries after
+growing, jittered delays until the store answers, so two fetches never overlap and polling then continues on its old
+schedule. A failure is logged once when it starts and whenever its reason changes (see `LogThrottle`); the recovery is
+logged once.
 
-A source that tells of changes (`IWatching`) has the store asked at once, between the ticks, which stay as the safety
-net: what it tells is a hint, and the fetch alone decides what there is. Being told is no reason to leave the backoff: a
-store that is in trouble is not to be asked oftener because it talks.
+A source that can notify of changes (`IWatching`) makes the Poller fetch at once. The ticks stay as a safety net: a
+notification is a hint, and only the fetch decides what the document is. A notification does not cut a back-off short,
+so that a store in trouble is not asked more often because it sends notifications.
 
-States and what moves between them:
+States and transitions:
 
-    asking --good bytes--> resting --interval, told--> asking
-    asking --refused, missing--> resting (the store is there: it is asked at the usual beat)
-    asking --error, time over--> waiting --backoff--> asking
-    asking --told meanwhile, and answered--> asking (what was under way may have been too early to see the change)
+    fetching --good bytes--> idle --interval, notification--> fetching
+    fetching --refused, missing--> idle (the store answered, so the next tick asks it again)
+    fetching --error, timeout--> waiting --back-off--> fetching
+    fetching --notification meanwhile, and answered--> fetching (this fetch may have been too early to see the change)
 
-Of a source that tells, two fetches begin at least `CLOSEST` apart: where the next one is due sooner, it is put off.
+If the source notifies of changes, two fetches start at least `MIN_FETCH_SPACING` apart; the next one is postponed if it
+is due sooner.
 
-Whatever a source raises, it is asked again. Only what is meant for the process (SystemExit, KeyboardInterrupt) is not
-the source's: Twisted would log it and go on, with a document that is never asked for again, so the Poller stops the
-reactor.
+The Poller retries whatever a source raises, except what is meant for the process (SystemExit, KeyboardInterrupt).
+Twisted would log that and carry on with a document that is never fetched again, so the Poller stops the reactor.
 """
 
 from asyncio import CancelledError as AsyncioCancelledError
@@ -40,67 +41,67 @@ from livestate.system.backoff import Backoff
 from livestate.system.log_throttle import LogThrottle, one_line
 from livestate.system.timeouts import with_timeout
 
-#: Seconds: the longest pause before a lost store is asked again. At an interval of a second, it and a fetch that was
-#: begun just before the store came back (0.8 s) keep the promise that a store that is back is noticed within 2 s.
-LONGEST_PAUSE = 1.1
+#: Seconds: the longest pause before a lost store is asked again. With an interval of a second, this pause and a fetch
+#: that started just before the store came back (0.8 s) keep the promise that its return is noticed within 2 s.
+MAX_PAUSE = 1.1
 
-#: Seconds: the longest a fetch may take, however rarely the source is asked.
-LONGEST_FETCH = 10.0
+#: Seconds: the longest time for a fetch, however long the interval.
+MAX_FETCH_TIME = 10.0
 
-#: Seconds: the least from the beginning of one fetch to that of the next, of a source that tells of changes. A store
-#: that changes 1,000 times a second is asked 20 times, the most that --interval can be set to as well; and 50 ms are
-#: less than half of what is felt as a delay (0.1 s: Miller 1968, Nielsen 1993).
-CLOSEST = 0.05
+#: Seconds: the minimum from the start of one fetch to the start of the next, if the source notifies of changes. A store
+#: that changes 1,000 times a second is asked 20 times, which is also the most that --interval allows. And 50 ms are
+#: less than half of what people notice as a delay (0.1 s: Miller 1968, Nielsen 1993).
+MIN_FETCH_SPACING = 0.05
 
 
 @dataclass
-class Tally:
-    """What a Poller has done so far."""
+class PollerStats:
+    """Counters and state of a Poller."""
 
     fetches: int = 0
     failures: int = 0
-    #: How often the source told of a change.
+    #: How often the source notified of a change.
     notifications: int = 0
-    #: Why the source gives nothing good just now, as a line for a person; None while it does.
-    trouble: str | None = None
-    #: Seconds since 1970 when the trouble began.
-    since: float = 0.0
+    #: Why the source currently provides no good document, in one line; None while it does.
+    error: str | None = None
+    #: Seconds since 1970 when the source stopped providing one.
+    error_since: float = 0.0
 
 
 class Poller(Service):
-    """Keeps one Document up with one source."""
+    """Keeps one Document up to date from one source."""
 
     log = Logger()
 
     def __init__(self, document: Document, source: ISource, interval: float, reactor: Any) -> None:
-        """Ask `source` every `interval` seconds by the clock of `reactor`, once started."""
+        """Poll `source` every `interval` seconds by the clock of `reactor`, once started."""
         self.document = document
         self.source = source
         self.interval = interval
-        self.tally = Tally()
-        #: Seconds a fetch may take: less than the interval, so that a silent store costs no beat.
-        self.timeout = min(LONGEST_FETCH, 0.8 * interval)
+        self.stats = PollerStats()
+        #: Seconds allowed for a fetch: less than the interval, so that a silent store does not delay the next tick.
+        self.timeout = min(MAX_FETCH_TIME, 0.8 * interval)
         self._reactor = reactor
-        self._backoff = Backoff(first=min(interval, 0.25), limit=LONGEST_PAUSE)
-        self._reasons = LogThrottle()
+        self._backoff = Backoff(first=min(interval, 0.25), limit=MAX_PAUSE)
+        self._throttle = LogThrottle()
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
         self._current: Deferred[None] | None = None
         self._watching: IWatching | None = IWatching(source, None)
         self._busy = False
-        self._told = False
-        #: When the last fetch began.
-        self._begun = -CLOSEST
+        self._notified = False
+        #: When the last fetch started.
+        self._fetch_started = -MIN_FETCH_SPACING
 
     def startService(self) -> None:
-        """Ask for the first time, now, and then each interval, and whenever the source tells of a change."""
+        """Fetch now, then every interval and whenever the source notifies of a change."""
         super().startService()
-        self._loop.start(self.interval).addErrback(self._end)
+        self._loop.start(self.interval).addErrback(self._shut_down)
         if self._watching is not None:
             self._watching.watch(self._changed)
 
     def stopService(self) -> None:
-        """Stop asking; a fetch under way is cancelled."""
+        """Stop polling; cancel a fetch in progress."""
         super().stopService()
         if self._loop.running:
             self._loop.stop()
@@ -108,45 +109,45 @@ class Poller(Service):
             self._current.cancel()
         self.source.close()
 
-    def fresh(self) -> bool:
-        """Tell whether the document was confirmed within the last three intervals, or two seconds if longer."""
-        return self.document.fresh(self.interval)
+    def is_fresh(self) -> bool:
+        """Return whether the document was confirmed within the last three intervals, or two seconds if longer."""
+        return self.document.is_fresh(self.interval)
 
-    def _end(self, failure: Failure) -> None:
-        """End the process in an orderly way."""
+    def _shut_down(self, failure: Failure) -> None:
+        """Stop the reactor, and with it the process."""
         self.log.critical(
-            "the source of {path} raised {error!r}: livestate ends", path=self.document.path, error=failure.value
+            "the source of {path} raised {error!r}; shutting down", path=self.document.path, error=failure.value
         )
         # Not at once: the first fetch is made before the reactor runs.
         self._reactor.callLater(0, self._reactor.stop)
 
     def _tick(self) -> Deferred[None]:
-        """Ask, or give the end of the asking that is going on: the loop waits for it."""
+        """Start fetching, unless a fetch is in progress; return its end, which the loop waits for."""
         if not self._busy:
             self._busy = True
-            self._current = Deferred.fromCoroutine(self._ask_until_answered())
+            self._current = Deferred.fromCoroutine(self._fetch_until_answered())
         assert self._current is not None  # noqa: S101  # for the type checker
         return self._current
 
     def _changed(self) -> None:
-        """The source tells of a change."""
-        self.tally.notifications += 1
+        """Handle a notification from the source."""
+        self.stats.notifications += 1
         if self._busy:
-            self._told = True
+            self._notified = True
         else:
-            self._tick().addErrback(self._end)
+            self._tick().addErrback(self._shut_down)
 
-    async def _ask_until_answered(self) -> None:
+    async def _fetch_until_answered(self) -> None:
         answered = True
         try:
             while self.running:
                 delay = max(self._until_allowed(), 0 if answered else self._backoff.next_delay())
                 if delay > 0:
                     await deferLater(self._reactor, delay)
-                self._begun = self._reactor.seconds()
-                self._told = False
-                answered = await self._ask()
-                if answered and not self._told:
+                self._fetch_started = self._reactor.seconds()
+                self._notified = False
+                answered = await self._fetch()
+                if answered and not self._notified:
                     return
         except CancelledError:
             pass
@@ -154,18 +155,18 @@ class Poller(Service):
             self._busy = False
 
     def _until_allowed(self) -> float:
-        """Give the seconds until the next fetch may begin."""
-        elapsed: float = self._reactor.seconds() - self._begun
-        return CLOSEST - elapsed if self._watching is not None and 0 <= elapsed < CLOSEST else 0.0
+        """Return the seconds until the next fetch may start."""
+        elapsed: float = self._reactor.seconds() - self._fetch_started
+        return MIN_FETCH_SPACING - elapsed if self._watching is not None and 0 <= elapsed < MIN_FETCH_SPACING else 0.0
 
-    async def _ask(self) -> bool:
-        """Fetch once, and tell whether the store answered, with whatever it was."""
-        self.tally.fetches += 1
+    async def _fetch(self) -> bool:
+        """Fetch once; return whether the store answered, be it with a bad document or none."""
+        self.stats.fetches += 1
         try:
             data = await with_timeout(self.timeout, self.source.fetch(), self._reactor)
-            await self.document.offer(data, self._begun)
+            await self.document.update(data, self._fetch_started)
         except (Exception, AsyncioCancelledError) as error:  # asyncio's CancelledError is no Exception
-            # Called off at the end, drivers say so in exceptions of their own.
+            # Drivers report being cancelled by stopService as exceptions of their own.
             if self.running:
                 self._failed(error)
             if not isinstance(error, (DocumentMissing, DocumentRefused)):
@@ -176,42 +177,42 @@ class Poller(Service):
         return True
 
     def _failed(self, error: BaseException) -> None:
-        """Note a failure, and log it where it is new."""
-        self.tally.failures += 1
+        """Record a failure, and log it if its reason is new."""
+        self.stats.failures += 1
         foreseen = True
         if isinstance(error, DeferTimeout):
-            trouble = f"no answer within {self.timeout:g} s"
+            reason = f"no answer within {self.timeout:g} s"
         elif isinstance(error, LivestateError):
-            trouble = one_line(str(error))
+            reason = one_line(str(error))
         else:
-            # A fault of ours or of a driver: it must not end the polling, and it must not be hidden.
+            # A bug in livestate or in a driver: it must neither end the polling nor be hidden.
             foreseen = False
-            trouble = one_line(f"{type(error).__name__}: {error}")
-        if trouble == self.tally.trouble:
+            reason = one_line(f"{type(error).__name__}: {error}")
+        if reason == self.stats.error:
             return
-        if self.tally.trouble is None:
-            self.tally.since = self._reactor.seconds()
-        self.tally.trouble = trouble
-        told = self._reasons.to_log(trouble)
-        if told is None:
+        if self.stats.error is None:
+            self.stats.error_since = self._reactor.seconds()
+        self.stats.error = reason
+        logged = self._throttle.filter(reason)
+        if logged is None:
             return
         if self.document.snapshot is None:
             effect = "nothing to serve yet, answering 503"
         else:
-            effect = "still serving the last good document"
+            effect = "serving the last good document"
         self.log.warn(
-            "{path}: {source}: {trouble}; {effect}, and asking on",
-            path=self.document.path, source=str(self.source), trouble=told, effect=effect,
+            "{path}: {source}: {error}; {effect}, retrying",
+            path=self.document.path, source=str(self.source), error=logged, effect=effect,
         )  # fmt: skip
         if not foreseen:
-            self.log.failure("the source of {path} failed in a way that it should not", path=self.document.path)
+            self.log.failure("the source of {path} failed with an unexpected error; retrying", path=self.document.path)
 
     def _succeeded(self) -> None:
-        if self.tally.trouble is None:
+        if self.stats.error is None:
             return
-        self.tally.trouble = None
-        self._reasons.over()
+        self.stats.error = None
+        self._throttle.reset()
         self.log.info(
-            "{path}: {source}: good again after {seconds:.1f} s",
-            path=self.document.path, source=str(self.source), seconds=self._reactor.seconds() - self.tally.since,
+            "{path}: {source}: recovered after {seconds:.1f} s",
+            path=self.document.path, source=str(self.source), seconds=self._reactor.seconds() - self.stats.error_since,
         )  # fmt: skip

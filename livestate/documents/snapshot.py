@@ -1,9 +1,9 @@
-"""One version of a document, in every form in which it is sent.
+"""One version of a document, in every content coding.
 
-A Snapshot is immutable. All that a client can be sent is derived from it once a change, not once a client: the
-bytes in each content coding, each with a strong entity tag of its own (RFC 9110 section 8.8.3.3: the tag names
-the bytes that are sent, so two codings of one state have two tags). A tag is a hash of just those bytes:
-several servers, and one server before and after a restart, give equal bytes equal tags.
+A Snapshot is immutable. Everything sent to clients is derived from it once per change, not once per client: the bytes
+in each content coding, each with its own strong entity tag. RFC 9110 section 8.8.3.3 requires that: a strong tag
+identifies the bytes that are sent, so two codings of one state have two tags. A tag is a hash of those bytes alone, so
+equal bytes have equal tags on all servers, and before and after a restart.
 """
 
 import base64
@@ -20,17 +20,17 @@ import zstandard
 
 from livestate.errors import DocumentRefused
 
-#: Bytes below which no content coding is tried: a head of 300 bytes is sent with it, and below about a hundred
-#: bytes gzip's own 18 leave nothing to win.
-SMALLEST_CODED = 128
+#: Bytes below which no content coding is tried. Every response has a head of about 300 bytes anyway, and below about a
+#: hundred bytes gzip's own overhead of 18 bytes leaves nothing to gain.
+MIN_CODED_SIZE = 128
 
-#: Bytes from which a document counts as large: checking and coding it takes more than about a millisecond
-#: (64 KiB: gzip 2.1 ms, brotli 1.2 ms, zstd 0.2 ms), so it is done away from the reactor, and more cheaply.
+#: Bytes from which a document counts as large. Checking and compressing it takes more than about a millisecond
+#: (64 KiB: gzip 2.1 ms, brotli 1.2 ms, zstd 0.2 ms), so that is done in a thread, and at faster compression levels.
 LARGE = 64 * 1024
 
-#: Bytes that are decoded at once: 0.2 ms with the interpreter's lock held, where 5 MB with a few signs beyond Latin-1
-#: in it take 7.
-UTF8_PIECE = 128 * 1024
+#: Bytes decoded at once. This takes 0.2 ms with the interpreter lock held; 5 MB with a few characters beyond Latin-1
+#: take 7 ms.
+UTF8_CHUNK = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class Representation:
 class Snapshot:
     """One version of a document."""
 
-    #: Goes up with each change, also over restarts: milliseconds since 1970 of the change, or one more than the
-    #: version before it where that is more.
+    #: Increases with every change, also across restarts: the time of the change in milliseconds since 1970, or the
+    #: previous version plus one if that is more.
     version: int
     #: Seconds since 1970 when these bytes were first seen.
     modified: float
-    #: By coding; "identity" is always there.
+    #: By content coding; "identity" is always present.
     representations: Mapping[str, Representation]
-    #: Whether all codings that are worth having are there. A large document is first published without.
+    #: Whether it has all codings that make it smaller. A large document is first published without them.
     complete: bool
 
     @property
@@ -64,70 +64,70 @@ class Snapshot:
 
     @property
     def tag(self) -> bytes:
-        """What names those bytes, on whatever server and in whatever version: their entity tag without its quotes."""
+        """The entity tag of the body, without quotes: equal for equal bytes, on every server and in every version."""
         return self.representations["identity"].etag[1:-1]
 
 
 def check(data: bytes, max_size: int) -> None:
-    """See that `data` is a document to serve: JSON (RFC 8259) in UTF-8 of at most `max_size` bytes.
+    """Ensure that `data` can be served: JSON (RFC 8259) in UTF-8, at most `max_size` bytes.
 
-    It is read without making objects of it: 5.6 MB took 7 ms, where parsing took 49 (orjson) and 94 (json).
+    The JSON is validated without creating objects: 7 ms for 5.6 MB, where parsing takes 49 ms (orjson) or 94 ms (json).
 
-    :raises DocumentRefused: it is not; the text says what is wrong and at which byte.
+    :raises DocumentRefused: when it cannot; the text says what is wrong and at which byte.
     """
     if len(data) > max_size:
-        raise DocumentRefused(f"it has {len(data):,} bytes, and --max-size is {max_size:,}")
+        raise DocumentRefused(f"the document has {len(data):,} bytes; --max-size is {max_size:,}")
     if not data.strip(b" \t\r\n"):
-        raise DocumentRefused("it is empty")
+        raise DocumentRefused("the document is empty")
     _check_utf8(data)
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
     except msgspec.DecodeError as error:
         raise DocumentRefused(str(error)) from None
     except RecursionError:
-        raise DocumentRefused("its arrays and objects are nested too deeply") from None
+        raise DocumentRefused("the document is nested too deeply") from None
 
 
 def _check_utf8(data: bytes) -> None:
-    """See that `data` is UTF-8, in pieces: between two of them other threads, and so the reactor, get their turn."""
+    """Ensure that `data` is UTF-8. Between two chunks, other threads (the reactor's among them) can run."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    for start in range(0, len(data), UTF8_PIECE):
-        # The first bytes of a sign that was cut in two.
-        held, _ = decoder.getstate()
+    for start in range(0, len(data), UTF8_CHUNK):
+        # The first bytes of a character that the last chunk ended within.
+        pending, _ = decoder.getstate()
         try:
-            decoder.decode(data[start : start + UTF8_PIECE], final=start + UTF8_PIECE >= len(data))
+            decoder.decode(data[start : start + UTF8_CHUNK], final=start + UTF8_CHUNK >= len(data))
         except UnicodeDecodeError as error:
-            raise DocumentRefused(f"it is not UTF-8 (byte {start - len(held) + error.start})") from None
+            raise DocumentRefused(f"the document is not UTF-8 (byte {start - len(pending) + error.start})") from None
 
 
 def new_snapshot(data: bytes, modified: float, previous_version: int = 0) -> Snapshot:
-    """Make the Snapshot of checked bytes, without content codings yet."""
-    plain = _representation("identity", data)
+    """Return a Snapshot of checked bytes, without content codings yet."""
+    identity = _representation("identity", data)
     return Snapshot(
         version=max(previous_version + 1, int(modified * 1000)),
         modified=modified,
-        representations=MappingProxyType({"identity": plain}),
-        complete=len(data) < SMALLEST_CODED,
+        representations=MappingProxyType({"identity": identity}),
+        complete=len(data) < MIN_CODED_SIZE,
     )
 
 
 def with_coding(snapshot: Snapshot, coding: str) -> Snapshot:
-    """Give `snapshot` with one more content coding, if that makes it smaller, and else as it is."""
+    """Return `snapshot` with a content coding added, or itself if the coding does not make it smaller."""
     data = snapshot.body
-    coded = ENCODERS[coding](data)
-    if len(coded) >= len(data):
+    encoded = ENCODERS[coding](data)
+    if len(encoded) >= len(data):
         return snapshot
-    there = MappingProxyType({**snapshot.representations, coding: _representation(coding, coded)})
-    return replace(snapshot, representations=there)
+    representations = MappingProxyType({**snapshot.representations, coding: _representation(coding, encoded)})
+    return replace(snapshot, representations=representations)
 
 
 def completed(snapshot: Snapshot) -> Snapshot:
-    """Give `snapshot` marked as having all codings that it will have."""
+    """Return `snapshot` marked as complete: it will get no more codings."""
     return replace(snapshot, complete=True)
 
 
 def with_all_codings(snapshot: Snapshot) -> Snapshot:
-    """Give `snapshot` with every content coding that makes it smaller, complete."""
+    """Return `snapshot` with every content coding that makes it smaller, marked as complete."""
     if not snapshot.complete:
         for coding in ENCODERS:
             snapshot = with_coding(snapshot, coding)
@@ -135,25 +135,25 @@ def with_all_codings(snapshot: Snapshot) -> Snapshot:
 
 
 def _gzip(data: bytes) -> bytes:
-    # mtime=0: equal documents give equal bytes, and so equal entity tags.
+    # mtime=0 makes equal documents equal bytes, and so gives them equal entity tags.
     return gzip.compress(data, 4 if len(data) >= LARGE else 6, mtime=0)
 
 
 def _brotli(data: bytes) -> bytes:
-    coded: bytes = brotli.compress(data, quality=4 if len(data) >= LARGE else 5)
-    return coded
+    encoded: bytes = brotli.compress(data, quality=4 if len(data) >= LARGE else 5)
+    return encoded
 
 
 def _zstd(data: bytes) -> bytes:
-    # A frame's window is at most 8 MiB at these levels, as RFC 9659 asks of content sent over HTTP.
+    # At these levels a frame's window is at most 8 MiB, the limit of RFC 9659 for HTTP.
     return zstandard.ZstdCompressor(level=1 if len(data) >= LARGE else 3).compress(data)
 
 
-#: How each content coding is made, the quickest first: that is the order in which a large document gets them.
+#: The function for each content coding, fastest first: the order in which a large document gets its codings.
 ENCODERS: Mapping[str, Callable[[bytes], bytes]] = MappingProxyType({"zstd": _zstd, "gzip": _gzip, "br": _brotli})
 
 
 def _representation(coding: str, body: bytes) -> Representation:
-    # 96 bits: any two of a billion versions share a tag with a chance of about 1 in 10**11.
+    # 96 bits: the chance that any two of a billion versions share a tag is about 1 in 10**11.
     digest = hashlib.blake2b(body, digest_size=12).digest()
     return Representation(coding, body, b'"' + base64.urlsafe_b64encode(digest) + b'"')

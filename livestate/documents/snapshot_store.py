@@ -1,8 +1,8 @@
-"""The last good document on disk, so that a restart while the store is down still has it to serve.
+"""The last good document on disk, to serve after a restart while the store is down.
 
-One file a document: a first line of JSON that says what follows, and then the document's bytes. It is replaced
-atomically, in a thread, when the document changes. When the store merely confirms the document, the file's
-modification time is set: it is the time of the last good fetch.
+Each document has one file: a line of JSON with its metadata, then the document's bytes. The file is replaced
+atomically, in a thread, when the document changes. Its modification time is the time of the last good fetch; it is set
+when the store confirms the document unchanged.
 """
 
 import contextlib
@@ -24,53 +24,53 @@ from livestate.documents.document import Document
 from livestate.documents.snapshot import Snapshot, check, new_snapshot, with_all_codings
 from livestate.errors import DocumentRefused
 
-#: Seconds between two looks at whether there is something to save.
-BEAT = 1.0
+#: Seconds between two checks for changes to save.
+SAVE_INTERVAL = 1.0
 
-#: How the names of files begin that are being written, and the seconds after which nobody writes to them any more.
-_TEMPORARY = ".saving-"
-_LEFT = 60.0
+#: The prefix of files being written, and the age in seconds from which they are abandoned.
+_TEMPORARY_PREFIX = ".saving-"
+_ABANDONED_AFTER = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
-    """The first line of a saved document; what is out of these bounds was not written by livestate."""
+class _Metadata:
+    """The first line of a saved document. A line with values outside these bounds was not written by livestate."""
 
     version: Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
-    #: Until the year 5138: no date is written with more than four digits.
+    #: Before the year 5138: dates are written with a four-digit year.
     modified: Annotated[float, msgspec.Meta(ge=0, lt=1e11)]
     length: Annotated[int, msgspec.Meta(ge=1, le=2**30)]
     etag: str
 
 
 class SnapshotStore(Service):
-    """Keeps one document's file, and gives it back at the next start."""
+    """Saves one document to a file, and restores it at the next start."""
 
     log = Logger()
 
-    def __init__(self, reactor: Any, document: Document, folder: Path) -> None:
-        """Save `document` in `folder`, once started; at once load what is there.
+    def __init__(self, reactor: Any, document: Document, directory: Path) -> None:
+        """Restore `document` from its file in `directory` now; save it there once started.
 
-        What is there and cannot be used is logged and left alone until a good document replaces it.
+        A file that cannot be used is logged and left alone until a good document replaces it.
         """
         self._reactor = reactor
         self._document = document
-        self._path = folder / (quote(document.path, safe="") + ".saved")
-        self._written: tuple[int, float] = (0, 0.0)
-        self._trouble: str | None = None
+        self._path = directory / (quote(document.path, safe="") + ".saved")
+        self._saved: tuple[int, float] = (0, 0.0)
+        self._error: str | None = None
         self._writing: Deferred[None] | None = None
         self._loop = LoopingCall(self._save)
         self._loop.clock = reactor
-        self._tidy()
+        self._remove_abandoned()
         self._load()
 
     def startService(self) -> None:
-        """Begin to save."""
+        """Start saving."""
         super().startService()
-        self._loop.start(BEAT, now=False)
+        self._loop.start(SAVE_INTERVAL, now=False)
 
     def stopService(self) -> Deferred[None]:
-        """Save a last time; done when that is on disk."""
+        """Save once more; return when that is on disk."""
         super().stopService()
         if self._loop.running:
             self._loop.stop()
@@ -78,78 +78,83 @@ class SnapshotStore(Service):
             return self._writing.addCallback(lambda _: self._save())
         return self._save()
 
-    def _tidy(self) -> None:
-        """Remove what a process that was killed while it wrote has left; several of these would fill the disk."""
-        for left in self._path.parent.glob(f"{_TEMPORARY}*"):
+    def _remove_abandoned(self) -> None:
+        """Remove the temporary files of processes killed while writing, which would fill the disk."""
+        for path in self._path.parent.glob(f"{_TEMPORARY_PREFIX}*"):
             with contextlib.suppress(OSError):
-                if self._reactor.seconds() - left.stat().st_mtime > _LEFT:
-                    left.unlink()
+                if self._reactor.seconds() - path.stat().st_mtime > _ABANDONED_AFTER:
+                    path.unlink()
 
     def _load(self) -> None:
         try:
             with open(self._path, "rb") as file:
-                head = msgspec.json.decode(file.readline(4096), type=_Head)
+                metadata = msgspec.json.decode(file.readline(4096), type=_Metadata)
                 status = os.fstat(file.fileno())
-                data = file.read(min(head.length + 1, status.st_size))
+                data = file.read(min(metadata.length + 1, status.st_size))
                 confirmed = status.st_mtime
             check(data, self._document.max_size)
-            snapshot = new_snapshot(data, head.modified, head.version - 1)
-            if len(data) != head.length or snapshot.representations["identity"].etag.decode("ascii") != head.etag:
-                raise DocumentRefused("it is not whole")
+            snapshot = new_snapshot(data, metadata.modified, metadata.version - 1)
+            if (
+                len(data) != metadata.length
+                or snapshot.representations["identity"].etag.decode("ascii") != metadata.etag
+            ):
+                raise DocumentRefused("the file is incomplete or damaged")
         except FileNotFoundError:
             return
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError, DocumentRefused) as error:
-            why = str(error.strerror if isinstance(error, OSError) else error)
-            self.log.warn("the saved document {path} cannot be used: {error}", path=str(self._path), error=why)
+            reason = str(error.strerror if isinstance(error, OSError) else error)
+            self.log.warn("ignoring the saved document {path}: {error}", path=str(self._path), error=reason)
             return
-        # It is coded here and now, before anyone is served, however large it is.
+        # Compressed here and now, however large it is: no one is being served yet.
         self._document.restore(with_all_codings(snapshot), confirmed)
-        self._written = (snapshot.version, confirmed)
+        self._saved = (snapshot.version, confirmed)
         self.log.info(
-            "{path}: serving the document saved {age:.0f} s ago until the source gives a newer one",
+            "{path}: serving the document saved {age:.0f} s ago until the source returns a newer one",
             path=self._document.path, age=self._document.age(),
         )  # fmt: skip
 
     def _save(self) -> Deferred[None]:
         snapshot, confirmed = self._document.snapshot, self._document.confirmed
-        if snapshot is None or (snapshot.version, confirmed) == self._written:
+        if snapshot is None or (snapshot.version, confirmed) == self._saved:
             return succeed(None)
         self._writing = Deferred.fromCoroutine(self._write(snapshot, confirmed))
         return self._writing
 
     async def _write(self, snapshot: Snapshot, confirmed: float) -> None:
-        action = self._touch if snapshot.version == self._written[0] else self._replace
+        action = self._touch if snapshot.version == self._saved[0] else self._replace
         try:
             await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), action, snapshot, confirmed)
         except OSError as error:
-            # Readers are served all the same. Said once (its text names a temporary file, another each time); tried
-            # again each second.
-            if error.strerror != self._trouble:
-                self._trouble = error.strerror
-                self.log.error("cannot save the document to {path}: {error}", path=str(self._path), error=self._trouble)
+            # Clients are still served, and the next check tries again. Each reason is logged once, by its strerror: the
+            # full text names a temporary file, another one each time.
+            if error.strerror != self._error:
+                self._error = error.strerror
+                self.log.error(
+                    "cannot save the document to {path}: {error}; retrying", path=str(self._path), error=self._error
+                )
         else:
-            self._written = (snapshot.version, confirmed)
-            if self._trouble is not None:
-                self._trouble = None
-                self.log.info("the document is saved to {path} again", path=str(self._path))
+            self._saved = (snapshot.version, confirmed)
+            if self._error is not None:
+                self._error = None
+                self.log.info("saving the document to {path} works again", path=str(self._path))
         finally:
             self._writing = None
 
     def _touch(self, snapshot: Snapshot, confirmed: float) -> None:
         try:
             os.utime(self._path, (confirmed, confirmed))
-        except FileNotFoundError:  # somebody tidied up
+        except FileNotFoundError:  # someone removed it
             self._replace(snapshot, confirmed)
 
     def _replace(self, snapshot: Snapshot, confirmed: float) -> None:
         etag = snapshot.representations["identity"].etag.decode("ascii")
-        head = msgspec.json.encode(_Head(snapshot.version, snapshot.modified, len(snapshot.body), etag))
-        descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=_TEMPORARY)
+        metadata = msgspec.json.encode(_Metadata(snapshot.version, snapshot.modified, len(snapshot.body), etag))
+        descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=_TEMPORARY_PREFIX)
         try:
             with open(descriptor, "wb") as file:
-                file.write(head + b"\n" + snapshot.body)
+                file.write(metadata + b"\n" + snapshot.body)
                 file.flush()
-                # Without it a power cut can leave the new name with none of the new bytes.
+                # Without fsync, a power cut can leave the new name without the new bytes.
                 os.fsync(file.fileno())
             os.utime(temporary, (confirmed, confirmed))
             os.replace(temporary, self._path)

@@ -1,4 +1,4 @@
-"""What is served and what is wrong with it, in one line for the operator."""
+"""The state of all documents in one line for the operator."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,17 @@ from livestate.documents.poller import Poller
 
 
 def summary(pollers: Sequence[Poller], connections: int, trouble: str = "") -> str:
-    """Say in one line what is being served, and what is wrong with it.
+    """Return one line that says what is served and what is wrong with it.
 
-    :param connections: how many there are just now.
-    :param trouble: what is wrong with those that serve.
+    :param connections: the number of open connections.
+    :param trouble: what is wrong with the serving processes; "" if nothing is.
     """
     count = f"{len(pollers)} document{'s' if len(pollers) > 1 else ''}"
     troubles = [trouble] if trouble else []
     troubles += [
-        f"{poller.document.path} is {_age(poller)} ({poller.tally.trouble or 'no answer yet'})"
+        f"{poller.document.path} is {_age(poller)} ({poller.stats.error or 'no answer yet'})"
         for poller in pollers
-        if not poller.fresh()
+        if not poller.is_fresh()
     ]
     line = f"{count}, {connections} connections; " + (", ".join(troubles) or "all fresh")
     return " ".join(line.split())

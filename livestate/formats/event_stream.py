@@ -1,43 +1,43 @@
-"""Server-sent events as bytes (HTML Standard section 9.2), and chunks of HTTP/1.1 to send them in.
+"""Server-sent events as bytes (HTML Standard section 9.2), and HTTP/1.1 chunks to send them in.
 
-An event is encoded once and the same bytes go to every reader, so the chunk around it is made here too.
+An event is encoded once, and all subscribers get the same bytes, so the chunk around it is made here too.
 """
 
 MEDIA_TYPE = b"text/event-stream"
 
-#: A line without a field name: readers pass over it, and proxies see that the connection lives.
+#: A line without a field name, which clients ignore. It shows proxies that the connection is alive.
 COMMENT = b":\n\n"
 
-#: What ends a body that is sent in chunks (RFC 9112 section 7.1).
+#: The end of a chunked body (RFC 9112 section 7.1).
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-def event(name: bytes, data: bytes, kind: bytes = b"") -> bytes:
-    """Give one event.
+def event(event_id: bytes, data: bytes, event_type: bytes = b"") -> bytes:
+    """Return one encoded event.
 
-    :param name: its `id`: what the reader names as Last-Event-ID when it comes back.
-    :param data: UTF-8; of each line one `data:` field is made. A line ends with LF, CR or CRLF (section 9.2.5), and the
-        reader is given LF for each; in JSON, these are only between values.
-    :param kind: the event's type, without which it is a `message`.
+    :param event_id: the `id` field, which the client sends back as Last-Event-ID when it reconnects.
+    :param data: UTF-8. Each line becomes one `data:` field. A line ends with LF, CR or CRLF (section 9.2.5), and the
+        client gets LF for each of them; in JSON, they occur only between values.
+    :param event_type: the event's type; if empty, the client takes it as `message`.
     """
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"\n" in data:
         data = data.replace(b"\n", b"\ndata: ")
-    named = b"event: %b\n" % kind if kind else b""
-    return b"%bid: %b\ndata: %b\n\n" % (named, name, data)
+    type_field = b"event: %b\n" % event_type if event_type else b""
+    return b"%bid: %b\ndata: %b\n\n" % (type_field, event_id, data)
 
 
 def retry(milliseconds: int) -> bytes:
-    """Give the field that says how long a reader waits before it comes back."""
+    """Return the field that tells a client how long to wait before it reconnects."""
     return b"retry: %d\n\n" % milliseconds
 
 
 def chunk(data: bytes) -> bytes:
-    """Give `data`, which is not empty, as one chunk (RFC 9112 section 7.1)."""
+    """Return `data` as one chunk (RFC 9112 section 7.1). It must not be empty."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def unchunked_length(data: bytes) -> int:
-    """Give how many bytes of the body there are in one chunk, or in the last one."""
+    """Return how many bytes of the body one chunk holds; `LAST_CHUNK` holds none."""
     return len(data) - data.index(b"\r\n") - 4

@@ -1,21 +1,20 @@
-"""JSON Merge Patch (RFC 7396): what must be sent to a reader who has one state for it to have the next.
+"""JSON Merge Patch (RFC 7396): the change that turns one state of a document into the next.
 
-A merge patch is itself JSON. An object in it says which members change; null says that a member goes. So it cannot say
-that a member becomes null, and an array is always replaced as a whole.
+A merge patch is itself JSON. An object in it lists the members that change; null removes a member. So a patch cannot
+set a member to null, and it always replaces an array as a whole.
 
-A patch is made of two texts, not of parsed values: where an object's member is the same text, it is passed over with no
-look into it, and where it is not, its new text goes into the patch as it is. That takes a third of the time of parsing
-and comparing (4 KB: 0.03 ms; 1 MB of 12,300 small objects: 10 ms), and numbers stay as they were written, with all
-their digits.
+A patch is made from two texts, not from parsed values. If a member's text is the same in both, it is skipped without
+being parsed; if not, its new text is copied into the patch. That takes a third of the time of parsing and comparing
+(4 KB: 0.03 ms; 1 MB of 12,300 small objects: 10 ms), and numbers keep all digits as they were written.
 """
 
 from typing import Any
 
 import msgspec
 
-#: Levels of objects that are compared member by member; each one is read again for those inside it. What is deeper is
-#: replaced as a whole.
-DEEPEST = 16
+#: How many levels of objects are compared member by member. Each level scans the text below it once more, so deeper
+#: values are replaced as a whole.
+MAX_DEPTH = 16
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NULL = msgspec.Raw(b"null")
@@ -23,24 +22,27 @@ _BRACE = ord("{")
 
 
 class Inexpressible(ValueError):
-    """The change cannot be written as a merge patch: a member would have to become null."""
+    """The change cannot be expressed as a merge patch, mostly because a member would have to become null."""
 
 
 def patch(before: bytes, after: bytes) -> bytes:
-    """Give a merge patch that makes the document `after` of the document `before`.
+    """Return a merge patch that turns the document `before` into the document `after`.
 
-    Both are JSON; of an object's members of one name the last counts.
+    Both are JSON. If an object has several members of the same name, the last one counts.
 
-    :raises Inexpressible: there is none, or one of the documents is nested too deeply to be looked through.
+    :raises Inexpressible: when there is no such patch, or a document is nested too deeply to be compared.
     """
     try:
-        return msgspec.json.encode(_change(msgspec.Raw(before.strip()), msgspec.Raw(after.strip()), DEEPEST))
+        return msgspec.json.encode(_change(msgspec.Raw(before.strip()), msgspec.Raw(after.strip()), MAX_DEPTH))
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Inexpressible(str(error)) from None
 
 
 def apply(target: Any, change: Any) -> Any:
-    """Give what a merge patch makes of `target`, which stays as it is (RFC 7396 section 2). Both are parsed JSON."""
+    """Return the result of applying a merge patch to `target`, which is not modified (RFC 7396 section 2).
+
+    Both are parsed JSON.
+    """
     if not isinstance(change, dict):
         return change
     result = dict(target) if isinstance(target, dict) else {}
@@ -59,13 +61,13 @@ def _change(before: msgspec.Raw, after: msgspec.Raw, depth: int) -> Any:
     old, new = _members(before), _members(after)
     changes: dict[str, Any] = {name: None for name in old if name not in new}
     for name, value in new.items():
-        there = old.get(name)
-        if there == value:
+        previous = old.get(name)
+        if previous == value:
             continue
         if value == _NULL:
             raise Inexpressible(name)
-        change = _change(there if there is not None else _NULL, value, depth - 1)
-        # Empty: the two differ in the order of their members or in white space only.
+        change = _change(previous if previous is not None else _NULL, value, depth - 1)
+        # An empty change means that the two differ only in the order of members or in white space.
         if change != {}:
             changes[name] = change
     return changes
@@ -76,9 +78,9 @@ def _is_object(text: msgspec.Raw) -> bool:
 
 
 def _refuse_nulls(text: msgspec.Raw) -> None:
-    """See that no member of an object, or of the objects in it, is null; inside arrays null is as good as any value.
+    """Ensure that no member of an object, or of the objects in it, is null. Inside arrays, null is an ordinary value.
 
-    :raises Inexpressible: one is.
+    :raises Inexpressible: when a member is null.
     """
     if _is_object(text) and b"null" in bytes(text):
         for name, value in _members(text).items():

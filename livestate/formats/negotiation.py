@@ -1,16 +1,16 @@
-"""What a client accepts and what it has: the parts of RFC 9110 that choose an answer.
+"""Content negotiation and conditional requests: the parts of RFC 9110 that choose a response.
 
-Pure functions from field values to choices. Field values are bytes as they came, several lines of one field
-joined by ", " (RFC 9110 section 5.3). Malformed members are ignored, never an error: a client that sends
-nonsense is given what a client that sends nothing gets.
+These are pure functions from field values to choices. Field values are bytes as received; several lines of one field
+are joined by ", " (RFC 9110 section 5.3). Malformed members are ignored and are never an error: a client that sends
+nonsense gets the same response as a client that sends nothing.
 """
 
 import re
 from collections.abc import Container
 from functools import lru_cache
 
-#: The content codings livestate makes, in the order it prefers them where the client has no preference
-#: (smallest first on JSON: 4.3 KB of it became 1,468, 1,533 and 1,606 bytes), and last the plain bytes.
+#: The content codings that livestate offers, in its order of preference if the client has none. Smallest results come
+#: first (4.3 KB of JSON became 1,468, 1,533 and 1,606 bytes), and the uncompressed document last.
 CODINGS = ("br", "zstd", "gzip", "identity")
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -22,13 +22,13 @@ _RANGE = re.compile(
 _ETAG = re.compile(rb'[ \t]*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")[ \t]*')
 
 
-@lru_cache(maxsize=1024)  # all browsers in the world send some dozens
+@lru_cache(maxsize=1024)  # all browsers together send a few dozen different values
 def accepted_codings(accept_encoding: bytes | None) -> tuple[str, ...]:
-    """Give the content codings that a client accepts, best first (RFC 9110 section 12.5.3).
+    """Return the content codings that a client accepts, best first (RFC 9110 section 12.5.3).
 
-    :param accept_encoding: the Accept-Encoding field, or None where there is none: only the plain bytes are
-        given then, since a client that does not name a coding often cannot undo it.
-    :returns: some of `CODINGS`; without "identity" where the client ruled that out; perhaps none at all.
+    :param accept_encoding: the Accept-Encoding field, or None if the request has none. Then only "identity" is
+        returned, since a client that does not name a coding often cannot decode it.
+    :returns: a selection of `CODINGS`, without "identity" if the client ruled it out, and possibly empty.
     """
     if accept_encoding is None:
         return ("identity",)
@@ -41,22 +41,22 @@ def accepted_codings(accept_encoding: bytes | None) -> tuple[str, ...]:
             weights.setdefault("gzip" if name == "x-gzip" else name, float(match[2] or 1))
     others = weights.get("*", 0.0)
     chosen = {name: weights.get(name, others) for name in CODINGS[:-1]}
-    # Not named, "identity" is still acceptable, but after all that is named, unless "*;q=0" rules it out.
+    # If not named, "identity" is still acceptable, but after all that are named, unless "*;q=0" rules it out.
     chosen["identity"] = weights.get("identity", 0.0005 if weights.get("*") != 0 else 0.0)
     ranked = sorted((name for name in CODINGS if chosen[name] > 0), key=lambda name: -chosen[name])
     return tuple(ranked)
 
 
 def matches(if_none_match: bytes, etag: bytes) -> bool:
-    """Tell whether an If-None-Match field names `etag`, by weak comparison (RFC 9110 sections 8.8.3.2, 13.1.2).
+    """Return whether an If-None-Match field names `etag`, by weak comparison (RFC 9110 sections 8.8.3.2, 13.1.2).
 
-    :param if_none_match: `*`, which matches whatever there is, or a list of entity tags.
+    :param if_none_match: a list of entity tags, or `*`, which matches any.
     :param etag: a strong entity tag, quotes included.
     """
     if if_none_match.strip(b" \t") == b"*":
         return True
     position = 0
-    # A comma may be part of an entity tag, so the list cannot be split at commas.
+    # An entity tag may contain a comma, so the list cannot be split at commas.
     while position < len(if_none_match):
         match = _ETAG.match(if_none_match, position)
         if match is None:
@@ -75,11 +75,11 @@ def matches(if_none_match: bytes, etag: bytes) -> bool:
 
 
 def allowed_origin(origin: bytes | None, allowed: Container[bytes]) -> bytes | None:
-    """Give the value of Access-Control-Allow-Origin for a request, None where the field is left out.
+    """Return the value of Access-Control-Allow-Origin for a request, or None to omit the field.
 
-    :param origin: the request's Origin field.
-    :param allowed: the origins that may read; `*` among them opens the document to all (the Fetch standard,
-        "CORS protocol and HTTP caches": a fixed `*` needs no Vary).
+    :param origin: the request's Origin field, or None.
+    :param allowed: the origins that may read. If `*` is among them, all may (the Fetch standard, "CORS protocol and
+        HTTP caches": a constant `*` needs no Vary).
     """
     if b"*" in allowed:
         return b"*"
@@ -87,10 +87,12 @@ def allowed_origin(origin: bytes | None, allowed: Container[bytes]) -> bytes | N
 
 
 def may_connect(origin: bytes | None, host: bytes, allowed: Container[bytes]) -> bool:
-    """Tell whether a WebSocket may be opened: by a page of an allowed origin or of the server's own, or by no page.
+    """Return whether a client may open a WebSocket.
 
-    :param origin: the request's Origin field; only browsers send one (RFC 6455 section 10.2).
-    :param host: the request's Host field. The scheme is not compared: behind a proxy that does TLS it is another.
+    A page may if its origin is allowed or is the server's own. A client that is not a browser always may.
+
+    :param origin: the request's Origin field. Only browsers send one (RFC 6455 section 10.2).
+    :param host: the request's Host field. The scheme is not compared, because it differs behind a TLS proxy.
     """
     if origin is None or b"*" in allowed or origin in allowed:
         return True
@@ -99,11 +101,11 @@ def may_connect(origin: bytes | None, host: bytes, allowed: Container[bytes]) ->
 
 
 def media_weight(media_type: bytes, accept: bytes | None) -> float:
-    """Give how much a client wants a media type, from 0, not at all, to 1 (RFC 9110 section 12.5.1).
+    """Return the weight that a client gives a media type, from 0 (not acceptable) to 1 (RFC 9110 section 12.5.1).
 
-    :param media_type: such as `text/html`, in lower case.
-    :param accept: the Accept field, or None where there is none: anything is welcome then. Of a range with parameters
-        other than its weight it is not known whether it is met: it is ignored.
+    :param media_type: the type in lower case, such as `text/html`.
+    :param accept: the Accept field, or None if the request has none, which accepts everything. A range with parameters
+        other than its weight is ignored, because it is unknown whether the document matches them.
     """
     if accept is None:
         return 1.0
@@ -112,22 +114,23 @@ def media_weight(media_type: bytes, accept: bytes | None) -> float:
         match = _RANGE.fullmatch(member)
         if match:
             weights.setdefault(match[1].lower(), float(match[2] or 1))
-    for matching in (media_type, media_type.partition(b"/")[0] + b"/*", b"*/*"):
-        if matching in weights:
-            return weights[matching]
+    for media_range in (media_type, media_type.partition(b"/")[0] + b"/*", b"*/*"):
+        if media_range in weights:
+            return weights[media_range]
     return 0.0
 
 
-# Quoted strings, the rest of the field where one does not end, separators, and what is between them. No two of these
-# begin alike, so that the time taken is linear.
+# Quoted strings (an unterminated one extends to the end of the field), separators, and the text between them. No two of
+# these begin with the same character, so matching takes linear time.
 _PIECE = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[,;]|[^,;"]+', re.DOTALL)
 
 
 def wait_preference(prefer: bytes | None) -> int | None:
-    """Give the seconds that a client would wait for an answer: `wait` in its Prefer field (RFC 7240 section 4.3).
+    """Return how many seconds a client is willing to wait: `wait` in its Prefer field (RFC 7240 section 4.3).
 
-    :param prefer: a list of preferences, each with parameters perhaps; of one named twice the first counts (section 2).
-    :returns: None where there is no such preference, or it is no number of seconds.
+    :param prefer: the Prefer field: a list of preferences, each with optional parameters. If a preference is repeated,
+        the first one counts (section 2).
+    :returns: None if there is no such preference, or it is not a number of seconds.
     """
     preference, in_parameters = b"", False
     for piece in [*_PIECE.findall(prefer or b""), b","]:
@@ -144,7 +147,7 @@ def wait_preference(prefer: bytes | None) -> int | None:
 
 
 def _seconds(word: bytes) -> int | None:
-    # Quoted or not is the same (RFC 7240 section 2).
+    # A quoted value means the same as an unquoted one (RFC 7240 section 2).
     if len(word) > 1 and word[:1] == word[-1:] == b'"':
         word = re.sub(rb"\\(.)", rb"\1", word[1:-1], flags=re.DOTALL)
     return int(word) if word.isdigit() and len(word) < 10 else None

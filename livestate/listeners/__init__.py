@@ -1,1 +1,1 @@
-"""Listening sockets made from strports strings."""
+"""Listening sockets: endpoints made from strports strings, a service for each, and the set of those that serve."""

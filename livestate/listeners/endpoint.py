@@ -1,8 +1,8 @@
-"""Endpoints of strports strings.
+"""Server endpoints made from strports strings.
 
-Every strports string works. Of those livestate knows (`tcp:`, `ssl:` and `systemd:`) it sees to more: a deep backlog
-where none is given, certificates checked and loaded with their chain before the reactor runs, and the development
-certificate.
+Every strports string works. For the types that livestate knows (`tcp:`, `ssl:` and `systemd:`), it does more. It sets a
+large backlog by default, checks and loads certificates with their chain before the reactor runs, and creates the
+development certificate.
 """
 
 import errno
@@ -22,69 +22,70 @@ from zope.interface import implementer
 from livestate.config.strports import parse_strports
 from livestate.errors import SettingsError
 from livestate.tls.certificate import Certificate
-from livestate.tls.contexts import DEVELOPMENT_FILE, make_development_certificate
+from livestate.tls.development_certificate import DEVELOPMENT_FILE, make_development_certificate
 
 log = Logger()
 
-#: Connections the kernel holds until they are accepted, where the description names no number. Twisted's 50 overflow
-#: when a thousand readers come back at once; the kernel lowers it to net.core.somaxconn (4096 since Linux 5.4).
+#: How many connections the kernel queues until they are accepted, unless the description sets `backlog=`. Twisted's
+#: default of 50 overflows when a thousand clients reconnect at once. The kernel limits the number to net.core.somaxconn
+#: (4096 since Linux 5.4).
 BACKLOG = 4096
 
-#: What the arguments of `ssl:` may be named (twisted.internet.endpoints, "ssl").
+#: The arguments of `ssl:` (twisted.internet.endpoints, "ssl").
 _SSL_ARGUMENTS = frozenset({"port", "interface", "backlog", "privateKey", "certKey", "extraCertChain"})
 
-#: Those that say where a certificate is.
+#: Those that name certificate files.
 _CERTIFICATE_ARGUMENTS = ("privateKey", "certKey", "extraCertChain")
 
 
 def make_endpoint(reactor: Any, option: str, description: str) -> tuple[IStreamServerEndpoint, Certificate | None]:
-    """Give the endpoint of a strports string, and the certificate that is served with it, where that is known.
+    """Return the endpoint for a strports string, and its certificate if livestate loads one for it.
 
-    :param option: the option it came from: `--http`.
-    :raises Exception: it makes no sense, or cannot be used; strports and its plugins raise anything. `describe_error` says
-        what it means.
+    :param option: the option that the string came from, such as `--http`.
+    :raises Exception: when the string is invalid or cannot be used. strports and its plugins may raise anything;
+        `describe_error` turns it into a message.
     """
     kind, arguments = parse_strports(description)
     if description.isdecimal():
-        meant = "ssl" if option == "--https" else "tcp"
-        raise SettingsError(f"expected a strports string, such as {meant}:{description}")
+        scheme = "ssl" if option == "--https" else "tcp"
+        raise SettingsError(f"expected a strports string, such as {scheme}:{description}")
     if kind in ("tcp", "ssl") and "port" not in arguments:
         raise SettingsError(f"expected a port, such as {kind}:8080")
     if kind == "ssl":
         if option == "--http":
-            raise SettingsError("a TLS description belongs to --https")
-        _probe(arguments)
+            raise SettingsError("a TLS endpoint belongs in --https")
+        _check_bindable(arguments)
         return _ssl_endpoint(reactor, arguments)
     if kind == "systemd":
         return _systemd_endpoint(reactor, option, description, arguments)
     if option == "--https" and kind in ("tcp", "tcp6", "unix", "fd"):
-        raise SettingsError("that is not TLS; write ssl:PORT, or give it to --http")
+        raise SettingsError("this endpoint is not TLS; write ssl:PORT, or use --http")
     if kind == "unix":
-        folder = Path(arguments.get("address", arguments.get("port", ""))).absolute().parent
-        if not folder.is_dir():
-            raise SettingsError(f"there is no folder {folder}")
+        directory = Path(arguments.get("address", arguments.get("port", ""))).absolute().parent
+        if not directory.is_dir():
+            raise SettingsError(f"there is no directory {directory}")
     if kind == "tcp":
-        _probe(arguments)
+        _check_bindable(arguments)
         if "backlog" not in arguments:
             description += f":backlog={BACKLOG}"
     endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     return endpoint, None
 
 
-def _probe(arguments: dict[str, str]) -> None:
-    """See that the port can be had, before twistd leaves the terminal and the message would only be in the log.
+def _check_bindable(arguments: dict[str, str]) -> None:
+    """Ensure that the port is available, before twistd leaves the terminal and messages go only to the log.
 
-    To bind is enough, and as strict as to listen: what listens there makes it fail, a descriptor of it in a child
-    included. What an earlier run left behind does not, in any state from ESTABLISHED to TIME_WAIT, since Twisted's
-    sockets have SO_REUSEADDR too; after a server without it the port is in use until TIME_WAIT is over (seen with
-    Linux 6.18).
+    Binding is enough, and as strict as listening. It fails if anything listens on the port, including a child process
+    that inherited the descriptor. It does not fail because of connections that an earlier run left behind, in any state
+    from ESTABLISHED to TIME_WAIT, since Twisted's sockets have SO_REUSEADDR too. After a server without SO_REUSEADDR,
+    the port is in use until TIME_WAIT is over (observed on Linux 6.18).
 
-    :raises OSError: it cannot.
+    :raises OSError: when the port is not available.
     """
     interface, port = arguments.get("interface", ""), _number(arguments, "port", 0, 65535)
     family = socket.AF_INET6 if ":" in interface else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As Twisted does: without it, connections of an earlier run that linger would look like a server.
+        # As Twisted does. Without it, lingering connections of an earlier run would look like a server.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((interface, port))
 
@@ -92,61 +93,62 @@ def _probe(arguments: dict[str, str]) -> None:
 def _ssl_endpoint(reactor: Any, arguments: dict[str, str]) -> tuple[SSL4ServerEndpoint, Certificate]:
     unknown = set(arguments) - _SSL_ARGUMENTS
     if unknown:
-        raise SettingsError(f"ssl: has no argument {min(unknown)!r}; there are {', '.join(sorted(_SSL_ARGUMENTS))}")
+        known = ", ".join(sorted(_SSL_ARGUMENTS))
+        raise SettingsError(f"ssl: has no argument {min(unknown)!r}; its arguments are {known}")
     key, certificate = arguments.get("privateKey"), arguments.get("certKey")
     if key is None and certificate is None:
         if "extraCertChain" in arguments:
-            # Never a development certificate in place of one that was meant to be named.
-            raise SettingsError("extraCertChain goes with a certificate: name privateKey and certKey too")
+            # A certificate was intended, so the development certificate must not replace it.
+            raise SettingsError("extraCertChain needs a certificate; set privateKey and certKey too")
         key = certificate = _development_file()
-    # One file may hold both, as Twisted has it.
-    served = Certificate(key or certificate or "", certificate or key or "", arguments.get("extraCertChain"))
+    # As in Twisted, one file may hold both.
+    loaded = Certificate(key or certificate or "", certificate or key or "", arguments.get("extraCertChain"))
     endpoint = SSL4ServerEndpoint(
         reactor,
         _number(arguments, "port", 0, 65535),
-        served,
+        loaded,
         _number(arguments, "backlog", 1, 65535, BACKLOG),
         arguments.get("interface", ""),
     )
-    return endpoint, served
+    return endpoint, loaded
 
 
 def _systemd_endpoint(
     reactor: Any, option: str, description: str, arguments: dict[str, str]
 ) -> tuple[IStreamServerEndpoint, Certificate | None]:
-    """Take a socket from systemd; for --https, with the certificate that `description` names in the words of `ssl:`.
+    """Return the endpoint of a socket that systemd passed.
 
-    Twisted has no string for TLS on such a socket. A certificate is not made where none is named: what systemd starts
-    is not for development.
+    For --https, `description` names the certificate with the arguments of `ssl:`, because Twisted has no string for TLS
+    on such a socket. There is no development certificate here: a service that systemd starts is not for development.
     """
     files = {name: arguments.pop(name) for name in _CERTIFICATE_ARGUMENTS if name in arguments}
     if option == "--https":
         if not {"privateKey", "certKey"} <= set(files):
-            raise SettingsError(f"name the certificate: {description}:privateKey=KEY.pem:certKey=FULLCHAIN.pem")
+            raise SettingsError(f"a certificate is required: {description}:privateKey=KEY.pem:certKey=FULLCHAIN.pem")
         if "port" in arguments:  # the first bare argument, which here is the domain
             arguments["domain"] = arguments.pop("port")
         description = ":".join(["systemd", *(f"{name}={quoteStringArgument(arguments[name])}" for name in arguments)])
     elif files:
-        raise SettingsError("a TLS description belongs to --https")
+        raise SettingsError("a TLS endpoint belongs in --https")
     try:
         inner = serverFromString(reactor, description)
     except (IndexError, KeyError):
         raise SettingsError(
-            "systemd has passed no such socket: start livestate by its socket unit, and name one of its sockets by "
-            "index=, counted from 0, or by name=, its FileDescriptorName"
+            "systemd passed no such socket; start livestate through its socket unit, and select one of its sockets "
+            "with index= (counted from 0) or name= (its FileDescriptorName)"
         ) from None
     with socket.socket(fileno=os.dup(inner.fileno)) as passed:
         if passed.family != inner.addressFamily:
-            raise SettingsError(f"that socket is one of domain={passed.family.name.removeprefix('AF_')}")
+            raise SettingsError(f"the socket that systemd passed has domain={passed.family.name.removeprefix('AF_')}")
     if not files:
         return inner, None
-    served = Certificate(files["privateKey"], files["certKey"], files.get("extraCertChain"))
-    return _TLSEndpoint(reactor, inner, served), served
+    loaded = Certificate(files["privateKey"], files["certKey"], files.get("extraCertChain"))
+    return _TLSEndpoint(reactor, inner, loaded), loaded
 
 
 @implementer(IStreamServerEndpoint)
 class _TLSEndpoint:
-    """TLS on what another endpoint listens on."""
+    """TLS on the socket of another endpoint."""
 
     def __init__(self, reactor: Any, inner: IStreamServerEndpoint, certificate: Certificate) -> None:
         self._reactor = reactor
@@ -154,47 +156,48 @@ class _TLSEndpoint:
         self._certificate = certificate
 
     def listen(self, factory: Any) -> Deferred[IListeningPort]:
-        """Listen; livestate's own reactor runs such a factory straight on the socket."""
+        """Listen. livestate's own reactor runs TLS directly on the socket for such a factory."""
         wrapped = TLSMemoryBIOFactory(self._certificate, False, factory, clock=self._reactor)
         listening: Deferred[IListeningPort] = self._inner.listen(wrapped)
         return listening
 
 
 def _development_file() -> str:
-    """Give the name of the file with a key and a certificate in this folder, made now if there is none."""
+    """Return the path of the development certificate in the working directory, and create it if it is missing."""
     path = Path(DEVELOPMENT_FILE).absolute()
     if not path.exists():
         fingerprint = make_development_certificate(path)
         log.warn(
-            "made a self-signed development certificate, {path}: browsers will warn of it; its SHA-256 fingerprint is "
-            "{fingerprint}. For real use: --https=ssl:PORT:privateKey=KEY.pem:certKey=FULLCHAIN.pem",
+            "created the self-signed development certificate {path}; browsers will warn about it. Its SHA-256 "
+            "fingerprint is {fingerprint}. In production, use "
+            "--https=ssl:PORT:privateKey=KEY.pem:certKey=FULLCHAIN.pem",
             path=str(path), fingerprint=fingerprint,
         )  # fmt: skip
     return str(path)
 
 
-def _number(arguments: dict[str, str], name: str, least: int, most: int, default: int | None = None) -> int:
+def _number(arguments: dict[str, str], name: str, minimum: int, maximum: int, default: int | None = None) -> int:
     text = arguments.get(name, default)
     try:
         number = int(str(text))
     except ValueError:
-        number = least - 1
-    if not least <= number <= most:
-        raise SettingsError(f"{name} is a number from {least} to {most}, not {text!r}")
+        number = minimum - 1
+    if not minimum <= number <= maximum:
+        raise SettingsError(f"{name} must be a number from {minimum} to {maximum}, not {text!r}")
     return number
 
 
 _HINTS: dict[int, Callable[[], str]] = {
-    errno.EADDRINUSE: lambda: "the port is in use; stop what uses it, or name another",
-    errno.EACCES: lambda: f"user {os.geteuid()} may not use it; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EADDRINUSE: lambda: "the port is in use; stop the process that uses it, or choose another port",
+    errno.EACCES: lambda: f"user {os.geteuid()} has no permission; ports below 1024 need root or CAP_NET_BIND_SERVICE",
     errno.EADDRNOTAVAIL: lambda: "this machine has no such address",
 }
 
 
 def describe_error(error: BaseException) -> str:
-    """Say what went wrong, and for the common ones what to do."""
+    """Return a one-line message for an error in making or using an endpoint, with advice for the common ones."""
     if isinstance(error, OSError) and error.errno in _HINTS:
         return _HINTS[error.errno]()
     if isinstance(error, KeyError):
-        return f"strports knows or misses {error}"
+        return f"strports reports an unknown or missing argument: {error}"
     return str(error) or type(error).__name__

@@ -1,13 +1,14 @@
-"""Looking up the names of stores, so that a name server that does not answer costs one thread and nothing else.
+"""Resolve host names so that an unresponsive name server costs one thread and nothing else.
 
-getaddrinfo cannot be called off, and may take half a minute (resolv.conf(5): 5 s for each of two tries at each of three
-servers). Twisted runs it in the reactor's pool of ten threads, in which files are read and documents coded and saved as
-well: a store that is asked each second would keep all of them, and the process could not end before they do. Here
+getaddrinfo cannot be cancelled and may take half a minute (resolv.conf(5): 5 s for each of two attempts at each of
+three servers). Twisted runs it in the reactor's pool of ten threads, which also reads files and compresses and saves
+documents. A store that is polled every second would block all of them, and the process could not exit before they are
+done. Therefore:
 
-- each lookup has a thread of its own, which does not hold up the end of the process;
-- a name is looked up once at a time, and who asks meanwhile gets the same answer;
-- an address is no name, and takes no thread;
-- whatever getaddrinfo raises (where there are no open files left it is no gaierror), there is no such name just now.
+- Each lookup has its own daemon thread, which does not delay the exit of the process.
+- Only one lookup of a name runs at a time. Requests that arrive meanwhile get its result.
+- An IP address needs no lookup and no thread.
+- If getaddrinfo fails, the name has no addresses for now. (Out of open files, it does not raise gaierror.)
 """
 
 import socket
@@ -20,26 +21,30 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IHostnameResolver, IHostResolution, IResolutionReceiver
 from zope.interface import implementer
 
-#: Seconds until a host's next address is tried beside the first. Twisted notices only then that the first one refused:
-#: its 0.3 s is more than a fetch may take at short intervals, and stores are near.
+#: Seconds until the next address of a host is tried while the first attempt is still pending. Twisted notices a refused
+#: connection only at that moment. Its default of 0.3 s is longer than a fetch may take at short intervals, and stores
+#: are nearby.
 ATTEMPT_DELAY = 0.02
 
-#: What is looked up: the host, the port, the family of addresses and the type of socket.
+#: The arguments of a lookup: host, port, address family and socket type.
 Key = tuple[str, int, int, int]
 
-#: What each family's addresses are called; with any other choice, those of both are looked for.
+#: The address family of each choice of Twisted's address types; any other choice means both families.
 _FAMILIES = {frozenset([IPv4Address]): socket.AF_INET, frozenset([IPv6Address]): socket.AF_INET6}
 _SOCKETS = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 
 
 @implementer(IHostnameResolver)
 class HostResolver:
-    """The reactor's resolver."""
+    """A resolver to install in the reactor.
+
+    :param getaddrinfo: called with host, port, family and socket type; in a thread, unless the host is an IP address.
+    """
 
     def __init__(self, reactor: Any, getaddrinfo: Callable[..., Any] = socket.getaddrinfo) -> None:
         self._reactor = reactor
         self._getaddrinfo = getaddrinfo
-        self._waiting: dict[Key, list[IResolutionReceiver]] = {}
+        self._receivers: dict[Key, list[IResolutionReceiver]] = {}
 
     def resolveHostName(
         self,
@@ -52,20 +57,20 @@ class HostResolver:
         """See IHostnameResolver."""
         family = _FAMILIES.get(frozenset(addressTypes or ()), socket.AF_UNSPEC)
         key = hostName, portNumber, family, _SOCKETS[transportSemantics]
-        resolution = _Resolution(hostName, lambda: self._leave(key, resolutionReceiver))
+        resolution = _Resolution(hostName, lambda: self._remove_receiver(key, resolutionReceiver))
         resolutionReceiver.resolutionBegan(resolution)
         if isIPAddress(hostName) or isIPv6Address(hostName):
-            _tell([resolutionReceiver], self._look_up(key))
-        elif key in self._waiting:
-            self._waiting[key].append(resolutionReceiver)
+            _deliver([resolutionReceiver], self._look_up(key))
+        elif key in self._receivers:
+            self._receivers[key].append(resolutionReceiver)
         else:
-            threading.Thread(target=self._look_up_in_thread, args=(key,), name="name", daemon=True).start()
-            self._waiting[key] = [resolutionReceiver]
+            threading.Thread(target=self._look_up_in_thread, args=(key,), name="resolver", daemon=True).start()
+            self._receivers[key] = [resolutionReceiver]
         return resolution
 
     def _look_up_in_thread(self, key: Key) -> None:
-        found = self._look_up(key)
-        self._reactor.callFromThread(self._found, key, found)
+        addresses = self._look_up(key)
+        self._reactor.callFromThread(self._finish, key, addresses)
 
     def _look_up(self, key: Key) -> Any:
         try:
@@ -73,19 +78,19 @@ class HostResolver:
         except (OSError, UnicodeError):
             return []
 
-    def _found(self, key: Key, found: Any) -> None:
-        _tell(self._waiting.pop(key), found)
+    def _finish(self, key: Key, addresses: Any) -> None:
+        _deliver(self._receivers.pop(key), addresses)
 
-    def _leave(self, key: Key, receiver: IResolutionReceiver) -> None:
-        # The thread goes on, and who asks next has what it finds.
-        if receiver in self._waiting.get(key, ()):
-            self._waiting[key].remove(receiver)
+    def _remove_receiver(self, key: Key, receiver: IResolutionReceiver) -> None:
+        # The thread continues, and the next request for the same name gets its result.
+        if receiver in self._receivers.get(key, ()):
+            self._receivers[key].remove(receiver)
 
 
-def _tell(receivers: list[IResolutionReceiver], found: Any) -> None:
+def _deliver(receivers: list[IResolutionReceiver], addresses: Any) -> None:
     for receiver in receivers:
-        for family, kind, _, _, address in found:
-            semantics: Literal["TCP", "UDP"] = "TCP" if kind == socket.SOCK_STREAM else "UDP"
+        for family, socket_type, _, _, address in addresses:
+            semantics: Literal["TCP", "UDP"] = "TCP" if socket_type == socket.SOCK_STREAM else "UDP"
             if family == socket.AF_INET:
                 receiver.addressResolved(IPv4Address(semantics, *address))
             elif family == socket.AF_INET6:
@@ -95,12 +100,12 @@ def _tell(receivers: list[IResolutionReceiver], found: Any) -> None:
 
 @implementer(IHostResolution)
 class _Resolution:
-    """One question."""
+    """A running lookup of one name, for one receiver."""
 
     def __init__(self, name: str, cancel: Callable[[], None]) -> None:
         self.name = name
         self._cancel = cancel
 
     def cancel(self) -> None:
-        """Hear nothing more of it."""
+        """Stop notifying the receiver."""
         self._cancel()

@@ -4,14 +4,16 @@ The listening port that makes direct transports.
 Theory of operation
 ===================
 
-A wake-up accepts as many connections as came with the last one, doubled while
-there are more, so a burst is taken in a few turns of the loop and a trickle
-pays for few failing ``accept`` calls.  Whatever is not the plain case is left to
-Twisted's own loop: it closes waiting clients with a reserved descriptor when
-there are none left (EMFILE), which keeps the reactor from spinning.  It logs a
-line for each of them; here that is one a minute.  Where it has no answer (the
-reserve is gone, or the whole machine is short of files or memory), the port
-accepts nobody for `REST` seconds, and clients wait in the kernel's queue.
+Each wake-up accepts as many connections as the previous one did, and doubles that
+number while more are waiting.  So a burst is accepted in a few turns of the loop,
+and a trickle costs few failing ``accept`` calls.
+
+An ``accept`` that fails is left to Twisted's own loop.  When the process is out of
+descriptors (EMFILE), that loop closes waiting clients with a reserved descriptor,
+which keeps the reactor from spinning.  It logs a line for each of them; this port
+logs one a minute.  Twisted has no remedy when the reserve is gone, or when the
+whole machine is short of files or memory.  Then the port accepts no connections
+for `ACCEPT_PAUSE` seconds, and clients wait in the kernel's queue.
 """
 
 from __future__ import annotations
@@ -30,64 +32,65 @@ from livestate.net.transport import DirectServer
 
 __all__ = ["DirectPort"]
 
-# Seconds without accepting, and between two lines of the log about it.
-REST = 1.0
-SILENCE = 60.0
+# Seconds: how long no connections are accepted after a shortage, and the least time
+# between two log lines about it.
+ACCEPT_PAUSE = 1.0
+LOG_INTERVAL = 60.0
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 @implementer(ILogObserver)
-class _Sparing:
-    """An observer that passes on one event a minute."""
+class _RateLimitedObserver:
+    """An observer that passes on at most one event every `LOG_INTERVAL` seconds."""
 
     def __init__(self) -> None:
         self._next = 0.0
 
     def __call__(self, event: LogEvent) -> None:
         if time.monotonic() >= self._next:
-            self._next = time.monotonic() + SILENCE
+            self._next = time.monotonic() + LOG_INTERVAL
             globalLogPublisher(event)
 
 
 class DirectPort(tcp.Port):
     """
-    A `tcp.Port` that makes direct transports and accepts many connections a
+    A `tcp.Port` that makes direct transports and accepts many connections per
     wake-up.
 
-    TCP_NODELAY is set on the listening socket: accepted ones inherit it on
-    Linux, which saves a system call for each.
+    TCP_NODELAY is set on the listening socket.  On Linux, accepted sockets inherit
+    it, which saves a system call for each.
 
-    @cvar most_accepts: how many connections one wake-up may accept, so that a
-        burst of new clients does not starve those connected.
+    @cvar max_accepts: the most connections that one wake-up accepts, so that a
+        burst of new clients does not starve the connected ones.
     """
 
     transport = DirectServer
-    most_accepts: ClassVar[int] = 256
-    _logger = Logger(namespace="twisted.internet.tcp.Port", observer=_Sparing())
+    max_accepts: ClassVar[int] = 256
+    _logger = Logger(namespace="twisted.internet.tcp.Port", observer=_RateLimitedObserver())
 
     def startListening(self) -> None:
         """
         See `twisted.internet.interfaces.IListeningPort.startListening`.
 
-        @raise twisted.internet.error.CannotListenError: the address is in use
-            or not ours.
+        @raise twisted.internet.error.CannotListenError: when the address is in
+            use or does not belong to this machine.
         """
         tcp.Port.startListening(self)
         self.numberAccepts = 1
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def doRead(self) -> None:
-        """Accept the waiting connections, up to `most_accepts`."""
+        """Accept the waiting connections, up to `max_accepts`."""
         listening = self.socket
-        # socket.accept() asks the listening socket for its family, type and
-        # default timeout, through enumerations: 1 of its 3.4 us.  The C method below it
-        # gives the descriptor; a subclass or a test's fake may not have it.
+        # socket.accept() looks up the listening socket's family, type and default
+        # timeout through enumerations, which takes 1 of its 3.4 us.  The C method
+        # below it returns the descriptor; a subclass or a test's fake may lack it.
         accept = getattr(listening, "_accept", None)
         if accept is None:
             tcp.Port.doRead(self)
             return
-        family, kind, proto = int(listening.family), int(listening.type), listening.proto
+        family, socket_type, proto = int(listening.family), int(listening.type), listening.proto
         accepted = 0
         try:
             for accepted in range(1, self.numberAccepts + 1):  # noqa: B007
@@ -96,40 +99,44 @@ class DirectPort(tcp.Port):
                 except BlockingIOError:
                     break
                 except OSError as e:
-                    # No descriptors left, a connection that died in the
-                    # queue, a firewall: Twisted's own loop knows what to do
-                    # with each.  It meets the error again, or not.
+                    # The process is out of descriptors, a connection died in the
+                    # queue, or a firewall refused it.  Twisted's own loop handles
+                    # each case, if the error happens again.
                     reserve = e.errno == errno.EMFILE and tcp._reservedFD.available()
                     if e.errno in _SHORTAGES and not reserve:
-                        self._rest(e)
+                        self._pause_accepting(e)
                     else:
                         tcp.Port.doRead(self)
                     return
-                self._welcome(socket.socket(family, kind, proto, fd), address)
+                self._make_connection(socket.socket(family, socket_type, proto, fd), address)
             else:
-                # The limit was reached: there may be more.
-                self.numberAccepts = min(self.numberAccepts * 2, self.most_accepts)
+                # The limit was reached, so more may be waiting.
+                self.numberAccepts = min(self.numberAccepts * 2, self.max_accepts)
                 return
-            # A failing accept costs as much as half a connection, so ask for
-            # no more than came last time (as stock Twisted does).
+            # A failing accept costs half as much as accepting a connection, so try
+            # no more than succeeded last time (as stock Twisted does).
             self.numberAccepts = max(1, accepted - 1)
         except BaseException:
             log.deferr()
 
-    def _rest(self, error: OSError) -> None:
-        self._logger.warn("nobody can be accepted now: {reason}", reason=error.strerror)
+    def _pause_accepting(self, error: OSError) -> None:
+        self._logger.warn(
+            "cannot accept connections: {reason}; trying again every {seconds:g} s",
+            reason=error.strerror,
+            seconds=ACCEPT_PAUSE,
+        )
         self.stopReading()
-        reactor: Any = self.reactor  # the interface that Twisted names has no clock
-        reactor.callLater(REST, self._go_on)
+        reactor: Any = self.reactor  # Twisted annotates it with an interface that has no callLater
+        reactor.callLater(ACCEPT_PAUSE, self._resume_accepting)
 
-    def _go_on(self) -> None:
+    def _resume_accepting(self) -> None:
         if self.connected and not self.disconnecting:
             tcp._reservedFD.reserve()
             self.startReading()
 
-    def _welcome(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
+    def _make_connection(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         if len(address) == 4:
-            # IPv6: getnameinfo adds the scope to a link-local address.
+            # IPv6: getnameinfo appends the scope to a link-local address.
             flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
             address = (socket.getnameinfo(address, flags)[0], *address[1:])
         try:

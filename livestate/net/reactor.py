@@ -4,36 +4,36 @@ An epoll reactor with a lean event loop and direct listening ports.
 Theory of operation
 ===================
 
-It is Twisted's `EPollReactor` with three differences, each of which was paid
-for by a measurement (one core, 1,000 keep-alive connections, 4.3 KB answers):
+This is Twisted's `EPollReactor` with four differences, each justified by a
+measurement (one core, 1,000 keep-alive connections, 4.3 KB answers):
 
-* **Lean dispatch.** Stock Twisted enters a logging context and asks for
-  ``fileno()`` around each event, 1 us a request.  A selectable that declares
+* **Lean dispatch.** Around each event, stock Twisted enters a logging context and
+  calls ``fileno()``, which costs 1 us a request.  A selectable that declares
   ``lean = True`` is called straight from the loop for the two events that make
-  up nearly all traffic, "readable" and "writable".  An exception still is
-  logged, with the selectable's prefix, and still loses the connection.  All
+  up nearly all traffic, "readable" and "writable".  An exception is still
+  logged with the selectable's prefix, and still loses the connection.  All
   other selectables and all other events take Twisted's own path.
 
 * **Direct ports.** `listenTCP`, `listenSSL` and `adoptStreamPort` make the
   ports of `livestate.net.port` and `livestate.net.tls`, whose transports
-  write to the socket at once.  A server-side `TLSMemoryBIOFactory` given to
-  `listenTCP` or `adoptStreamPort` (the ``tls:`` endpoint and anyone who adopts
-  a TLS port does so) gets the direct TLS port too.  Unix sockets, UDP and
+  write to the socket at once.  `listenTCP` and `adoptStreamPort` also make the
+  direct TLS port when they are given a server-side `TLSMemoryBIOFactory`, as the
+  ``tls:`` endpoint and code that adopts a TLS port do.  Unix sockets, UDP and
   everything on the client side stay stock.
 
-* **Second helpings.** `run_after_poll` calls a selectable once more after the
-  events of this turn, with no system call and without waiting for an event:
-  closing a connection with nothing queued needs that, and so do edges.  The
-  queue is drained once a turn, and only as long as it was when the turn began,
-  so nobody starves.
+* **Calls after the poll.** `run_after_poll` calls a selectable once more after the
+  events of this turn, without a system call and without waiting for an event.
+  It is used to close a connection with nothing queued, and for edge triggering.
+  Once a turn, the reactor makes the calls that were queued before it began to make
+  them.  Later calls wait for the next turn, so no connection starves.
 
-* **Edges.** The kernel looks at a level-triggered descriptor once more after
-  each event, 0.2 us a request.  A selectable that declares ``edge = True`` is
-  told of what arrives only once, while it only reads.  It has to read again
-  until it is given less than it asked for; when the peer has ended its side
-  too (EPOLLRDHUP), the reactor reads once more, for the end behind the data.
-  While it also waits to write it is level-triggered, as is a queue that is
-  sent in pieces.
+* **Edge triggering.** The kernel checks a level-triggered descriptor again after
+  each event, which costs 0.2 us a request.  A selectable that declares
+  ``edge_triggered = True`` gets one event for what arrives, as long as it only
+  reads.  It must read again until it gets less than it asked for.  When the peer
+  has closed its side too (EPOLLRDHUP), the reactor reads once more, to see the end
+  behind the data.  While the selectable also waits to write, it is
+  level-triggered, so that a queue can be sent in pieces.
 
 Import this module before anything imports ``twisted.internet.reactor``; it
 does not import the default reactor itself.
@@ -66,9 +66,9 @@ _READABLE = select.EPOLLIN
 _WRITABLE = select.EPOLLOUT
 _READABLE_EDGE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
-# Events taken from the kernel at a time.  Stock Twisted asks for as many as
-# there are descriptors: with 50,000 idle connections 600 KB is allocated and
-# freed for every turn of the loop.
+# The most events taken from the kernel at a time.  Stock Twisted asks for as many as
+# it has descriptors: with 50,000 idle connections, it allocates and frees 600 KB in
+# every turn of the loop.
 _MAX_EVENTS = 1024
 
 
@@ -90,16 +90,15 @@ class DirectReactor(EPollReactor):
         Call ``selectable.doRead`` (`EPOLLIN`) or ``doWrite`` (`EPOLLOUT`)
         after the events of this turn, or of the next one if none is running.
 
-        It is called from the loop, never from inside this method, and not at
-        all if the selectable is disconnected or, for ``doRead``, not reading
-        by then.
+        The loop makes the call, never this method.  It makes no call if by then the
+        selectable is disconnected or, for ``doRead``, has stopped reading.
         """
         self._after_poll.append((selectable, event))
 
     def doPoll(self, timeout: float | None) -> None:
         """
-        Wait at most `timeout` seconds (None: until something happens) and
-        call every selectable that has an event.
+        Wait at most `timeout` seconds (None: until there is an event) and call
+        every selectable that has an event.
         """
         selectables = self._selectables
         if self._after_poll:
@@ -118,7 +117,7 @@ class DirectReactor(EPollReactor):
             if selectable is None:
                 continue  # lost in an earlier event of this turn
             if event == _READABLE and getattr(selectable, "lean", False):
-                # Spelt out here, not in a method: it is once a request.
+                # The same as _do_read, inlined because it runs once per request.
                 try:
                     why = selectable.doRead()
                 except BaseException:
@@ -128,15 +127,15 @@ class DirectReactor(EPollReactor):
             elif event == _WRITABLE and getattr(selectable, "lean", False):
                 self._do_write(selectable)
             else:
-                self._as_stock(selectable, fd, event)
+                self._dispatch_as_stock(selectable, fd, event)
         if self._after_poll:
             self._run_after_poll()
 
     doIteration = doPoll
 
-    def _as_stock(self, selectable: Any, fd: int, event: int) -> None:
+    def _dispatch_as_stock(self, selectable: Any, fd: int, event: int) -> None:
         if event & select.EPOLLRDHUP:
-            # Twisted reads once for this event: the end may be behind the data.
+            # Twisted reads once for this event, and the end may be behind the data.
             self._after_poll.append((selectable, _READABLE))
         log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
 
@@ -157,7 +156,7 @@ class DirectReactor(EPollReactor):
             self._disconnectSelectable(selectable, why, True)
 
     def _run_after_poll(self) -> None:
-        # What is added meanwhile waits for the next turn.
+        # Calls added while these run wait for the next turn.
         waiting, self._after_poll = self._after_poll, []
         for selectable, event in waiting:
             if selectable.disconnected:
@@ -170,8 +169,8 @@ class DirectReactor(EPollReactor):
 
     def _log_exception(self, selectable: Any) -> BaseException | None:
         """
-        Log the exception being handled as stock Twisted does (with the
-        selectable's log prefix) and return it: the reason of the loss.
+        Log the exception being handled as stock Twisted does, with the
+        selectable's log prefix, and return it as the reason for the loss.
         """
         why = sys.exc_info()[1]
         log.callWithLogger(selectable, log.err)
@@ -179,8 +178,8 @@ class DirectReactor(EPollReactor):
 
     def removeAll(self) -> list[Any]:
         """
-        Forget all selectables and return them, those that wait for
-        `run_after_poll` included: at shutdown each has to be told.
+        Remove all selectables and return them, including those with a pending
+        `run_after_poll`: at shutdown, each must learn that its connection is lost.
         """
         removed: list[Any] = super().removeAll()
         waiting, self._after_poll = self._after_poll, []
@@ -191,13 +190,13 @@ class DirectReactor(EPollReactor):
                 removed.append(selectable)
         return removed
 
-    # Edges
+    # Edge triggering
 
     def addReader(self, reader: Any) -> None:
         """
         See `twisted.internet.interfaces.IReactorFDSet.addReader`.
         """
-        if getattr(reader, "edge", False) and reader.fileno() not in self._writes:
+        if getattr(reader, "edge_triggered", False) and reader.fileno() not in self._writes:
             self._add(reader, self._reads, self._writes, self._selectables, _READABLE_EDGE, _WRITABLE)
         else:
             super().addReader(reader)
@@ -206,8 +205,8 @@ class DirectReactor(EPollReactor):
         """
         See `twisted.internet.interfaces.IReactorFDSet.removeWriter`.
         """
-        if getattr(writer, "edge", False):
-            # Being told anew how to watch it, the kernel reports what is there.
+        if getattr(writer, "edge_triggered", False):
+            # When the event mask is set again, the kernel reports what has already arrived.
             self._remove(writer, self._writes, self._reads, self._selectables, _WRITABLE, _READABLE_EDGE)
         else:
             super().removeWriter(writer)
@@ -228,7 +227,7 @@ class DirectReactor(EPollReactor):
     ) -> interfaces.IListeningPort:
         """
         See `twisted.internet.interfaces.IReactorTCP.listenTCP`; the port is a
-        `DirectPort`, or a `DirectTLSPort` where the factory says TLS.
+        `DirectPort`, or a `DirectTLSPort` if the factory is one for TLS.
         """
         listening = self._port_class(factory)(port, factory, backlog, interface, self)
         listening.startListening()
@@ -246,7 +245,7 @@ class DirectReactor(EPollReactor):
         See `twisted.internet.interfaces.IReactorSSL.listenSSL`; the port is a
         `DirectTLSPort`.
 
-        @raise NotImplementedError: pyOpenSSL is not installed.
+        @raise NotImplementedError: when pyOpenSSL is not installed.
         """
         if _tls is None:
             raise NotImplementedError("TLS needs pyOpenSSL")
@@ -263,7 +262,7 @@ class DirectReactor(EPollReactor):
     ) -> interfaces.IListeningPort:
         """
         See `twisted.internet.interfaces.IReactorSocket.adoptStreamPort`; for
-        the Internet families the port is direct as in `listenTCP`.
+        the Internet address families the port is direct, as in `listenTCP`.
         """
         families: Sequence[int] = self._supportedAddressFamilies
         if addressFamily not in families:
@@ -279,8 +278,9 @@ class DirectReactor(EPollReactor):
 
 def install() -> None:
     """
-    Make a `DirectReactor` the process's reactor.
+    Install a `DirectReactor` as the process's reactor.
 
-    @raise twisted.internet.error.ReactorAlreadyInstalledError: there is one.
+    @raise twisted.internet.error.ReactorAlreadyInstalledError: when the process
+        already has a reactor.
     """
     main.installReactor(DirectReactor())

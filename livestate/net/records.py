@@ -1,28 +1,28 @@
 """
-TLS records straight on a socket, by pyOpenSSL.
+Reading and writing TLS records directly on a socket, with pyOpenSSL.
 
 Theory of operation
 ===================
 
 Twisted's connection creators make `OpenSSL.SSL.Connection` objects on memory
-BIOs.  `attach` puts such an object on the real socket (``SSL_set_fd`` frees the
-BIOs), so everything the creator set on it stays: callbacks, verification,
+BIOs.  `attach` moves such an object to the real socket (``SSL_set_fd`` frees the
+BIOs), so it keeps everything that the creator set on it: callbacks, verification,
 options, application data.
 
 `read_record` and `write_record` are ``Connection.recv`` and ``Connection.send``
 without their overhead: ``recv`` allocates a buffer for each call, ``send`` makes
-a buffer object of the bytes, and both ask for the error state after a success.
-One shared buffer serves all reads.  It has the size of the largest record (2^14
-bytes, RFC 8446 section 5.1), so that one read empties a record: nothing
-decrypted ever waits inside OpenSSL for an event that does not come.  (OpenSSL
-reads ahead only if told to, and pyOpenSSL has no way to tell it.)  A process runs
-one reactor, in one thread, and the bytes are copied out before anything else
-can run: that makes one buffer enough.
+a buffer object from the bytes, and both query the error state after a success.
 
-pyOpenSSL's private names are used for this.  Where they are missing its public
-methods do the same, more slowly; a connection is then made anew on the socket
-from the creator's context and application data, and what the creator set on
-the connection itself is lost.
+All reads share one buffer.  It has the size of the largest record (2^14 bytes, RFC
+8446 section 5.1), so one read empties a record, and no decrypted data waits inside
+OpenSSL for an event that never comes.  (OpenSSL reads ahead only if told to, and
+pyOpenSSL offers no way to tell it.)  One buffer is enough because a process runs
+one reactor in one thread, and the bytes are copied out before anything else runs.
+
+This uses private names of pyOpenSSL.  If they are missing, its public methods do the
+same, more slowly.  `attach` then makes a new connection on the socket from the
+creator's context and application data, and loses what the creator set on the
+connection itself.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from OpenSSL import SSL
 __all__ = ["RECORD_SIZE", "attach", "read_record", "session_reused", "write_record"]
 
 RECORD_SIZE = 2**14
-"""The most plaintext bytes in one record (RFC 8446 section 5.1)."""
+"""The largest number of plaintext bytes in one record (RFC 8446 section 5.1)."""
 
-# From ssl.h; pyOpenSSL exports the function that takes them, not the names.
-# PARTIAL_WRITE: a write that fills the socket says how many records went out.
-# MOVING_BUFFER: a repeated write may come from another address.
+# From ssl.h; pyOpenSSL exports the function that takes them, but not the names.
+# PARTIAL_WRITE: a write that fills the socket reports how many records were sent.
+# MOVING_BUFFER: a repeated write may come from a different address.
 # RELEASE_BUFFERS: an idle connection keeps no record buffers (Twisted's
 # CertificateOptions sets it too; other context factories do not).
 MODES = 0x1 | 0x2 | 0x10
@@ -51,8 +51,8 @@ Bytes = bytes | memoryview
 
 def _public_attach(connection: SSL.Connection, sock: socket.socket) -> SSL.Connection:
     context = connection.get_context()
-    # pyOpenSSL refuses to change a context in use.  It sets the first two modes
-    # itself; without the third an idle connection only takes more memory.
+    # pyOpenSSL refuses to change a context that is in use.  It sets the first two
+    # modes itself; without the third, an idle connection merely takes more memory.
     with contextlib.suppress(ValueError):
         context.set_mode(MODES)
     attached = SSL.Connection(context, sock)
@@ -71,10 +71,10 @@ def _public_write(connection: SSL.Connection, data: Bytes) -> int:
 
 def session_reused(connection: Any) -> bool:
     """
-    Tell whether a connection's handshake took up an earlier session.
+    Return whether a connection's handshake resumed an earlier session.
 
-    pyOpenSSL has no public name for it; where the private one is missing, no
-    handshake seems to have.
+    pyOpenSSL has no public name for this.  If the private name is missing, the
+    answer is always False.
     """
     try:
         from OpenSSL._util import lib  # noqa: PLC0415  # may be missing one day
@@ -86,10 +86,11 @@ def session_reused(connection: Any) -> bool:
 
 def _make_private() -> tuple[Callable[..., Any], ...]:
     """
-    The three functions, by pyOpenSSL's private names.
+    Return `attach`, `read_record` and `write_record`, made from pyOpenSSL's private
+    names.
 
-    @raise AttributeError: a name is missing.
-    @raise ImportError: all are.
+    @raise AttributeError: when one of the names is missing.
+    @raise ImportError: when their module is missing.
     """
     from OpenSSL._util import ffi, lib  # noqa: PLC0415  # may be missing one day
 
@@ -102,7 +103,7 @@ def _make_private() -> tuple[Callable[..., Any], ...]:
     from_buffer = ffi.from_buffer
     memory = ffi.new("char[]", RECORD_SIZE)
     view = ffi.buffer(memory)
-    # Evaluated for its AttributeError only: these are found on instances.
+    # Only to raise AttributeError now: the functions below find it on instances.
     _ = SSL.Connection._raise_ssl_error
 
     def attach(connection: Any, sock: socket.socket) -> Any:

@@ -1,13 +1,13 @@
 """
-What a TLS transport answers about itself.
+What a TLS transport reports about itself.
 
 Theory of operation
 ===================
 
-Protocols ask for the certificate and the negotiated protocol; connection
-creators and their callbacks, which were written for `TLSMemoryBIOProtocol`, ask for
-``factory`` and ``wrappedProtocol`` and call ``failVerification``.  All of it is
-answered from the `OpenSSL.SSL.Connection`, whose application data is the transport.
+Protocols ask for the certificate and the negotiated protocol.  Connection creators
+and their callbacks were written for `TLSMemoryBIOProtocol`: they read ``factory``
+and ``wrappedProtocol`` and call ``failVerification``.  The answers come from the
+`OpenSSL.SSL.Connection`, whose application data is the transport.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ __all__ = ["SecureTransport"]
 @implementer(interfaces.INegotiated, interfaces.ISSLTransport, interfaces.ISystemHandle)
 class SecureTransport(DirectServer):
     """
-    The state of a direct TLS transport, and the interfaces that show it.
+    The state of a direct TLS transport, and the interfaces that expose it.
 
-    @ivar _connection: the `OpenSSL.SSL.Connection`, None once lost.
-    @ivar _established: the handshake is done.
-    @ivar _verification: why the peer's certificate was not acceptable.
+    @ivar _connection: the `OpenSSL.SSL.Connection`; None once the connection is lost.
+    @ivar _established: whether the handshake is done.
+    @ivar _verification_failure: why the peer's certificate was rejected.
     """
 
     TLS = True
-    # A read takes one record; whether there is another only one more would tell.
-    edge = False
+    # A read returns one record, and only another read shows whether there are more.
+    edge_triggered = False
     server: Any
 
     _connection: Any = None
     _established = False
-    _verification: Failure | None = None
+    _verification_failure: Failure | None = None
 
     @property
     def factory(self) -> TLSMemoryBIOFactory:
-        """The port's factory; its ``wrappedFactory`` made the protocol."""
+        """The port's factory, whose ``wrappedFactory`` made the protocol."""
         factory: TLSMemoryBIOFactory = self.server.factory
         return factory
 
     @property
     def wrappedProtocol(self) -> interfaces.IProtocol:
-        """The protocol above TLS, as `TLSMemoryBIOProtocol` names it."""
+        """The protocol on top of TLS, under the name it has in `TLSMemoryBIOProtocol`."""
         return self.protocol
 
     @property
@@ -63,21 +63,21 @@ class SecureTransport(DirectServer):
         return chosen or None
 
     def getHandle(self) -> Any:
-        """The `OpenSSL.SSL.Connection`; None once the connection is lost."""
+        """Return the `OpenSSL.SSL.Connection`, or None once the connection is lost."""
         return self._connection
 
     def getPeerCertificate(self) -> Any:
-        """The client's certificate, an `OpenSSL.crypto.X509`, or None."""
+        """Return the client's certificate as `OpenSSL.crypto.X509`, or None."""
         return None if self._connection is None else self._connection.get_peer_certificate()
 
     def failVerification(self, reason: Failure) -> None:
-        """Abort, because the peer's certificate is not acceptable: `reason`."""
-        self._verification = reason
+        """Abort the connection: the peer's certificate was rejected for `reason`."""
+        self._verification_failure = reason
         self.abortConnection()
 
     def startTLS(self, ctx: Any, normal: bool = True) -> None:
         """
-        Refuse: this connection is secure from its first byte.
+        Refuse, because this connection is encrypted from its first byte.
 
         @raise RuntimeError: always.
         """

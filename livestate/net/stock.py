@@ -1,11 +1,10 @@
 """
-Writing at once to a transport of stock Twisted.
+Writing immediately to a transport of stock Twisted.
 
-Where livestate's own reactor is not in use, a TCP transport queues what is
-written and sends it a turn of the loop later, after three more system calls.
-`immediate_writer` sends at once what can be sent with nothing queued before
-it, and leaves the rest and every error to the transport (`python -m bench`,
-peer "livestate-epoll": 14.0 us a request without it).
+On a stock reactor, a TCP transport queues what is written and sends it one turn of
+the loop later, after three more system calls.  `immediate_writer` sends at once if
+nothing is queued, and leaves the rest and every error to the transport
+(`python -m bench`, peer "livestate-epoll": 14.0 us a request without it).
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ __all__ = ["immediate_writer"]
 
 def immediate_writer(transport: Any) -> Callable[[bytes], None]:
     """
-    Give a function that writes to `transport`, as soon as that is possible.
+    Return a function that does what ``transport.write`` does, but sends at once if
+    possible.
 
-    It does what ``transport.write`` does, which is also what is given for all
-    transports but Twisted's own `tcp.Server`.  A pull producer must not be
-    registered with the transport while it is used.
+    For any transport other than Twisted's own `tcp.Server`, this is
+    ``transport.write`` itself.  While the function is in use, no pull producer may
+    be registered with the transport.
     """
     if type(transport) is not tcp.Server:
         write: Callable[[bytes], None] = transport.write
@@ -32,7 +32,7 @@ def immediate_writer(transport: Any) -> Callable[[bytes], None]:
 
     send = transport.socket.send
 
-    def write_at_once(data: bytes) -> None:
+    def write_now(data: bytes) -> None:
         if (
             transport.dataBuffer
             or transport._tempDataBuffer
@@ -45,10 +45,10 @@ def immediate_writer(transport: Any) -> Callable[[bytes], None]:
         try:
             sent = send(data)
         except OSError:
-            # The kernel's buffer is full, or the connection is gone: the
-            # transport's own send meets the same, and knows what to do.
+            # The kernel's buffer is full, or the connection is lost.  The
+            # transport's own send meets the same error and handles it.
             sent = 0
         if sent < len(data):
             transport.write(data[sent:])
 
-    return write_at_once
+    return write_now

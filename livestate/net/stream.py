@@ -1,24 +1,25 @@
 """
-Connections on which something is sent now and then for hours.
+Long-lived connections that send something now and then.
 
-What is written to a connection can wait in three places: the transport's
-queue, the kernel's send buffer, and the network.  For a stream of which only
-the newest counts, all that waits is stale.  `hold_little` has
+Data written to a connection can wait in three places: the transport's queue, the
+kernel's send buffer, and the network.  In a stream where only the newest state
+matters, all data that waits is stale.  `limit_buffering` makes
 
-* a direct transport pause its producer as soon as anything at all is queued,
-  and resume it when all is sent.  One of stock Twisted, which would pause it
-  above 64 KB, does so above 4 KB: it reads no more at a time than that bound;
-* the kernel take little more than `NOTSENT_LOWAT` bytes beyond what TCP has
-  sent.  Without it Linux lets its buffer grow to 4 MB (tcp_wmem): a peer that
-  read nothing was 934 versions of a document of 4.3 KB behind, and 39 with it
-  (27 of them in its own receive buffer).  A small SO_SNDBUF does the same for
-  small documents, but it bounds what is under way in the network too, and
-  with it the rate of a large document on a long line;
-* the kernel give up a connection whose peer has acknowledged nothing for
-  `USER_TIMEOUT` milliseconds.  Else a peer that vanished is held for a quarter
-  of an hour (tcp_retries2).
+* a direct transport pause its producer as soon as anything is queued, and resume it
+  when everything is sent.  A stock Twisted transport, which pauses its producer
+  above 64 KB by default, then pauses it above 4 KB.  The same bound limits how much
+  it reads at a time;
+* the kernel accept little more than `NOTSENT_LOWAT` bytes beyond what TCP has sent.
+  By default, Linux lets its buffer grow to 4 MB (tcp_wmem): a peer that read
+  nothing was 934 versions of a 4.3 KB document behind, and 39 with this limit (27 of
+  them in its own receive buffer).  A small SO_SNDBUF does the same for small
+  documents, but it also bounds the data in transit in the network, and with it the
+  throughput of a large document on a high-latency path;
+* the kernel drop a connection whose peer has acknowledged nothing for
+  `USER_TIMEOUT` milliseconds.  By default, a peer that vanished is kept for a
+  quarter of an hour (tcp_retries2).
 
-`unsent` tells how much waits in the first two places.
+`unsent` returns how much data waits in the first two places.
 """
 
 from __future__ import annotations
@@ -35,26 +36,25 @@ from twisted.internet.abstract import FileDescriptor
 
 from livestate.net.transport import DirectServer
 
-__all__ = ["hold_little", "unsent"]
+__all__ = ["limit_buffering", "unsent"]
 
-# Bytes.  The kernel goes on to fill the segment it has begun, of 64 KB at most.
+# Bytes.  The kernel still fills the segment it has begun, of at most 64 KB.
 NOTSENT_LOWAT = 16384
 
-# Bytes that a transport of stock Twisted queues without pausing its producer,
-# and asks for in one read.
+# Bytes that a stock Twisted transport queues before it pauses its producer, and the
+# most it reads at a time.
 STOCK_BUFFER = 4096
 
 # Milliseconds.
 USER_TIMEOUT = 30_000
 
 
-def hold_little(transport: Any) -> None:
+def limit_buffering(transport: Any) -> None:
     """
-    Have `transport`, and the kernel, hold as little as they can of what is
-    written.
+    Make `transport` and the kernel buffer as little written data as they can.
 
-    @param transport: any; one that is wrapped around others (TLS) counts as
-        the innermost.  What is not a socket is left as it is.
+    @param transport: any transport.  If it wraps another one (TLS), this applies to
+        the innermost.  A transport without a socket is left unchanged.
     """
     descriptor = _descriptor(transport)
     if descriptor is None:
@@ -71,11 +71,11 @@ def hold_little(transport: Any) -> None:
 
 def unsent(transport: Any) -> int:
     """
-    How many bytes written to `transport` wait to be sent, or to be
-    acknowledged.
+    Return how many bytes written to `transport` have not been sent, or not been
+    acknowledged yet.
 
-    It tells a peer that takes what it is sent, however slowly, from one that
-    takes nothing.
+    The number tells a peer that receives data, however slowly, from one that
+    receives nothing.
     """
     descriptor: Any = _descriptor(transport)
     if descriptor is None:

@@ -5,12 +5,12 @@ Theory of operation
 ===================
 
 `listenSSL` wraps the application's factory in a `TLSMemoryBIOFactory`, as stock
-Twisted does, and gives it to a `DirectTLSPort`.  The port takes two things from the
-wrapper: the application's factory and the function that makes a TLS connection
-from whatever kind of context factory the user gave.  So connection creators
-that look at ``transport.factory.wrappedFactory`` (ALPN does) find what they expect,
-and a wrapper that somebody made himself, for ``listenTCP`` or ``adoptStreamPort``,
-serves as well.
+Twisted does, and passes it to a `DirectTLSPort`.  The port uses two things from the
+wrapper: the application's factory, and the function that makes a TLS connection from
+any kind of context factory.  So connection creators that read
+``transport.factory.wrappedFactory`` (as ALPN does) find what they expect, and a
+wrapper that an application passes to ``listenTCP`` or ``adoptStreamPort`` itself
+works too.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ __all__ = ["DirectTLSPort", "is_plain_tls_factory", "server_factory"]
 
 def server_factory(context_factory: Any, factory: Any, reactor: Any) -> TLSMemoryBIOFactory:
     """
-    Wrap `factory` as `listenSSL` does.  The wrapper tells a `DirectTLSPort`
-    how to make TLS connections; its own protocols are not used.
+    Wrap `factory` as `listenSSL` does.  A `DirectTLSPort` uses the wrapper to make
+    TLS connections, but does not use its protocols.
 
     @param context_factory: an `IOpenSSLServerConnectionCreator`, or anything
         with ``getContext``.
-    @raise TypeError: it is neither.
+    @raise TypeError: when it is neither.
     """
-    # The clock is given because the default would be the default reactor.
+    # Without a clock, it would import the default reactor.
     return TLSMemoryBIOFactory(context_factory, False, factory, clock=reactor)
 
 
 def is_plain_tls_factory(factory: object) -> bool:
     """
-    Is this a `TLSMemoryBIOFactory` for the server's side of TLS that nobody
-    changed, so that a `DirectTLSPort` can stand in for it?  In doubt it is not.
+    Return whether a `DirectTLSPort` can replace this factory: whether it is an
+    unmodified `TLSMemoryBIOFactory` for the server's side of TLS.  In doubt, False.
     """
     if type(factory) is not TLSMemoryBIOFactory or factory.protocol is not BufferingTLSTransport:
         return False
-    # Which side it is for is known only to the function it made of its argument.
+    # The factory stores its isClient argument only in the closure of this function.
     make = factory._creatorCallable
     names = getattr(getattr(make, "__code__", None), "co_freevars", ())
     cells = getattr(make, "__closure__", None) or ()
@@ -56,19 +56,20 @@ def is_plain_tls_factory(factory: object) -> bool:
 
 class DirectTLSPort(DirectPort):
     """
-    A port whose transports speak TLS on the socket itself.  Its factory is
-    the `TLSMemoryBIOFactory` that `server_factory` makes.
+    A port whose transports speak TLS directly on the socket.  Its factory is a
+    `TLSMemoryBIOFactory`, as `server_factory` makes it.
 
-    @cvar handshake_timeout: seconds until an unfinished handshake is reset.
-    @cvar goodbye_timeout: seconds that a peer's answer to our close_notify is
-        awaited where what was sent last may still be under way; Apache's
-        lingering close takes as long.
+    @cvar handshake_timeout: seconds until a connection with an unfinished handshake
+        is reset.
+    @cvar close_notify_timeout: seconds to wait for a peer's answer to our
+        close_notify while the last bytes may still be in transit.  Apache's
+        lingering close waits as long.
     """
 
     transport = DirectTLSServer
     _type = "TLS"
     handshake_timeout: float = 30.0
-    goodbye_timeout: float = 2.0
+    close_notify_timeout: float = 2.0
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class DirectTLSPort(DirectPort):
         reactor: Any = None,
     ) -> None:
         super().__init__(port, factory, backlog, interface, reactor)
-        self.deadlines = Deadlines(self.reactor, DirectTLSServer.overdue)
+        self.deadlines = Deadlines(self.reactor, DirectTLSServer.deadline_passed)
 
     def _build_protocol(self, address: interfaces.IAddress) -> interfaces.IProtocol | None:
         wrapped: interfaces.IProtocolFactory = self.factory.wrappedFactory  # type: ignore[union-attr]

@@ -1,43 +1,46 @@
 """
-TLS on the socket itself: the direct TLS server transport.
+The direct TLS server transport, which speaks TLS directly on the socket.
 
 Theory of operation
 ===================
 
-Stock Twisted runs TLS as a protocol between two memory BIOs: each record is
-copied in and out by Python.  That is most of a request's cost: 38.8 us, and 9.8
-without it (1,000 keep-alive clients, 4.3 KB answers).  Here OpenSSL reads and
-writes the socket, and the transport is a `DirectServer` whose bytes pass
-through `livestate.net.records`.  Twisted's own queue, producers and flags stay.
+Stock Twisted runs TLS as a protocol between two memory BIOs, so Python copies each
+record in and out.  That is most of a request's cost: 38.8 us with it, and 9.8 us
+without (1,000 keep-alive clients, 4.3 KB answers).  Here OpenSSL reads and writes
+the socket, and the transport is a `DirectServer` whose bytes pass through
+`livestate.net.records`.  Twisted's own queue, producers and flags stay.
 
-What OpenSSL adds to a socket's life, and how it is dealt with (its beginning
-in `livestate.net.handshake`, its end in `livestate.net.goodbye`):
+OpenSSL adds the following states and events to a socket.  (`livestate.net.handshake`
+handles the start of a connection, `livestate.net.close_notify` the end.)
 
 =====================  =======================================================
-handshake              `_handshake`, driven by events until it is done; then
-                       what was written meanwhile is sent.  `DirectTLSPort`
-                       resets one that takes longer than `handshake_timeout`.
-read wants to write    (key update, RFC 8446 4.6.3, and the socket is full)
-                       no reading until the socket is writable: `_read_blocked`
-write wants to read    (renegotiation) no writing until a read event:
-                       `_write_blocked`
-partial write          a record is sent or not; an interrupted write is
-                       repeated from the front of the queue, which only grows
-                       behind (OpenSSL's rule: same bytes, at least as many)
-close_notify received  what is queued is sent, close_notify answered, and the
-                       protocol sees ConnectionDone
-end without it         ConnectionLost: the data may be truncated (6.1)
-loseConnection         queue, close_notify, and where our last bytes may not
-                       have been read yet the peer's is awaited for at most
-                       `goodbye_timeout`: a reset would take them with it
-any other error        its `SSL.Error` is the reason of the loss
+handshake              Events drive `_handshake` until it is done; then the data
+                       written meanwhile is sent.  `DirectTLSPort` resets a
+                       connection that takes longer than `handshake_timeout`.
+read wants to write    (A key update, RFC 8446 section 4.6.3, while the socket is
+                       full.)  No reading until the socket is writable:
+                       `_read_blocked`.
+write wants to read    (Renegotiation.)  No writing until a read event:
+                       `_write_blocked`.
+partial write          A record is sent completely or not at all.  An interrupted
+                       write is repeated from the front of the queue, which only
+                       grows at its end (OpenSSL demands the same bytes, and at
+                       least as many).
+close_notify received  The queue and our close_notify are sent, and the protocol
+                       sees ConnectionDone.
+end without it         ConnectionLost: the data may be truncated (RFC 8446
+                       section 6.1).
+loseConnection         The queue and close_notify are sent.  If the peer may not
+                       have read our last bytes yet, we wait for its close_notify,
+                       for at most `close_notify_timeout`: a reset would lose them.
+any other error        Its `SSL.Error` is the reason for the loss.
 =====================  =======================================================
 
-`_plain` is true while none of these is going on: then a read event is one
-``SSL_read`` and a write one ``SSL_write``.  What the protocol sees is what it
-sees above stock `TLSMemoryBIOProtocol`, with two differences: writes leave at
-once and are not gathered for a turn of the loop, and a peer that never answers
-close_notify is not waited for for ever.
+`_ready` is true while none of these is in progress.  Then a read event is one
+``SSL_read``, and a write is one ``SSL_write``.  The protocol sees what it sees above
+the stock `TLSMemoryBIOProtocol`, with two differences: writes are sent at once
+instead of being gathered for a turn of the loop, and the wait for a peer that never
+answers close_notify is bounded.
 """
 
 from __future__ import annotations
@@ -58,12 +61,13 @@ __all__ = ["DirectTLSServer"]
 
 class DirectTLSServer(Handshake):
     """
-    TLS straight on an accepted socket.
+    TLS directly on an accepted socket.
 
-    @ivar _plain: established, and neither blocked nor failed.
+    @ivar _ready: whether the connection is established, and neither blocked nor
+        failed.
     """
 
-    _plain = False
+    _ready = False
     _read_blocked = False
     _write_blocked = False
 
@@ -89,13 +93,13 @@ class DirectTLSServer(Handshake):
 
     def doRead(self) -> BaseException | None:  # type: ignore[override]  # as in DirectServer
         """
-        Hand one record's data to the protocol, or go on with whatever TLS is
-        in the middle of.
+        Pass the data of one record to the protocol, or continue whatever TLS is in
+        the middle of.
 
         @return: the reason if the connection is over, else None.
         """
-        if not self._plain and not self._may_read():
-            return self._fate
+        if not self._ready and not self._can_read():
+            return self._loss_reason
         try:
             data = read_record(self._connection)
         except SSL.Error as e:
@@ -103,17 +107,17 @@ class DirectTLSServer(Handshake):
         self.protocol.dataReceived(data)
         return None
 
-    def _may_read(self) -> bool:
+    def _can_read(self) -> bool:
         """
-        Go on with what is in the way of reading.
+        Continue the handshake or a blocked write, which come before reading.
 
-        @return: whether to read; if not, `_fate` may have become the reason.
+        @return: whether to read now.  If not, `_loss_reason` may have been set.
         """
-        if self._fate is not None:
+        if self._loss_reason is not None:
             return False
         if not self._established:
             self._handshake()
-            return self._established and self._fate is None and not self._aborting
+            return self._established and self._loss_reason is None and not self._aborting
         if self._write_blocked:
             self._write_blocked = False
             self._update_direct()
@@ -124,26 +128,28 @@ class DirectTLSServer(Handshake):
         if isinstance(error, SSL.WantReadError):
             return None
         if isinstance(error, SSL.WantWriteError):
-            # The read event would come again and again: wait for the other.
+            # The read event would be reported over and over: wait for the write event.
             self._read_blocked = True
             self._update_direct()
             self.stopReading()
             self.startWriting()
             return None
         if isinstance(error, SSL.ZeroReturnError):
-            return self._goodbye_heard()
-        return self._broken(error)
+            return self._handle_close_notify()
+        return self._fail(error)
 
     # Writing
 
     def _update_direct(self) -> None:
-        self._plain = self._established and not self._read_blocked and not self._write_blocked and self._fate is None
+        self._ready = (
+            self._established and not self._read_blocked and not self._write_blocked and self._loss_reason is None
+        )
         self._direct = bool(
-            self._plain
+            self._ready
             and self.connected
-            and not self._queued()
+            and not self._has_queued_data()
             and not self.disconnecting
-            and not self._heard_goodbye
+            and not self._close_notify_received
             and not self._writeDisconnected
             and not self._aborting
             and (self.producer is None or self.streamingProducer)
@@ -152,11 +158,11 @@ class DirectTLSServer(Handshake):
     def write(self, data: bytes) -> None:
         """
         Send `data` in records at once if nothing is queued; queue what is not
-        sent.  After `loseConnection` only a producer's data are taken.
+        sent.  After `loseConnection`, only a producer's data is accepted.
 
         Never calls the protocol, whatever happens to the connection.
 
-        @raise TypeError: `data` is not bytes.
+        @raise TypeError: when `data` is not bytes.
         """
         if self._direct and type(data) is bytes and data:
             if len(data) <= RECORD_SIZE:
@@ -169,12 +175,14 @@ class DirectTLSServer(Handshake):
                 sent = self._send(data)
             if sent != len(data):
                 self._queue_rest(data, sent)
-        elif not ((self.disconnecting and self.producer is None) or self._said_goodbye or self._heard_goodbye):
+        elif not (
+            (self.disconnecting and self.producer is None) or self._close_notify_sent or self._close_notify_received
+        ):
             self._queue(data)
 
     def _queue(self, data: bytes) -> None:
-        # FileDescriptor.write, but a writable socket is no help during a
-        # handshake or while TLS waits for the peer: those start the writing.
+        # As FileDescriptor.write.  But during a handshake, or while TLS waits for the
+        # peer, a writable socket does not help; writing starts when that is over.
         if not isinstance(data, bytes):
             raise TypeError("Data must be bytes")
         if not data or not self.connected or self._writeDisconnected:
@@ -190,7 +198,7 @@ class DirectTLSServer(Handshake):
         """
         Write the pieces as one.
 
-        @raise TypeError: a piece is not bytes.
+        @raise TypeError: when a piece is not bytes.
         """
         self.write(b"".join(iovec))
 
@@ -212,36 +220,37 @@ class DirectTLSServer(Handshake):
         if isinstance(error, SSL.WantReadError):
             self._write_blocked = True
             self._update_direct()
-            # Even if the application reads nothing now: TLS has to.
+            # TLS has to read, even if the application has paused reading.
             self.startReading()
             return
-        # Not from inside a write: the reactor finds the fate and reports it.
-        self._broken(error)
+        # The protocol is not called from inside a write: the reactor finds
+        # _loss_reason in doWrite and reports it.
+        self._fail(error)
         self.reactor.run_after_poll(self, EPOLLOUT)
 
-    def writeSomeData(  # type: ignore[override]  # stock has one kind of failure
+    def writeSomeData(  # type: ignore[override]  # stock has only one type of failure
         self, data: bytes | memoryview
     ) -> int | BaseException:
         """
-        Send from the queue: see `abstract.FileDescriptor.writeSomeData`.
+        Send from the queue; see `abstract.FileDescriptor.writeSomeData`.
 
-        @return: how many bytes were sent, or the reason of the loss.
+        @return: how many bytes were sent, or the reason for the loss.
         """
         sent = self._send(data)
-        return sent if self._fate is None else self._fate
+        return sent if self._loss_reason is None else self._loss_reason
 
     def doWrite(self) -> BaseException | int | None:  # type: ignore[override]  # as in DirectServer
         """
-        The socket is writable: go on with what waited for that.
+        Continue what waited for the socket to become writable.
 
         @return: the reason if the connection is over, else None.
         """
-        if self._fate is not None:
-            return self._fate
+        if self._loss_reason is not None:
+            return self._loss_reason
         if not self._established:
             self.stopWriting()
             self._handshake()
-            return self._fate
+            return self._loss_reason
         if self._read_blocked:
             self._read_blocked = False
             self.startReading()
@@ -249,7 +258,7 @@ class DirectTLSServer(Handshake):
             why = self.doRead()
             if why is not None or self._read_blocked:
                 return why
-        self._write_blocked = False  # the attempt tells
+        self._write_blocked = False  # the attempt sets it again if necessary
         result: BaseException | int | None = abstract.FileDescriptor.doWrite(self)
         if self._write_blocked:
             self.stopWriting()
@@ -260,7 +269,7 @@ class DirectTLSServer(Handshake):
         """
         See `twisted.internet.interfaces.IConsumer.registerProducer`.
 
-        @raise RuntimeError: there is a producer already.
+        @raise RuntimeError: when there is already a producer.
         """
         self._direct = self._direct and streaming
         try:

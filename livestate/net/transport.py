@@ -4,29 +4,29 @@ The direct TCP server transport.
 Theory of operation
 ===================
 
-Stock Twisted's ``write`` puts the bytes in a queue and asks epoll for a
-"writable" event; the bytes leave one turn of the loop later, after three more
-system calls.  Sockets nearly always are writable, so a *direct* transport
-sends at once, and only what the kernel did not take goes to Twisted's queue,
-with all of Twisted's rules for it (producers, SEND_LIMIT, half-close).
+Stock Twisted's ``write`` queues the bytes and asks epoll for a "writable" event, so
+the bytes leave one turn of the loop later, after three more system calls.  Sockets
+are nearly always writable, so a *direct* transport sends at once.  Only what the
+kernel did not accept goes to Twisted's queue, with all of Twisted's rules for it
+(producers, SEND_LIMIT, half-close).
 
-One flag, `_direct`, says that a write may go straight to the socket.  It is
-recomputed at each change of state by `_update_direct` and true only while
+One flag, `_direct`, tells whether a write may go straight to the socket.
+`_update_direct` recomputes it whenever the state changes.  It is true only while
 
-* the connection is up and its write side was not closed,
-* nothing is queued (order!),
-* no TLS was started on top (then bytes belong to the TLS layer), and
-* no pull producer is registered (it is resumed by "writable" events only).
+* the connection is up and its write side is open,
+* nothing is queued (or the order would change),
+* TLS was not started on top (otherwise, bytes belong to the TLS layer), and
+* no pull producer is registered (only "writable" events resume it).
 
-A failing send never calls the protocol from inside ``write``: the bytes are
-queued and the failure is found again by the reactor's own ``doWrite`` or
-``doRead``, which report it as stock Twisted does.
+A failing send never calls the protocol from inside ``write``.  The bytes are queued,
+and the reactor's own ``doWrite`` or ``doRead`` meets the failure again and reports
+it as stock Twisted does.
 
-Reads are of 4 KB: CPython allocates the whole buffer for each ``recv`` and
-shrinks it afterwards; with stock Twisted's 64 KB a request costs 6% more (5.56
-and 5.26 us), and nearly every request is smaller than this.  After a full read there may be
-more, of which an edge-triggered epoll says nothing: the transport asks to be
-called again.
+Reads are of 4 KB, which is larger than nearly every request.  CPython allocates the
+whole buffer for each ``recv`` and shrinks it afterwards, so with stock Twisted's
+64 KB a request costs 6% more (5.56 instead of 5.26 us).  After a full read there may
+be more data, which an edge-triggered epoll does not report again, so the transport
+asks the reactor to call it again.
 """
 
 from __future__ import annotations
@@ -49,26 +49,27 @@ class DirectServer(tcp.Server):
 
     @cvar lean: tells the reactor to call ``doRead`` and ``doWrite`` without a
         logging context.
-    @cvar edge: tells it that ``doRead`` sees to what a full read left.
+    @cvar edge_triggered: tells the reactor that ``doRead`` asks to be called again
+        after a full read.
     @cvar read_size: how many bytes one ``recv`` asks for.
     """
 
-    # The interfaces that Twisted names do not have `run_after_poll`.
+    # Any, because Twisted's reactor interfaces lack `run_after_poll`.
     reactor: Any
 
     lean: ClassVar[bool] = True
-    edge: ClassVar[bool] = True
+    edge_triggered: ClassVar[bool] = True
     read_size: ClassVar[int] = 4096
 
-    # What the port has set for all its connections.
+    # The port sets it on the listening socket for all its connections.
     _no_delay = True
 
-    # close() alone ends the connection: no other process has the descriptor
-    # (accept4 sets FD_CLOEXEC).  shutdown() before it, as in stock Twisted, is
-    # 4 of a short connection's 29 us.
+    # close() alone ends the connection, because no other process has the descriptor
+    # (accept4 sets FD_CLOEXEC).  Stock Twisted calls shutdown() before it, which would
+    # be 4 of a short connection's 29 us.
     _shouldShutdown = False
 
-    # A send failed: what the reads may still find is not a clean end.
+    # Whether a send failed: then the end that a read finds is not a clean one.
     _send_failed = False
 
     def __init__(
@@ -80,8 +81,8 @@ class DirectServer(tcp.Server):
         sessionno: int,
         reactor: Any,
     ) -> None:
-        # tcp.Server.__init__ without the two log strings it makes for each
-        # connection (140 bytes): logPrefix and __repr__ make them.
+        # tcp.Server.__init__ without the two log strings that it stores for each
+        # connection (140 bytes): logstr and __repr__ make them on demand.
         tcp.Connection.__init__(self, sock, protocol, reactor)
         if len(client) != 2:
             self._addressType = address.IPv6Address
@@ -110,8 +111,8 @@ class DirectServer(tcp.Server):
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """
-        See `twisted.internet.interfaces.ITCPTransport.setTcpNoDelay`; it is
-        on to begin with, and setting it again costs no system call.
+        See `twisted.internet.interfaces.ITCPTransport.setTcpNoDelay`.  It is on
+        initially, and setting it to the same value makes no system call.
         """
         if bool(enabled) != self._no_delay:
             super().setTcpNoDelay(enabled)
@@ -119,9 +120,9 @@ class DirectServer(tcp.Server):
 
     # Reading
 
-    def doRead(self) -> BaseException | None:  # type: ignore[override]  # stock has two kinds, TLS more
+    def doRead(self) -> BaseException | None:  # type: ignore[override]  # stock returns two types, TLS more
         """
-        Hand what has arrived, at most `read_size` bytes, to the protocol.
+        Pass the received data, at most `read_size` bytes, to the protocol.
 
         @return: the reason if the connection is over, else None.
         """
@@ -157,7 +158,7 @@ class DirectServer(tcp.Server):
 
         Never calls the protocol, whatever happens to the connection.
 
-        @raise TypeError: `data` is not bytes.
+        @raise TypeError: when `data` is not bytes.
         """
         if self._direct and type(data) is bytes:
             try:
@@ -165,7 +166,7 @@ class DirectServer(tcp.Server):
             except BlockingIOError:
                 sent = 0
             except OSError as e:
-                self._send_failed = e.errno != ENOBUFS  # no failure: try again
+                self._send_failed = e.errno != ENOBUFS  # ENOBUFS is temporary
                 sent = 0
             if sent != len(data):
                 self._queue_rest(data, sent)
@@ -176,7 +177,7 @@ class DirectServer(tcp.Server):
         """
         Send the pieces at once, in one system call, if nothing is queued.
 
-        @raise TypeError: a piece is not bytes.
+        @raise TypeError: when a piece is not bytes.
         """
         if not self._direct:
             tcp.Server.writeSequence(self, iovec)
@@ -189,7 +190,7 @@ class DirectServer(tcp.Server):
             self.write(b"".join(pieces))
 
     def _queue_rest(self, data: bytes, sent: int) -> None:
-        # Twisted's queue is `dataBuffer` from `offset` on: no copy is made.
+        # Twisted's queue is `dataBuffer` from `offset` on, so this copies nothing.
         self.dataBuffer = data
         self.offset = sent
         self._direct = False
@@ -198,14 +199,14 @@ class DirectServer(tcp.Server):
 
     def doWrite(self) -> BaseException | int | None:  # type: ignore[override]  # the mixin says None
         """
-        Send from the queue: see `abstract.FileDescriptor.doWrite`.
+        Send from the queue; see `abstract.FileDescriptor.doWrite`.
 
         @return: the reason if the connection is over, else None.
         """
         if self.disconnecting and not self.dataBuffer and not self._tempDataBuffer and self.producer is None:
-            # Stock sends an empty piece first, to learn nothing from it.
-            over: BaseException | None = self._postLoseConnection()
-            return over
+            # Stock Twisted would send an empty piece first, to no effect.
+            reason: BaseException | None = self._postLoseConnection()
+            return reason
         why: BaseException | int | None = abstract.FileDescriptor.doWrite(self)
         self._update_direct()
         return why
@@ -214,9 +215,9 @@ class DirectServer(tcp.Server):
         """
         See `twisted.internet.interfaces.IConsumer.registerProducer`.
 
-        @raise RuntimeError: there is a producer already.
+        @raise RuntimeError: when there is already a producer.
         """
-        # Before, not after: a pull producer writes from inside this call.
+        # Set before the call, because a pull producer writes from inside it.
         self._direct = self._direct and streaming
         try:
             tcp.Server.registerProducer(self, producer, streaming)
@@ -230,8 +231,8 @@ class DirectServer(tcp.Server):
 
     def startTLS(self, ctx: Any, normal: bool = True) -> None:
         """
-        Speak TLS from here on, by Twisted's own layer on top of this
-        transport: see `twisted.internet.interfaces.ITLSTransport.startTLS`.
+        Speak TLS from now on, through Twisted's own layer on top of this
+        transport; see `twisted.internet.interfaces.ITLSTransport.startTLS`.
         """
         self._direct = False
         tcp.Server.startTLS(self, ctx, normal)
@@ -240,10 +241,10 @@ class DirectServer(tcp.Server):
 
     def loseConnection(self) -> None:
         """
-        Close the connection when all that was written has been sent.
+        Close the connection when all written data has been sent.
 
-        The protocol is told from the reactor's loop, never from inside this
-        call; with nothing queued that costs no event and no system call.
+        The protocol is notified from the reactor's loop, never from inside this
+        call.  With nothing queued, that costs no event and no system call.
         """
         if self._direct and self.producer is None and not self.disconnecting:
             self.stopReading()

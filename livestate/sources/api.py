@@ -1,4 +1,4 @@
-"""The seams between the parts, as zope interfaces."""
+"""The interfaces that a source implements."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -7,38 +7,38 @@ from zope.interface import Interface
 
 
 class ISource(Interface):
-    """Where one document comes from.
+    """The store that one document is fetched from.
 
-    A source is made before the reactor runs, and connects only when it is first asked. It is asked for one
-    fetch at a time. Each fetch may be cancelled at any moment (its time is bounded by the caller); the next
-    one must work all the same, on a new connection if need be.
+    A source is made before the reactor runs, and connects at the first fetch. Only one fetch runs at a time. The caller
+    limits how long a fetch may take and may cancel it at any moment; the next one must work all the same, on a new
+    connection if need be.
     """
 
     def fetch() -> Coroutine[Any, Any, bytes]:
-        """Give the document's bytes as they are in the store now.
+        """Return the document's bytes as they are in the store now.
 
-        :raises SourceError: the store is away or refuses; `DocumentMissing` where it has no such document.
-            Any other exception is a fault of the source itself and is logged with its traceback.
+        :raises SourceError: when the store cannot be reached or refuses; `DocumentMissing` when it does not have the
+            document. Any other exception is taken for a bug in the source and logged with its traceback.
         """
 
     def close() -> None:
-        """Let go of connections. Called once, after which `fetch` is not called any more."""
+        """Close all connections. Called once; `fetch` is not called after it."""
 
     def __str__() -> str:
-        """Name the source for logs and status, without passwords."""
+        """Return a name for logs and status, without passwords."""
 
 
 class IWatching(ISource):
-    """A source that is told by its store when the document may have changed.
+    """A source whose store notifies it when the document may have changed.
 
-    What it is told makes the next fetch come sooner, and is never relied on: the source is asked each interval all the
-    same. So it may tell too often, and where it cannot tell, it logs why, once, and goes on trying.
+    A notification only makes the next fetch come sooner. Nothing relies on it: the source is still polled at every
+    interval. So a source may notify too often, and one that cannot listen logs the reason once and keeps trying.
     """
 
     def watch(changed: Callable[[], None]) -> None:
-        """Call `changed`, in the reactor's thread, whenever the store says that the document may have changed.
+        """Call `changed` in the reactor's thread whenever the document may have changed, until `close`.
 
-        Called once, when the reactor runs, and raises nothing; it ends with `close`.
+        Called once, after the reactor has started. Raises nothing.
         """
 
 
@@ -46,7 +46,7 @@ class IStore(ISource):
     """A source that can be written to."""
 
     def publish(data: bytes) -> Coroutine[Any, Any, None]:
-        """Make `data` the document.
+        """Store `data` as the document.
 
         :raises SourceError: as for `fetch`.
         """

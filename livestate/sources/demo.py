@@ -1,10 +1,11 @@
-"""An election night that needs nothing installed: `demo:`, `demo:?seed=7`.
+"""A made-up election night that needs no store: `demo:`, `demo:?seed=7`.
 
-Votes come in for thirteen minutes, from a few constituencies each second; two minutes later the next night begins. The
-state is a function of the seed and the time alone: several servers show the same one.
+Votes come in for thirteen minutes, from a few constituencies every second; two minutes later the next night begins. The
+document depends only on the seed and the time, so several servers show the same one.
 
-Parties and places are members of objects, not items of arrays: a merge patch replaces an array whole (RFC 7396), but
-of an object it names what changed. So a second's patch has some hundred bytes, where the state has four thousand.
+Parties and places are members of objects, not items of arrays: a merge patch replaces an array as a whole (RFC 7396),
+but names only the changed members of an object. So the patch for one second has some hundred bytes, while the document
+has four thousand.
 """
 
 import math
@@ -20,7 +21,7 @@ from livestate.errors import SettingsError
 from livestate.sources.api import ISource
 from livestate.sources.url import query_of
 
-#: Seconds from the first vote counted to the last, and until the next night begins.
+#: Seconds from the start of a night until all votes are counted, and until the next night begins.
 COUNTING, NIGHT = 780, 900
 
 _PARTIES = {
@@ -39,16 +40,16 @@ _PLACES = (
 
 @implementer(ISource)
 class DemoSource:
-    """Makes up a document."""
+    """Generates a document."""
 
     def __init__(self, reactor: Any, url: str, max_size: int) -> None:
-        """Understand `url`.
+        """Parse `url`.
 
-        :raises SettingsError: the seed is not a number.
+        :raises SettingsError: when the seed is not a number.
         """
         seed = query_of(urlsplit(url), frozenset({"seed"})).get("seed", "1")
         if not seed.isdecimal() or len(seed) > 99:
-            raise SettingsError(f"the seed is a number, not {seed!r}")
+            raise SettingsError(f"the seed must be a number, not {seed!r}")
         self._reactor = reactor
         self._seed = int(seed)
 
@@ -56,19 +57,19 @@ class DemoSource:
         return "demo:"
 
     async def fetch(self) -> bytes:
-        """Give the state of the night at this second."""
+        """Return the state of the election at this second."""
         return msgspec.json.encode(state_at(self._seed, int(self._reactor.seconds())))
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: there is nothing to close."""
 
 
 def state_at(seed: int, second: int) -> dict[str, Any]:
-    """Give the election at `second` (since 1970)."""
+    """Return the state of the election at a Unix time."""
     night, elapsed = divmod(second, NIGHT)
     generator = random.Random(seed * 1_000_003 + night)  # noqa: S311  # a made-up election
     lean = [generator.uniform(0.6, 1.4) for _ in _PARTIES]
-    places = {name: _place(lean, generator, elapsed) for name in _PLACES}
+    places = {name: _constituency(lean, generator, elapsed) for name in _PLACES}
     totals = {name: sum(place["votes"][name] for place in places.values()) for name in _PARTIES}
     counted = sum(totals.values())
     return {
@@ -89,14 +90,17 @@ def state_at(seed: int, second: int) -> dict[str, Any]:
     }
 
 
-def _place(lean: list[float], generator: random.Random, elapsed: int) -> dict[str, Any]:
-    """Give one constituency: each is counted at its own pace, along an S-shaped curve, and reports now and then."""
+def _constituency(lean: list[float], generator: random.Random, elapsed: int) -> dict[str, Any]:
+    """Return the state of one constituency.
+
+    Each is counted at its own pace, along an S-shaped curve, and reports at its own intervals.
+    """
     electorate = generator.randint(40_000, 90_000)
     turnout = generator.uniform(0.52, 0.81)
     shares = [share * generator.uniform(0.4, 1.6) for share in lean]
     middle, width = generator.uniform(0.25, 0.75) * COUNTING, generator.uniform(30, 90)
-    every, phase = generator.randint(6, 14), generator.randrange(14)
-    reported = elapsed if elapsed >= COUNTING else elapsed - (elapsed + phase) % every
+    interval, phase = generator.randint(6, 14), generator.randrange(14)
+    reported = elapsed if elapsed >= COUNTING else elapsed - (elapsed + phase) % interval
     done = 1.0 if reported >= COUNTING else 1 / (1 + math.exp((middle - reported) / width))
     ballots = electorate * turnout * done
     votes = {name: int(ballots * share / sum(shares)) for name, share in zip(_PARTIES, shares, strict=True)}
@@ -104,7 +108,7 @@ def _place(lean: list[float], generator: random.Random, elapsed: int) -> dict[st
         "electorate": electorate,
         "turnout_percent": round(100 * turnout * done, 1),
         "counted_percent": round(100 * done, 1),
-        # A merge patch cannot set null (RFC 7396): nobody leads where nothing is counted, and that is "".
+        # Not null, which a merge patch cannot set (RFC 7396): "" means that no vote has been counted.
         "leader": max(votes, key=votes.__getitem__) if any(votes.values()) else "",
         "votes": votes,
     }

@@ -1,7 +1,7 @@
-"""Making the source that a URL names.
+"""Making a source from its URL.
 
-The classes are named here as strings and imported when the first URL of their scheme is met: a driver that is not
-installed matters only to those who use it, and none (some import the reactor) is imported before the reactor is chosen.
+The classes are listed as dotted names and imported when the first URL with their scheme is seen. So a missing driver
+matters only to those who use it, and no driver is imported before the reactor is chosen (some import the reactor).
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from livestate.config.redaction import redacted
 from livestate.errors import SettingsError
 from livestate.sources.api import ISource
 
-#: Scheme of a source URL -> dotted name of what makes the source from it.
+#: Scheme of a source URL -> dotted name of the class for it.
 SCHEMES = {
     "demo": "livestate.sources.demo.DemoSource",
     "file": "livestate.sources.file.source.FileSource",
@@ -30,17 +30,17 @@ SCHEMES = {
 
 
 def make_source(reactor: Any, url: str, max_size: int, option: str = "--source") -> ISource:
-    """Make the source that `url` names.
+    """Return the source for `url`.
 
-    :param max_size: the most bytes a document may have; a source need not read further.
-    :param option: where the URL was given, for messages.
-    :raises SettingsError: no such kind of source, a URL that its kind does not understand, or a driver
-        that is not installed.
+    :param max_size: the maximum size of a document in bytes; a source need not read further.
+    :param option: the option that the URL was given with, for error messages.
+    :raises SettingsError: when the scheme is unknown, the URL is not valid for its scheme, or the driver is not
+        installed.
     """
     scheme = url.partition(":")[0].lower()
     if scheme not in SCHEMES:
         known = ", ".join(f"{name}:" for name in SCHEMES)
-        raise SettingsError(f"{option} {redacted(url)}: no source of that kind; there are {known}")
+        raise SettingsError(f"{option} {redacted(url)}: unknown kind of source; supported: {known}")
     try:
         factory: Any = namedAny(SCHEMES[scheme])
     except ImportError:
@@ -49,8 +49,8 @@ def make_source(reactor: Any, url: str, max_size: int, option: str = "--source")
         ) from None
     try:
         source: ISource = factory(reactor, url, max_size)
-    except (SettingsError, ValueError) as error:  # urlsplit's, of brackets that do not match
-        # What was percent-encoded may be the end of a line.
-        text = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in f"{redacted(url)}: {error}")
+    except (SettingsError, ValueError) as error:  # urlsplit raises ValueError for unbalanced brackets
+        # A percent-encoded character may be a line break.
+        text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in f"{redacted(url)}: {error}")
         raise SettingsError(f"{option} {text}") from None
     return source

@@ -1,4 +1,4 @@
-"""Parts of source URLs that several kinds of source have in common."""
+"""Parsing the parts that URLs of several kinds of source have in common."""
 
 from urllib.parse import SplitResult, unquote
 
@@ -6,28 +6,28 @@ from livestate.errors import SettingsError
 
 
 def port_of(parts: SplitResult) -> int | None:
-    """Give a URL's port, None where it names none.
+    """Return a URL's port, or None when it has none.
 
-    :raises SettingsError: it is no port number. What stands there is not shown: it may be part of a password.
+    :raises SettingsError: when it is not a valid port. The message does not repeat it, as it may be part of a password.
     """
     try:
         return parts.port
     except ValueError:
         raise SettingsError(
-            "the port is a number from 0 to 65535; in a password, each of / ? # @ : is percent-encoded"
+            "the port must be a number from 0 to 65535; percent-encode / ? # @ : in a password"
         ) from None
 
 
 def query_of(parts: SplitResult, allowed: frozenset[str]) -> dict[str, str]:
-    """Take a source URL's query apart, each name at most once.
+    """Parse the query of a source URL.
 
-    :raises SettingsError: a name that is not in `allowed` or comes twice.
+    :raises SettingsError: when a name is not in `allowed` or is given twice.
     """
     query: dict[str, str] = {}
     for pair in filter(None, parts.query.split("&")):
         name, _, value = pair.partition("=")
         if name not in allowed:
-            raise SettingsError(f"unknown parameter {name!r}; there are {', '.join(sorted(allowed))}")
+            raise SettingsError(f"unknown parameter {name!r}; supported: {', '.join(sorted(allowed)) or 'none'}")
         if name in query:
             raise SettingsError(f"parameter {name!r} is given twice")
         query[name] = unquote(value)

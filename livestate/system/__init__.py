@@ -1,1 +1,1 @@
-"""The process and its surroundings: logs, signals, systemd, limits, periodic tasks."""
+"""The process and its environment: logs, signals, systemd, resource limits, periodic tasks and measurements."""

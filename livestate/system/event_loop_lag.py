@@ -1,4 +1,4 @@
-"""How late the reactor is: what a reader waits for while it does something else."""
+"""How late the reactor runs its timers: the time that every client waits while the reactor is busy."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from twisted.application.service import Service
 
 from livestate.system.histogram import Histogram
 
-#: Seconds between two looks. What holds the reactor up for longer than this is always seen, and what is shorter as
-#: often as it fills the time.
+#: Seconds between two measurements. A blockage that lasts longer than this is always seen; a shorter one with a
+#: probability in proportion to its length.
 PERIOD = 0.25
 
 
 class EventLoopLag(Service):
-    """Has itself called in time, and counts how much later that was."""
+    """Schedules a periodic timer, and records how late it fires."""
 
     def __init__(self, clock: Any) -> None:
         self.histogram = Histogram()
@@ -21,12 +21,12 @@ class EventLoopLag(Service):
         self._call: Any = None
 
     def startService(self) -> None:
-        """Begin."""
+        """Start measuring."""
         super().startService()
         self._schedule()
 
     def stopService(self) -> None:
-        """End."""
+        """Stop measuring."""
         super().stopService()
         if self._call is not None:
             self._call.cancel()
@@ -34,8 +34,8 @@ class EventLoopLag(Service):
 
     def _schedule(self) -> None:
         self._due = self._clock.seconds() + PERIOD
-        self._call = self._clock.callLater(PERIOD, self._look)
+        self._call = self._clock.callLater(PERIOD, self._measure)
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         self.histogram.observe(self._clock.seconds() - self._due)
         self._schedule()

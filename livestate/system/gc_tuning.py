@@ -1,20 +1,24 @@
-"""When Python looks for garbage in cycles: as good as never among what has been there for long.
+"""Tuning of Python's cyclic garbage collector: full collections become very rare.
 
-A full collection walks every object that there is, with the reactor standing still: 15 ms with no reader, 60 to 285 ms
-seen just after 15,000 came. It finds nothing: of 300 connections each of polls, closed ones, those that twisted.web
-answered, and event streams, over HTTP and HTTPS, not one object was left to it (reference counts free them all). What
-an exception or a driver leaves in a cycle is young, and is found among the young.
+A full collection visits every object while the reactor stands still: 15 ms without clients, and between 60 and 285 ms
+just after 15,000 clients had connected. It finds nothing. After 300 connections each of polls, closed connections,
+connections answered by twisted.web, and event streams, over HTTP and HTTPS, not one object was left for it: reference
+counting frees them all. Cycles that an exception or a driver leaves behind are young, and the collections of the young
+generations find them.
 """
 
 import gc
 
-#: The young are looked through each 5,000 new objects (0.5 ms), those that stayed for ten times that (5 ms), and all
-#: after a thousand times that, by when a hundred million have come that did not go.
+#: The youngest generation is collected after 5,000 new objects (0.5 ms), the middle one after ten of those collections
+#: (5 ms), and all objects after a thousand of the latter: about 50 million objects that were not freed in between.
 THRESHOLDS = 5_000, 10, 1_000
 
 
 def tune_gc() -> None:
-    """Take what start-up has made out of all collections, and have full ones seldom. Called once livestate runs."""
+    """Exclude the objects made during start-up from collection, and make full collections rare.
+
+    Call this once the reactor is running.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)

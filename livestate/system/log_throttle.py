@@ -1,37 +1,41 @@
-"""Which of the reasons of one trouble are to be logged.
+"""Decide which of the reasons of one outage are logged.
 
-What is wrong is logged when it begins and when it changes. But a reason may hold something that is different each time,
-and two of two servers behind one address may take turns each second for as long as the trouble lasts. So the first
-`EACH` are logged as they come, then those alone that were not logged before, and from the `MOST`th on none.
+A problem is logged when it starts and whenever its reason changes. But a reason may contain something that differs
+every time, and two servers behind one address may take turns every second for as long as the outage lasts. So the first
+`MAX_REPEATED` reasons are logged as they come, later ones only if they were not logged before, and none after
+`MAX_LOGGED`.
 """
 
-EACH = 10
-MOST = 20
+MAX_REPEATED = 10
+MAX_LOGGED = 20
 
-#: Signs of a reason: a store's own words may be of any length.
-LONGEST = 500
+#: Characters of a reason: a store's error message may be of any length.
+MAX_LENGTH = 500
 
 
 def one_line(text: str) -> str:
-    """Give a reason as one line of some length: stores can say anything, a line of a log that was never logged too."""
-    shown = "".join(sign if sign.isprintable() else " " for sign in text[:LONGEST])
-    return shown if len(text) <= LONGEST else shown + "…"
+    """Return a reason as one printable line of limited length.
+
+    A store can send anything, also a text that imitates another line of the log.
+    """
+    shown = "".join(character if character.isprintable() else " " for character in text[:MAX_LENGTH])
+    return shown if len(text) <= MAX_LENGTH else shown + "…"
 
 
 class LogThrottle:
-    """The reasons of one trouble."""
+    """The reasons logged during one outage."""
 
     def __init__(self) -> None:
         self._logged: list[str] = []
 
-    def to_log(self, reason: str) -> str | None:
-        """Take a reason that is not that of before, and give how to log it; None: not at all."""
+    def filter(self, reason: str) -> str | None:
+        """Return the text to log for a reason that differs from the previous one; None: log nothing."""
         number = len(self._logged) + 1
-        if number > MOST or (number > EACH and reason in self._logged):
+        if number > MAX_LOGGED or (number > MAX_REPEATED and reason in self._logged):
             return None
         self._logged.append(reason)
-        return reason if number < MOST else f"{reason} (other reasons are not logged until it is good again)"
+        return reason if number < MAX_LOGGED else f"{reason} (further reasons are not logged until it recovers)"
 
-    def over(self) -> None:
-        """The trouble has ended."""
+    def reset(self) -> None:
+        """Forget the logged reasons, after a recovery."""
         self._logged.clear()

@@ -1,7 +1,7 @@
-"""Log files that can be taken away and are made anew: what SIGHUP is for.
+"""Log files that can be renamed and reopened, for SIGHUP and logrotate.
 
-Several processes may append to one file: what is written in one piece is not torn apart (O_APPEND), and each piece is
-some whole lines.
+Several processes may append to one file. With O_APPEND, the text of one write stays in one piece, and each write
+consists of whole lines.
 """
 
 import contextlib
@@ -21,48 +21,49 @@ from twisted.logger import (
     formatEventAsClassicLogText,
 )
 
-#: Of a new log file, the umask taken off it: readers' addresses are not everyone's. One that is there keeps its own.
+#: The mode of a new log file, before the umask: not readable by others, as it holds addresses of clients. An existing
+#: file keeps its mode.
 MODE = 0o640
 
-#: Signs of a buffered file's lines that are kept back at most.
-MOST_KEPT = 64 * 1024
+#: Characters that a buffered file holds back at most.
+MAX_BUFFERED = 64 * 1024
 
 
 class LogFile:
-    """A file that is appended to by lines, and can be opened anew under its name."""
+    """A file to which lines are appended, and which can be reopened by its name."""
 
     def __init__(self, path: Path, buffered: bool = False) -> None:
         """Open `path`.
 
-        :param buffered: lines are in the file at the next `flush`; else each is, whatever happens next.
-        :raises OSError: it cannot be opened.
+        :param buffered: collect lines until `flush`; otherwise each is written at once.
+        :raises OSError: when it cannot be opened.
         """
         self._path = path
         self._buffered = buffered
         self._lines: list[str] = []
-        self._kept = 0
+        self._size = 0
         self._file = self._open()
 
     def write(self, line: str) -> None:
-        """Append. On a full disk a line is lost, and the writer goes on."""
+        """Append a line. If the disk is full, the line is lost and no error is raised."""
         if not self._buffered:
-            self._put(line)
+            self._append(line)
             return
         self._lines.append(line)
-        self._kept += len(line)
-        if self._kept >= MOST_KEPT:
+        self._size += len(line)
+        if self._size >= MAX_BUFFERED:
             self.flush()
 
     def flush(self) -> None:
-        """Have all lines in the file."""
+        """Write all buffered lines to the file."""
         if self._lines:
             text = "".join(self._lines)
             self._lines.clear()
-            self._kept = 0
-            self._put(text)
+            self._size = 0
+            self._append(text)
 
     def reopen(self) -> None:
-        """Open the file anew: the old one was renamed by logrotate or the like. If it cannot be, keep the old one."""
+        """Open the file by its name again, after logrotate renamed it. If that fails, keep the old one."""
         try:
             file = self._open()
         except OSError:
@@ -72,11 +73,11 @@ class LogFile:
         self._file = file
 
     def close(self) -> None:
-        """Have all lines in the file, and write no more."""
+        """Write all buffered lines and close the file."""
         self.flush()
         self._file.close()
 
-    def _put(self, text: str) -> None:
+    def _append(self, text: str) -> None:
         with contextlib.suppress(OSError):
             self._file.write(text.encode("utf-8", "backslashreplace"))
 
@@ -85,53 +86,53 @@ class LogFile:
 
 
 class LogFiles(Service):
-    """All log files of the process, which are opened anew together."""
+    """All log files of the process, which are reopened together."""
 
     def __init__(self) -> None:
         self._files: list[LogFile] = []
 
     def open(self, path: Path, buffered: bool = False) -> LogFile:
-        """Open one more; a buffered one is in need of `flush`.
+        """Open a file; a buffered one needs `flush`.
 
-        :raises OSError: it cannot be opened.
+        :raises OSError: when it cannot be opened.
         """
         file = LogFile(path, buffered)
         self._files.append(file)
         return file
 
     def close(self, file: LogFile) -> None:
-        """Write no more to one of them."""
+        """Close one of the files."""
         self._files.remove(file)
         file.close()
 
     def observer(self, path: Path, log_format: str = "text") -> ILogObserver:
-        """Give a log observer that writes to `path`.
+        """Return a log observer that writes to `path`.
 
-        :param log_format: as in `observer_for`.
-        :raises OSError: it cannot be opened.
+        :param log_format: as for `file_observer`.
+        :raises OSError: when it cannot be opened.
         """
-        return observer_for(cast(IO[Any], self.open(path)), log_format)
+        return file_observer(cast(IO[Any], self.open(path)), log_format)
 
     def stopService(self) -> None:
-        """Have all lines in the files."""
+        """Write all buffered lines."""
         super().stopService()
         self.flush()
 
     def flush(self) -> None:
-        """Have all lines in the files."""
+        """Write all buffered lines to their files."""
         for file in self._files:
             file.flush()
 
     def reopen(self) -> None:
-        """Open all files anew."""
+        """Reopen all files."""
         for file in self._files:
             file.reopen()
 
 
-def observer_for(file: IO[Any], log_format: str) -> ILogObserver:
-    """Give a log observer that writes to `file`.
+def file_observer(file: IO[Any], log_format: str) -> ILogObserver:
+    """Return a log observer that writes to `file`.
 
-    :param log_format: `text` for Twisted's classic lines, `json` for an object on each line.
+    :param log_format: `text` for Twisted's classic lines, `json` for one JSON object per line.
     """
     return FileLogObserver(file, _as_json if log_format == "json" else _as_text)
 
@@ -141,7 +142,7 @@ def _as_text(event: LogEvent) -> str | None:
 
 
 def _as_json(event: LogEvent) -> str:
-    """Give an event as Twisted's JSON has it, with its text, tracebacks included, as `log_text` beside its parts."""
+    """Format an event as Twisted's JSON, with its formatted text, tracebacks included, added as `log_text`."""
     text = eventAsText(event, includeTimestamp=False, includeSystem=False)
     return eventAsJSON({**event, "log_text": text}) + "\n"
 
@@ -150,12 +151,12 @@ _chosen: list[ILogObserver] = []
 
 
 def choose_observer(observer: ILogObserver) -> None:
-    """Have `chosen_observer` give `observer`."""
+    """Set the observer that `chosen_observer` returns."""
     _chosen[:] = [observer]
 
 
 def chosen_observer() -> ILogObserver:
-    """Give the observer that was chosen last; twistd calls this by name."""
+    """Return the observer set by `choose_observer`; twistd calls this by name."""
     return _chosen[-1]
 
 

@@ -1,4 +1,4 @@
-"""How many files the process may have open: each reader is one."""
+"""The limit on open files: each client connection is one."""
 
 import resource
 
@@ -6,26 +6,26 @@ from twisted.logger import Logger
 
 log = Logger()
 
-#: Open files below which a warning is due: livestate is for tens of thousands of readers.
-ENOUGH = 10_000
+#: Below this limit a warning is logged: livestate is made for tens of thousands of clients.
+RECOMMENDED_LIMIT = 10_000
 
-#: Files that are no readers: logs, the store, listening sockets, the admin listener's connections, libraries.
-_OTHERS = 100
+#: Files that are not client connections: logs, the store, listening sockets, admin connections, libraries.
+_RESERVED = 100
 
 
 def max_clients() -> int | None:
-    """Give how many connections of readers there may be, so that files are left for all else; None: any number.
+    """Return how many clients may be connected at once, leaving files for everything else; None: no limit.
 
-    Where there were none left, the store would be lost with the next connection to it.
+    With no files left, the next reconnection to the store would fail.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if soft == resource.RLIM_INFINITY else soft - min(_OTHERS, soft // 2)
+    return None if soft == resource.RLIM_INFINITY else soft - min(_RESERVED, soft // 2)
 
 
 def raise_open_files() -> None:
-    """Raise the limit of open files to the most that this process may have, and warn where that is little.
+    """Raise the soft limit on open files to the hard limit, and warn if that is low.
 
-    The usual limit of 1,024 (systemd's DefaultLimitNOFILE=1024:524288) is for programs that call select(2), which
+    The usual soft limit of 1,024 (systemd's DefaultLimitNOFILE=1024:524288) protects programs that call select(2);
     livestate does not.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -33,11 +33,11 @@ def raise_open_files() -> None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
-        except (OSError, ValueError):  # macOS has no limit by name, and one in fact
+        except (OSError, ValueError):  # macOS: the hard limit is nominally infinite, but cannot be set
             pass
-    if soft != resource.RLIM_INFINITY and soft < ENOUGH:
+    if soft != resource.RLIM_INFINITY and soft < RECOMMENDED_LIMIT:
         log.warn(
-            "at most {limit} files may be open here, which is enough for about {readers} readers; raise the hard "
-            "limit before livestate starts (systemd: LimitNOFILE=1048576; a root shell: ulimit -n 1048576)",
-            limit=soft, readers=max(0, soft - _OTHERS),
+            "the limit on open files is {limit}, enough for about {clients} clients; raise the hard limit before "
+            "livestate starts (systemd: LimitNOFILE=1048576; in a root shell: ulimit -n 1048576)",
+            limit=soft, clients=max(0, soft - _RESERVED),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The signals that livestate understands."""
+"""Signal handlers that run in the reactor."""
 
 import signal
 from collections.abc import Callable, Mapping
@@ -8,24 +8,24 @@ from twisted.application.service import Service
 
 
 class Signals(Service):
-    """Calls functions, in the reactor, when signals come."""
+    """Calls a function in the reactor when a signal arrives."""
 
     def __init__(self, reactor: Any, actions: Mapping[int, Callable[[], object]]) -> None:
-        """:param actions: by the number of the signal."""
+        """:param actions: the function for each signal number."""
         self._reactor = reactor
         self._actions = actions
 
     def startService(self) -> None:
-        """Take the signals."""
+        """Install the signal handlers."""
         super().startService()
-        self._take()
-        # Twisted takes some of them itself when it begins to run.
-        self._reactor.callWhenRunning(self._reactor.callLater, 0, self._take)
+        self._install()
+        # Twisted installs handlers of its own when the reactor starts to run; replace them.
+        self._reactor.callWhenRunning(self._reactor.callLater, 0, self._install)
 
-    def _take(self) -> None:
+    def _install(self) -> None:
         for number in self._actions:
-            signal.signal(number, self._came)
+            signal.signal(number, self._received)
 
-    def _came(self, number: int, frame: object) -> None:
-        # Twisted's waker: the reactor may be asleep, and a function may be interrupted anywhere.
+    def _received(self, number: int, frame: object) -> None:
+        # A signal can interrupt any code, and the reactor may be sleeping: callFromThread queues the call and wakes it.
         self._reactor.callFromThread(self._actions[number])

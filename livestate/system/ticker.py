@@ -1,4 +1,4 @@
-"""The second hand: what is renewed each second is renewed when the second changes."""
+"""Work that is done every second, when the second changes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from twisted.application.service import Service
 
 
 class Ticker(Service):
-    """Calls functions just after each whole second of the clock, so that a `Date` made then holds for a second."""
+    """Calls functions just after each full second of the clock, so a `Date` made then is valid for a second."""
 
     def __init__(self, clock: Any, callbacks: Sequence[Callable[[], None]]) -> None:
         self._clock = clock
@@ -15,12 +15,12 @@ class Ticker(Service):
         self._call: Any = None
 
     def startService(self) -> None:
-        """Begin."""
+        """Start ticking."""
         super().startService()
         self._schedule()
 
     def stopService(self) -> None:
-        """End."""
+        """Stop ticking."""
         super().stopService()
         if self._call is not None:
             self._call.cancel()

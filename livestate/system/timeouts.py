@@ -1,4 +1,4 @@
-"""Bounding how long a coroutine may take."""
+"""Limit the time that a coroutine may take."""
 
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -10,29 +10,29 @@ from twisted.python.failure import Failure
 T = TypeVar("T")
 
 
-def with_timeout(seconds: float, asking: Coroutine[Any, Any, T], clock: Any) -> Deferred[T]:
-    """Run something for at most `seconds`, then call it off.
+def with_timeout(seconds: float, coroutine: Coroutine[Any, Any, T], clock: Any) -> Deferred[T]:
+    """Run a coroutine, and cancel it after `seconds`.
 
-    Not `Deferred.addTimeout`: what is called off may say so in an exception of its own (a connection attempt:
-    ConnectingCancelledError; an HTTP request: ResponseNeverReceived), and that is a timeout here too.
+    Unlike `Deferred.addTimeout`, this counts any exception after the cancellation as a timeout. Some operations raise
+    their own: a connection attempt raises ConnectingCancelledError, an HTTP request ResponseNeverReceived.
 
-    :raises twisted.internet.defer.TimeoutError: the time was over.
+    :raises twisted.internet.defer.TimeoutError: when the coroutine was cancelled.
     """
-    deferred = Deferred.fromCoroutine(asking)
-    over = False
+    deferred = Deferred.fromCoroutine(coroutine)
+    timed_out = False
 
-    def end() -> None:
-        nonlocal over
-        over = True
+    def cancel() -> None:
+        nonlocal timed_out
+        timed_out = True
         deferred.cancel()
 
-    timer = clock.callLater(seconds, end)
+    timer = clock.callLater(seconds, cancel)
 
-    def ended(result: T | Failure) -> T | Failure:
+    def finished(result: T | Failure) -> T | Failure:
         if timer.active():
             timer.cancel()
-        if over and isinstance(result, Failure):
+        if timed_out and isinstance(result, Failure):
             raise DeferTimeout
         return result
 
-    return deferred.addBoth(ended)
+    return deferred.addBoth(finished)

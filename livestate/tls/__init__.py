@@ -1,1 +1,1 @@
-"""Certificates and TLS contexts."""
+"""TLS: certificates and their renewal, server and client contexts, and the development certificate."""

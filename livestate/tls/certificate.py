@@ -1,7 +1,7 @@
 """A listener's certificate, which may be replaced while livestate runs.
 
-Connections that are there keep what they began with; new ones get what was loaded last. What cannot be used is refused,
-and the one before stays.
+Existing connections keep the certificate they began with; new ones get the one that was loaded last. A replacement that
+cannot be used is rejected, and the current certificate stays.
 """
 
 import os
@@ -15,61 +15,62 @@ from zope.interface import implementer
 from livestate.errors import SettingsError
 from livestate.tls.contexts import ServerOptions, server_options
 
-_Stamp = tuple[tuple[int, int, int] | None, ...]
+#: Modification time, size and inode of each file; None for one that is missing.
+_Stamps = tuple[tuple[int, int, int] | None, ...]
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class Certificate:
-    """The TLS settings of one listener, `options`, and the files they came from."""
+    """The TLS settings of one listener (`options`) and the files they were loaded from."""
 
     log = Logger()
 
     def __init__(self, key_file: str, certificate_file: str, chain_file: str | None = None) -> None:
-        """Load them: see `livestate.tls.contexts.server_options`.
+        """Load the files; see `livestate.tls.contexts.server_options`.
 
-        :raises SettingsError: they cannot be used.
+        :raises SettingsError: when they cannot be used.
         """
-        # twistd changes its folder; names are meant as the user typed them.
+        # twistd changes its working directory; names are relative to where the user typed them.
         self._files = tuple(os.path.abspath(name) for name in (key_file, certificate_file, chain_file) if name)
-        self._loaded = self._seen = self._stamp()
+        self._loaded = self._seen = self._stamps()
         self.options: ServerOptions = server_options(key_file, certificate_file, chain_file)
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
-        """Give a new connection's TLS state."""
+        """Return the TLS state for a new connection."""
         return self.options.serverConnectionForTLS(tlsProtocol)
 
     def settled(self) -> bool:
-        """Tell whether the files are others than those that were read, and have been since the last look.
+        """Return whether the files differ from those that were loaded, and have not changed since the previous call.
 
-        A key and its certificate are replaced one after the other: in between they do not belong together.
+        A key and its certificate are replaced one after the other, and do not match in between.
         """
-        before, self._seen = self._seen, self._stamp()
-        return before == self._seen != self._loaded
+        previous, self._seen = self._seen, self._stamps()
+        return previous == self._seen != self._loaded
 
     def reload(self) -> bool:
-        """Load the files anew, if they have changed; tells whether there is something new to serve.
+        """Load the files again if they have changed, and return whether there is a new certificate to serve.
 
-        What cannot be used is logged, once.
+        Files that cannot be used are logged, once.
         """
-        stamp = self._stamp()
-        if stamp == self._loaded:
+        stamps = self._stamps()
+        if stamps == self._loaded:
             return False
-        # Also if they are refused: until they change again there is nothing new to be said.
-        self._loaded = stamp
+        # Even if the files are rejected: then they are logged again only when they change again.
+        self._loaded = stamps
         try:
             self.options = server_options(*self._files)
         except SettingsError as error:
-            self.log.error("the new certificate is refused, and the one before stays: {error}", error=str(error))
+            self.log.error("rejected the new certificate, keeping the current one: {error}", error=str(error))
             return False
-        self.log.info("the new certificate in {file} is served from now on", file=self._files[1])
+        self.log.info("loaded the new certificate from {file}, serving it to new connections", file=self._files[1])
         return True
 
-    def _stamp(self) -> _Stamp:
+    def _stamps(self) -> _Stamps:
         return tuple(_stamp_of(name) for name in self._files)
 
 
 def reload_all(certificates: Sequence[Certificate]) -> bool:
-    """Load anew what has changed; tells whether anything new is to be served."""
+    """Reload each certificate that has changed, and return whether there is a new one to serve."""
     return sum(certificate.reload() for certificate in certificates) > 0
 
 

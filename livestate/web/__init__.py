@@ -1,1 +1,1 @@
-"""The document over HTTP: twisted.web resources, and the answers they give."""
+"""Documents over HTTP: the sites, their connections, resources and responses, and the streams."""

@@ -1,12 +1,13 @@
-"""How many connections there may be, in all and per address; those above the limit are closed on arrival.
+"""Limits on the number of connections, in total and per address. Connections above a limit are closed on arrival.
 
-Theory of operation. A site asks its Admission before it creates anything for a connection: the open connections are in
-a set already, and its size is all that a limit in all needs. Only where there is a limit per address are they counted
-by address too.
+Theory of operation. A site asks its Admission before it creates anything for a connection. The total is the size of the
+set of open connections, which the site keeps anyway. Connections are counted by address only if there is a limit per
+address.
 
-An address is what one customer of a network has. Of IPv6 that is a prefix, with as many addresses in it as the customer
-likes (RFC 6177: a /64 at least). An IPv4 address that is written as one of IPv6 (RFC 4291 section 2.5.5.2), as on
-dual-stack sockets, is itself. Clients on Unix sockets have no address, and those behind a proxy all have the proxy's.
+"Address" means whatever one customer of a network has. In IPv6 that is a prefix, in which the customer can use any
+number of addresses (RFC 6177: at least a /64). An IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2), as seen on
+dual-stack sockets, counts as the IPv4 address. Clients on Unix sockets have no address. Clients behind a proxy all have
+the proxy's.
 """
 
 import socket
@@ -17,17 +18,17 @@ from twisted.logger import Logger
 
 from livestate.web.http1.connections import OpenConnection
 
-#: Seconds between two log lines about refused connections, at least.
-PAUSE = 60.0
+#: Minimum seconds between two log lines about refused connections.
+LOG_INTERVAL = 60.0
 
-#: Why a connection may be refused, and the option that says so.
+#: The reasons for refusing a connection, and the option that sets each limit.
 REASONS = {"total": "--max-connections", "address": "--max-connections-per-address"}
 
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
 class RefusedConnection(Protocol):
-    """The protocol of a connection that is refused, where the transport exists already."""
+    """The protocol of a refused connection whose transport exists already."""
 
     def connectionMade(self) -> None:
         """Close the connection."""
@@ -36,10 +37,10 @@ class RefusedConnection(Protocol):
 
 
 class ConnectionsByAddress(set[OpenConnection]):
-    """The open connections, counted by address as well."""
+    """The set of open connections, which also counts them by address."""
 
     def __init__(self, prefix: int) -> None:
-        """:param prefix: how many bits of an IPv6 address count."""
+        """:param prefix: how many leading bits of an IPv6 address identify a client."""
         super().__init__()
         self._shift = 128 - prefix
         self._networks: dict[object, object] = {}
@@ -61,7 +62,7 @@ class ConnectionsByAddress(set[OpenConnection]):
                 del self._counts[network]
 
     def of(self, address: Any) -> int:
-        """Return how many there are of the network that `address` is in; 0 for what has no network."""
+        """Return the number of connections from the network of `address`; 0 if it has none (a Unix socket)."""
         network = self._network_of(address)
         return 0 if network is None else self._counts.get(network, 0)
 
@@ -76,17 +77,18 @@ class ConnectionsByAddress(set[OpenConnection]):
 
 
 class Admission:
-    """Decides who may connect to a site."""
+    """Decides which clients may connect to a site."""
 
     log = Logger()
 
     def __init__(self, clock: Any, limit: int | None, limit_per_address: int | None, prefix: int) -> None:
         """Set the limits.
 
-        :param limit: connections in all; None: no limit. `limit_per_address` likewise.
-        :param prefix: how many bits of an IPv6 address count.
+        :param limit: the maximum number of connections; None: no limit.
+        :param limit_per_address: the same for each address.
+        :param prefix: how many leading bits of an IPv6 address identify a client.
         """
-        #: The open connections, for the site to keep.
+        #: The open connections. The site adds and removes them.
         self.open: set[OpenConnection] = set() if limit_per_address is None else ConnectionsByAddress(prefix)
         #: How many connections were refused, by reason.
         self.refused = dict.fromkeys(REASONS, 0)
@@ -100,7 +102,7 @@ class Admission:
         self._refusal = None if hasattr(clock, "run_after_poll") else RefusedConnection
 
     def admits(self, address: Any) -> bool:
-        """Return whether a client from `address` may connect, and count it if not."""
+        """Return whether a client from `address` may connect. If not, count the refusal."""
         if self._limit is not None and len(self.open) >= self._limit:
             self._refuse("total")
             return False
@@ -110,7 +112,7 @@ class Admission:
         return True
 
     def refusal(self) -> Protocol | None:
-        """Return what `buildProtocol` returns for a client that may not connect."""
+        """Return what `buildProtocol` should return for a client that may not connect."""
         return None if self._refusal is None else self._refusal()
 
     def _refuse(self, reason: str) -> None:
@@ -118,7 +120,7 @@ class Admission:
         now = self._seconds()
         if now < self._silent_until:
             return
-        self._silent_until = now + PAUSE
+        self._silent_until = now + LOG_INTERVAL
         new = {why: number - self._logged[why] for why, number in self.refused.items()}
         self._logged = dict(self.refused)
         self.log.warn(
@@ -128,5 +130,5 @@ class Admission:
 
 
 def share_per_worker(limit: int | None, workers: int) -> int | None:
-    """Return one worker's share of a limit, rounded up; the kernel spreads connections evenly, apart from chance."""
+    """Return one worker's share of a limit, rounded up: the kernel spreads connections evenly, apart from chance."""
     return limit if limit is None else -(-limit // workers)

@@ -1,7 +1,7 @@
-"""What a process that serves has counted, in a form in which several can be added up.
+"""The counters of a serving process, in a form that can be summed over several processes.
 
-Some of it only grows (answers, events sent), some is how things stand (connections). Of a process that is gone the
-former stays part of the sum.
+Some are totals that only grow (responses, events sent), others are current values (connections). When a process is
+gone, its totals stay in the sum.
 """
 
 from collections.abc import Iterable
@@ -15,46 +15,46 @@ from livestate.system.histogram import Histogram
 
 
 class DocumentCounts(msgspec.Struct):
-    """Of one document."""
+    """The counters of one document."""
 
-    #: Answers given, by kind: see `livestate.web.responses.responder.Responder.tally`.
-    answers: dict[str, int] = {}  # msgspec copies it
+    #: Responses, by kind: see `livestate.web.responses.responder.Responder.tally`.
+    answers: dict[str, int] = {}  # msgspec copies the default
     events_sent: int = 0
-    #: Events that were not sent, to readers who were behind.
+    #: Events that were not sent, because the subscriber was too slow.
     events_skipped: int = 0
-    #: Now: readers of events, over either protocol, and requests that are held.
+    #: Current values: subscribers of each protocol, and waiting requests.
     event_readers: int = 0
     websocket_readers: int = 0
     long_polls: int = 0
-    #: Answers by how the request was understood: see `livestate.web.responses.responder.Responder.ways`.
+    #: Responses by how the request was parsed: see `livestate.web.responses.responder.Responder.ways`.
     ways: dict[str, int] = {}
-    #: Bytes of answers, heads included, and of events.
+    #: Bytes of responses, including heads, and of events.
     bytes_sent: int = 0
     event_bytes_sent: int = 0
-    #: From the beginning of the fetch that brought a change until the last reader of events was written to.
+    #: Seconds from the start of the fetch that returned a change until it was written to the last subscriber.
     delivery: Histogram = msgspec.field(default_factory=Histogram)
 
 
 class Counts(msgspec.Struct):
-    """Of one process, or of several."""
+    """The counters of one process, or the sum of several."""
 
     #: By the document's path.
     documents: dict[str, DocumentCounts] = {}
-    #: Now; so what is remembered.
+    #: Current values: open connections, and the requests in the memo.
     connections: int = 0
     remembered_requests: int = 0
     remembered_bytes: int = 0
     connections_accepted: int = 0
     tls_handshakes: int = 0
-    #: How many of them took up an earlier session.
+    #: How many of the handshakes resumed a session.
     tls_resumptions: int = 0
-    #: Connections that were closed as they came, by reason: see `livestate.web.admission`.
+    #: Connections that were closed at once, by reason: see `livestate.web.admission`.
     connections_refused: dict[str, int] = {}
-    #: How late the reactor was.
+    #: Seconds by which the event loop was late.
     lag: Histogram = msgspec.field(default_factory=Histogram)
 
     def past(self) -> "Counts":
-        """Give what stays of these when the process is gone."""
+        """Return the counters that remain when the process is gone: the totals, with every current value at 0."""
         documents = {
             path: replace(counts, event_readers=0, websocket_readers=0, long_polls=0)
             for path, counts in self.documents.items()
@@ -63,18 +63,18 @@ class Counts(msgspec.Struct):
 
 
 def total(parts: Iterable[Counts]) -> Counts:
-    """Add up."""
+    """Return the sum of `parts`."""
     whole: Counts = reduce(_sum, parts, Counts())
     return whole
 
 
 def _sum(one: Any, other: Any) -> Any:
-    """Add numbers, and what is made of them: lists by items, dictionaries by keys, structures by fields."""
+    """Return the sum of numbers, of lists item by item, of dictionaries key by key, or of structs field by field."""
     if isinstance(one, dict):
         both = {name: _sum(one[name], other[name]) for name in one.keys() & other.keys()}
         return {**one, **other, **both}
     if isinstance(one, list):
-        return [_sum(mine, its) for mine, its in zip(one, other, strict=True)]
+        return [_sum(first, second) for first, second in zip(one, other, strict=True)]
     if isinstance(one, msgspec.Struct):
         return type(one)(*(_sum(getattr(one, name), getattr(other, name)) for name in one.__struct_fields__))
     return one + other

@@ -1,11 +1,12 @@
 """Closing all connections without losing a request.
 
-Theory of operation. From the start of a drain, each response says `Connection: close` (`LiveChannel.drain`), so that a
-client that polls leaves with its next response. Long polls are answered and streams are closed at a pace that the
-servers that these clients go to next can bear. So are connections that stay quiet, but not at once: a client that polls
-every second is better drained by a response. A connection is not closed while there is something to read on it.
+Theory of operation. From the start of a drain, every response says `Connection: close` (`LiveChannel.drain`), so a
+polling client leaves with its next response. Long polls are answered and streams are closed at a pace that the servers
+which these clients connect to next can bear. Idle connections are closed at the same pace, but only after a grace
+period, since a client that polls every second is better drained by a response. A connection is not closed while it has
+unread data.
 
-What is left when the time is over reads too slowly, and is aborted.
+The clients that are left at the end read too slowly, and their connections are aborted.
 """
 
 import math
@@ -22,14 +23,14 @@ from livestate.web.http1.connections import Connections, OpenConnection
 #: Seconds between two steps.
 STEP = 0.1
 
-#: Seconds after which quiet connections are closed too: pages that poll do so every second.
+#: Seconds after which idle connections are closed too. Polling pages send a request every second.
 GRACE = 2.0
 
-#: Connections closed per second, where that is enough: one process takes twice as many full TLS handshakes (1 ms each).
+#: Minimum number of connections closed per second. One process can do twice as many full TLS handshakes (1 ms each).
 PACE = 500
 
-#: Seconds within which all are closed in an orderly way, and after which what is left is aborted. Kubernetes kills after
-#: 30 s, systemd after 90 s.
+#: Seconds within which all connections are closed in an orderly way, and after which the remaining ones are aborted.
+#: Kubernetes kills a process after 30 s, systemd after 90 s.
 SPREAD = 8.0
 LIMIT = 10.0
 
@@ -40,7 +41,7 @@ class ConnectionDrain:
     def __init__(
         self, clock: Any, connections: Connections, closers: Callable[[], Sequence[Callable[[], None]]]
     ) -> None:
-        """:param closers: returns a function for each long poll and stream that is open, which closes it."""
+        """:param closers: returns one function for each open long poll and stream, which closes it."""
         self._clock = clock
         self._connections = connections
         self._closers = closers
@@ -62,7 +63,7 @@ class ConnectionDrain:
             connection.abortConnection()
         if self._loop.running:
             self._loop.stop()
-            # Their `connectionLost` is called in the next turn.
+            # Their `connectionLost` is called in the reactor's next turn.
             self._clock.callLater(0, self._done.callback, None)
 
     def _step(self) -> None:
@@ -77,7 +78,7 @@ class ConnectionDrain:
         closers = list(self._closers())
         if elapsed >= GRACE:
             closers += [
-                connection.leave
+                connection.close_idle
                 for connection in self._connections.open
                 if connection.idle() and not _readable(connection)
             ]
@@ -88,10 +89,10 @@ class ConnectionDrain:
 
 
 def _readable(connection: OpenConnection) -> bool:
-    """Return whether there is something to read on a connection."""
+    """Return whether a connection has unread data."""
     poll = select.poll()
     try:
         poll.register(connection.transport.fileno(), select.POLLIN)
-    except (AttributeError, TypeError, ValueError):  # no socket of its own: stock Twisted's TLS, or a test's
+    except (AttributeError, TypeError, ValueError):  # no socket of its own: stock Twisted's TLS, or a test
         return False
     return bool(poll.poll(0))

@@ -1,4 +1,4 @@
-"""Closing connections that have been quiet for too long: one check of all of them every few seconds."""
+"""Closing idle connections: one check of all connections every few seconds."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,19 +11,20 @@ from livestate.web.http1.connections import OpenConnection
 #: Seconds between two checks. A check of 30,000 connections takes about 3 ms.
 CHECK_INTERVAL = 5.0
 
-#: Checks after which a connection is closed: quiet between requests (60 to 65 s; a page that polls every second is far
-#: from it, and one that polls every minute is kept), with a request unfinished (20 to 25 s; it arrives in one piece
-#: from all but the slowest clients), and closed, but with a client that does not take what is unsent (then aborted).
+#: The number of checks after which
+#: - a connection without a request is closed (60 to 65 s: a page that polls every minute keeps its connection);
+#: - a connection with an unfinished request is closed (20 to 25 s: all but the slowest clients send one in one piece);
+#: - a closed connection whose client does not read the unsent data is aborted.
 QUIET = 13
 UNFINISHED = 5
 LINGERING = 2
 
 
 class IdleTimeouts(Service):
-    """Checks the connections of some sites."""
+    """Checks the connections of one or more sites."""
 
     def __init__(self, clock: Any, connections: Callable[[], Iterable[OpenConnection]]) -> None:
-        """:param connections: returns the open ones."""
+        """:param connections: returns the open connections."""
         self._connections = connections
         self._loop = LoopingCall(self.check)
         self._loop.clock = clock
@@ -41,7 +42,7 @@ class IdleTimeouts(Service):
             self._loop.stop()
 
     def check(self) -> None:
-        """Count the check for each connection, and close those whose time is over."""
+        """Count this check for each connection, and close the connections that are overdue."""
         closing: dict[OpenConnection, int] = {}
         for connection in list(self._connections()):
             if connection in self._closing:

@@ -1,7 +1,7 @@
-"""A server in this process: the public listeners, and the site behind them.
+"""A server in this process: the public listeners and the site behind them.
 
-New settings are served by a new site. The listeners pass new connections to it, and the connections of the previous
-site are drained; listeners that stay are not touched.
+A change of the settings creates a new site. The listeners pass new connections to it, and the connections of the
+previous site are drained. Listeners that stay are not touched.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from livestate.config.settings import Settings
-from livestate.listeners.listener import Listener, Listeners
+from livestate.listeners.listener import Listener
+from livestate.listeners.listeners import Listeners
 from livestate.system.logs import LogFiles
 from livestate.tls.certificate import Certificate
 from livestate.web.counts import Counts, total
@@ -26,7 +27,7 @@ from livestate.web.site_service import SiteService
 
 @implementer(IProtocolNegotiationFactory)
 class _CurrentSite(Factory[Any]):
-    """What the listeners pass connections to: the site of the current settings."""
+    """The factory of the listeners, which passes connections to the site of the current settings."""
 
     noisy = False
 
@@ -34,7 +35,7 @@ class _CurrentSite(Factory[Any]):
         self.site = site
 
     def logPrefix(self) -> str:
-        """Return what Twisted's log lines about starting and stopping call it."""
+        """Return the name of the site in Twisted's log lines about starting and stopping."""
         return self.site.logPrefix()
 
     def buildProtocol(self, addr: Any) -> Any:
@@ -42,7 +43,7 @@ class _CurrentSite(Factory[Any]):
         return self.site.buildProtocol(addr)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Offer the site's protocols in TLS."""
+        """Return the protocols that the site offers in TLS."""
         return self.site.acceptableProtocols()
 
 
@@ -88,10 +89,10 @@ class InProcessServer(MultiService):
         """Do nothing: there are no other processes with log files."""
 
     def change(self, settings: Settings, documents: Iterable[ServedDocument]) -> Deferred[None]:
-        """Serve what `settings` say from now on.
+        """Serve the documents of the new `settings` from now on.
 
         :param documents: the documents, in the order of the settings.
-        :raises SettingsError: a listener or the access log cannot be used; nothing has changed.
+        :raises SettingsError: a listener or the access log cannot be used. Nothing has changed then.
         """
         prepared = self._listeners.prepare(settings)
         try:
@@ -107,7 +108,7 @@ class InProcessServer(MultiService):
         return succeed(None)
 
     def drain(self) -> Deferred[None]:
-        """Accept no more connections, and drain all; the Deferred fires when none is left."""
+        """Accept no more connections, and drain the open ones; the Deferred fires when none is left."""
         self._listeners.close()
         self._drain(self._site_service, stopping=True)
         return gatherResults(list(self._draining.values())).addCallback(lambda _: None)
@@ -118,19 +119,19 @@ class InProcessServer(MultiService):
             site_service.abort_remaining()
 
     def serving(self) -> bool:
-        """Return whether everything is serving: this process always is."""
+        """Return whether all processes are serving: this one always is."""
         return True
 
     def outdated(self) -> bool:
-        """Return whether an earlier change failed: here it never does."""
+        """Return whether an earlier change failed: it cannot fail here."""
         return False
 
     def trouble(self) -> str:
-        """Return what is wrong with the serving processes: nothing, since this one answers."""
+        """Return what is wrong with the serving processes: nothing, since this one is running."""
         return ""
 
     def counts(self) -> Counts:
-        """Return what was counted so far."""
+        """Return the current counts, including those of previous sites."""
         current = {self._site_service: None, **self._draining}
         return total([self._past, *(site_service.counts() for site_service in current)])
 
@@ -144,7 +145,7 @@ class InProcessServer(MultiService):
             del self._draining[site_service]
             site_service.disownServiceParent()
 
-        # Noted first: it may be done at once.
+        # Added first: the drain may be done at once.
         done: Deferred[None] = Deferred()
         self._draining[site_service] = done
         site_service.drain(stopping).addCallback(drained).chainDeferred(done)

@@ -1,4 +1,4 @@
-"""The public site: which path is what."""
+"""The public site: which resource is at which path."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,16 +27,16 @@ class FixedResource(ResponseResource):
         self._response = response
 
     def respond(self, request: HTTPRequest) -> Response:
-        """Return it."""
+        """Return the fixed response."""
         return self._response
 
 
 class LiveSite(Site):
-    """A site of a few known paths."""
+    """A site with a fixed set of paths."""
 
     #: Whether Twisted logs that this factory starts and stops.
     noisy = False
-    #: What it is called in the log.
+    #: The name of the site in the log.
     name = "documents"
 
     def __init__(
@@ -44,8 +44,8 @@ class LiveSite(Site):
     ) -> None:
         """Create a site.
 
-        :param resources: what is served, by exact path.
-        :param responders: the documents among them, by path, to be answered on the fast path; none: twisted.web parses
+        :param resources: the resources, by exact path.
+        :param responders: the documents among them that are served on the fast path, by path; None: twisted.web parses
             every request.
         """
         super().__init__(Resource(), reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
@@ -54,11 +54,11 @@ class LiveSite(Site):
         self._admission: Admission | None = None
 
     def logPrefix(self) -> str:
-        """Return what Twisted's log lines about starting and stopping call it."""
+        """Return the name of the site in Twisted's log lines about starting and stopping."""
         return self.name
 
     def limit(self, admission: Admission) -> None:
-        """Let only those connect whom `admission` admits; to be called before there are connections."""
+        """Accept only the connections that `admission` admits; to be called before there are connections."""
         self._admission = admission
         self.connections.open = admission.open
 
@@ -67,17 +67,17 @@ class LiveSite(Site):
         self.connections.access_log = AccessLog(file, lambda: self._logDateTime or "-")
 
     def buildProtocol(self, addr: Any) -> Any:
-        """Return a channel for a new connection; None where the connection is to be closed at once."""
+        """Return a channel for a new connection, or None if the connection is to be closed at once."""
         if self._admission is not None and not self._admission.admits(addr):
             return self._admission.refusal()
         log = self.connections.access_log
         return LiveChannel(self, self.connections) if log is None else LoggedChannel(self, self.connections, log)
 
     def getResourceFor(self, request: HTTPRequest) -> IResource:
-        """Return what answers `request`.
+        """Return the resource that answers `request`.
 
-        An HTTP/1.1 request without exactly one Host field is refused (RFC 9112 section 3.2), and nothing behind it is
-        answered.
+        An HTTP/1.1 request without exactly one Host field is refused (RFC 9112 section 3.2), and requests behind it are
+        not answered.
         """
         hosts = request.requestHeaders.getRawHeaders(b"Host", [])
         if len(hosts) != 1 and (hosts or request.clientproto == b"HTTP/1.1"):
@@ -99,9 +99,9 @@ class LiveSite(Site):
 
 
 def path_of(target: bytes) -> bytes:
-    """Return the path of a request target, without query, percent-decoded; also of one in absolute form.
+    """Return the path of a request target, percent-decoded and without the query.
 
-    A server accepts `GET http://host/path` too (RFC 9112 section 3.2.2).
+    The target may be in absolute form: a server accepts `GET http://host/path` too (RFC 9112 section 3.2.2).
     """
     scheme, separator, rest = target.partition(b"://")
     if separator and scheme.lower() in (b"http", b"https"):

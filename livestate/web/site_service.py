@@ -1,7 +1,6 @@
-"""All that serves clients in one process: the public site, and what keeps its responses current.
+"""Everything that serves clients in one process: the public site, its limits, timeouts, streams and drain.
 
-It is the same in the one process that does everything and in each of several workers; only where the documents come
-from differs.
+It is the same in a single process and in each of several workers. Only the origin of the documents differs.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,32 +36,32 @@ from livestate.web.streams.streams import Streams
 
 
 class SiteService(MultiService):
-    """The public site, `site`, without its listeners."""
+    """The public site, without its listeners."""
 
     def __init__(
         self, reactor: Any, settings: Settings, documents: Sequence[ServedDocument], log_files: LogFiles
     ) -> None:
         """Serve the documents of `settings`.
 
-        :param documents: the documents, in the same order.
+        :param documents: the documents, in the order of the settings.
         :raises SettingsError: the access log cannot be written to.
         """
         super().__init__()
         streams = Streams(reactor, settings.heartbeat)
-        begin_websocket = _websocket(reactor, settings.cors_origins)
+        upgrade_to_websocket = _websocket(reactor, settings.cors_origins)
         self._ready = ReadyResource(documents)
         resources: dict[bytes, IResource] = {b"/_live/ready": self._ready}
         responders: dict[bytes, Responder] = {}
         self._parts: dict[str, tuple[Responder, Broadcast, LongPolls]] = {}
-        for wanted, served in zip(settings.documents, documents, strict=True):
-            document, path = served.document, wanted.path.encode("ascii")
-            responder = Responder(document, settings.cors_origins, wanted.max_stale, reactor.seconds)
+        for options, served in zip(settings.documents, documents, strict=True):
+            document, path = served.document, options.path.encode("ascii")
+            responder = Responder(document, settings.cors_origins, options.max_stale, reactor.seconds)
             polls = LongPolls(reactor, document, streams)
             broadcast = streams.broadcast(document, responder.servable)
             responders[path], resources[path] = responder, DocumentResource(responder, polls)
-            resources[wanted.events_path.encode("ascii")] = EventsResource(responder, broadcast, begin_websocket)
-            self._parts[wanted.path] = responder, broadcast, polls
-        resources.update(viewer_resources(wanted.path for wanted in settings.documents))
+            resources[options.events_path.encode("ascii")] = EventsResource(responder, broadcast, upgrade_to_websocket)
+            self._parts[options.path] = responder, broadcast, polls
+        resources.update(viewer_resources(options.path for options in settings.documents))
         self.site = LiveSite(resources, reactor, responders)
         self._connections = self.site.connections
         self._admission = _admission(reactor, settings)
@@ -92,7 +91,7 @@ class SiteService(MultiService):
         self.site.doStart()
 
     def stopService(self) -> Any:
-        """Stop serving, and close all streams that are left."""
+        """Stop serving, and close the streams that are still open."""
         stopped = super().stopService()
         self.site.doStop()
         log = self._connections.access_log
@@ -104,7 +103,7 @@ class SiteService(MultiService):
     def drain(self, stopping: bool) -> Deferred[None]:
         """Drain all connections; the Deferred fires when none is left.
 
-        :param stopping: whether livestate stops, so that clients should go to another server.
+        :param stopping: whether livestate is shutting down, so that `/_live/ready` sends clients to another server.
         """
         self._ready.stopping = stopping
         self._drain = ConnectionDrain(self._reactor, self._connections, self._closers)
@@ -123,7 +122,7 @@ class SiteService(MultiService):
         ]
 
     def counts(self) -> Counts:
-        """Return what was counted so far."""
+        """Return the current counts."""
         connections = self._connections
         return Counts(
             {path: _counts_of(*parts) for path, parts in self._parts.items()},
@@ -155,13 +154,13 @@ def _counts_of(responder: Responder, broadcast: Broadcast, polls: LongPolls) -> 
 
 
 def _admission(reactor: Any, settings: Settings) -> Admission | None:
-    """Return what limits the connections of this process, one of `settings.workers`; None where nothing does."""
+    """Return the limits of this process, which is one of `settings.workers`; None if there are none."""
     limits = share_per_worker(settings.max_connections, settings.workers), max_clients()
     limit = min((number for number in limits if number is not None), default=None)
     limit_per_address = share_per_worker(settings.max_connections_per_address, settings.workers)
     if limit_per_address is not None and settings.workers > 1:
-        # Of a few connections, most may by chance go to one worker: an address with half as many as it may have should
-        # not be refused any.
+        # By chance, most of a few connections may go to one worker. An address with half of its allowed connections
+        # should have none refused.
         limit_per_address *= 2
     if limit is None and limit_per_address is None:
         return None
@@ -169,9 +168,9 @@ def _admission(reactor: Any, settings: Settings) -> Admission | None:
 
 
 def _websocket(reactor: Any, origins: Sequence[str]) -> Callable[[Request, Broadcast], Response | None] | None:
-    """Return what begins WebSockets, or None where Autobahn is not installed."""
+    """Return the function that upgrades requests to WebSocket, or None if Autobahn is not installed."""
     if find_spec("autobahn") is None:
         return None
     from livestate.web.resources.websocket import WebSockets  # noqa: PLC0415  # Autobahn may import the reactor
 
-    return WebSockets(reactor, origins).begin
+    return WebSockets(reactor, origins).upgrade

@@ -1,23 +1,24 @@
-"""Several processes that serve, and one that supervises them, asks the sources and holds the listening sockets.
+"""The processes that serve clients, and the supervisor that feeds documents to them and replaces them.
 
-Theory of operation. With `--workers=N` the twistd process is the *supervisor*: it has the sources, the documents, what
-saves them and the admin site, and serves no reader. It binds the public sockets and keeps them open whatever becomes
-of the workers: what arrives at a dead worker's socket waits there for the next one. For TCP each worker has a socket of
-its own (SO_REUSEPORT): the kernel spreads connections evenly over them, which it does not where several processes
-accept from one (`bench/NOTES.md`).
+Theory of operation. With `--workers=N`, the twistd process is the *supervisor*. It owns the sources, the documents, the
+snapshot store and the admin site, and serves no public request itself. It binds the public sockets and keeps them open
+whatever happens to the workers: connections that arrive at the socket of a dead worker wait there for its replacement.
+For TCP, each worker has its own socket (SO_REUSEPORT). The kernel spreads connections evenly over these sockets, which
+it does not do when several processes accept from one socket (`bench/NOTES.md`).
 
-A *worker* is the same server as a single process (`livestate.web.site_service`), whose documents come down a pipe (`feed`,
-`messages`) with every content coding made already. It tells the supervisor each second what it has counted, which is
-also its sign of life: one that is silent for five is killed, and one that is gone is replaced. New settings,
-certificates or code come with a new `generation` of workers, which takes the places of the old ones when it serves.
+A *worker* runs the same server as a single process does (`livestate.web.site_service`). Its documents arrive through a
+pipe (`worker_feed`, `messages`), already encoded in every content coding. Once a second it sends its counters to the
+supervisor. This message is also its heartbeat: a worker that is silent for five seconds is killed, and a worker that
+exits is replaced. New settings, certificates or code need a new `generation` of workers, which replaces the old one as
+soon as all of it is serving.
 
-Workers are forked by a *zygote* (`zygote`), a process with one thread, everything imported, the TLS contexts made, and
-no reactor: each worker makes its own. A fork takes milliseconds where a new interpreter takes half a second, memory is
-shared, and all workers have the same keys for TLS session tickets, for which pyOpenSSL has no function: OpenSSL makes
-them with the context, and a fork copies them.
+Workers are forked by a *zygote* (`zygote`): a single-threaded process that has imported everything and created the TLS
+contexts, but has no reactor, because each worker installs its own. A fork takes milliseconds, starting an interpreter
+half a second. Forked workers also share memory, and they share the keys of TLS session tickets: OpenSSL creates these
+keys with the context, and pyOpenSSL has no function to set them.
 
     supervisor --fork (a socket)--> zygote --fork--> worker
-    supervisor <--pipe--> worker:  documents, Serve, Drain, Reopen -->   <-- Hello, Ready, Alive, Said
+    supervisor <--pipe--> worker:  documents, Serve, Drain, Reopen -->   <-- Hello, Ready, Alive, LogEntry
 
-Whoever loses its supervisor ends: the zygote kills its workers, and each worker sees the end of its pipe.
+No process outlives its supervisor. The zygote kills its workers, and each worker exits when its pipe is closed.
 """

@@ -1,8 +1,8 @@
-"""The listening sockets that workers accept from, bound and kept open by the supervisor.
+"""The listening sockets that workers accept from. The supervisor binds them and keeps them open.
 
-A `Listener` is given a Binder in place of the reactor: what a strports string leads to is bound, and not served. For
-TCP there is one socket for each worker (SO_REUSEPORT, socket(7)); all else, such as Unix sockets and those that systemd
-gives, is one socket from which all workers accept.
+A `Listener` gets a Binder instead of the reactor, so that the endpoint of its strports string is bound but not served.
+A TCP endpoint becomes one socket for each worker (SO_REUSEPORT, socket(7)). Any other endpoint, such as a Unix socket
+or a socket passed by systemd, is a single socket that all workers accept from.
 """
 
 import socket
@@ -21,112 +21,112 @@ from livestate.errors import SettingsError
 from livestate.listeners.listener import Listener
 from livestate.workers.setup import Port
 
-#: Strports strings that lead to a socket, and to nothing around it.
+#: The kinds of strports strings that lead to a plain socket, without a protocol around it.
 _KINDS = frozenset({"tcp", "ssl", "unix", "systemd", "fd"})
-_WHAT = "with --workers only tcp:, ssl:, unix:, systemd: and fd: can be served"
+_UNSUPPORTED = "--workers supports only tcp:, ssl:, unix:, systemd: and fd: listeners"
 
 
 class Placeholder(Factory[Any]):
-    """Stands for the public site, which is not in this process."""
+    """Stands in for the public site, which runs in the workers."""
 
     noisy = False
 
     def logPrefix(self) -> str:
-        """Name it in Twisted's lines of what starts and stops."""
+        """Return the name that Twisted logs when a listener starts or stops."""
         return "documents"
 
 
 class Binder:
-    """Binds what one strports string leads to.
+    """Binds the endpoint of one strports string.
 
-    What an endpoint may use of a reactor to listen is here; all else is the reactor's.
+    It overrides the reactor methods that an endpoint may call to listen, and passes everything else on to the reactor.
     """
 
     def __init__(self, reactor: Any, workers: int) -> None:
-        """:param workers: how many TCP sockets are wanted."""
-        #: The listening sockets, once bound.
+        """:param workers: the number of TCP sockets to bind."""
+        #: The listening sockets; empty until they are bound.
         self.sockets: list[socket.socket] = []
         self._reactor = reactor
         self._workers = workers
 
     @staticmethod
     def check(option: str, description: str) -> None:
-        """See that a strports string can be served by workers.
+        """Ensure that workers can serve a strports string.
 
-        :raises SettingsError: it cannot.
+        :raises SettingsError: when they cannot.
         """
         kind, _ = parse_strports(description)
-        # What is no strports string at all is for the Listener to say.
+        # The Listener reports what is not a strports string at all.
         if kind not in _KINDS and not description.isdecimal():
-            raise SettingsError(f"{option}={description}: {_WHAT}")
+            raise SettingsError(f"{option}={description}: {_UNSUPPORTED}")
 
-    def of(self, number: int) -> socket.socket:
-        """Give what a worker, counted from 0, accepts from."""
+    def socket_for(self, number: int) -> socket.socket:
+        """Return the socket that worker `number`, counted from 0, accepts from."""
         return self.sockets[number % len(self.sockets)]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> IListeningPort:
-        """Bind a socket for each worker.
+        """Bind one socket for each worker.
 
-        :raises CannotListenError: they cannot be bound.
+        :raises CannotListenError: when one of them cannot be bound.
         """
-        self._check(factory)
-        made: list[socket.socket] = []
+        self._check_factory(factory)
+        bound: list[socket.socket] = []
         try:
             for _ in range(self._workers):
-                made.append(_bound(interface, made[0].getsockname()[1] if made else port, backlog))
+                bound.append(_bind(interface, bound[0].getsockname()[1] if bound else port, backlog))
         except OSError as error:
-            for sock in made:
+            for sock in bound:
                 sock.close()
             raise CannotListenError(interface, port, error) from None
-        self.sockets = made
-        return _Bound(made)
+        self.sockets = bound
+        return _BoundPort(bound)
 
     def listenSSL(
         self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
-        """Bind a socket for each worker, whose affair TLS is."""
+        """Bind one socket for each worker; TLS happens in the workers."""
         return self.listenTCP(port, factory, backlog, interface)
 
     def listenUNIX(self, address: str, factory: Any, *args: Any, **kwargs: Any) -> IListeningPort:
-        """Bind one socket."""
-        self._check(factory)
-        return self._take(self._reactor.listenUNIX(address, factory, *args, **kwargs))
+        """Bind one socket that all workers share."""
+        self._check_factory(factory)
+        return self._share(self._reactor.listenUNIX(address, factory, *args, **kwargs))
 
     def adoptStreamPort(self, descriptor: int, family: int, factory: Any) -> IListeningPort:
-        """Take a socket that is there already."""
-        self._check(factory)
-        return self._take(self._reactor.adoptStreamPort(descriptor, family, factory))
+        """Adopt a socket that is already bound; all workers share it."""
+        self._check_factory(factory)
+        return self._share(self._reactor.adoptStreamPort(descriptor, family, factory))
 
-    def _take(self, port: Any) -> IListeningPort:
+    def _share(self, port: Any) -> IListeningPort:
         port.stopReading()
         self.sockets = [port.socket]
-        return _Taken(port)
+        return _SharedPort(port)
 
     @staticmethod
-    def _check(factory: Any) -> None:
-        # Around it there may be TLS, which is the workers' affair.
+    def _check_factory(factory: Any) -> None:
+        # A TLS factory may be wrapped around it, and TLS happens in the workers.
         if not isinstance(getattr(factory, "wrappedFactory", factory), Placeholder):
-            raise SettingsError(_WHAT)
+            raise SettingsError(_UNSUPPORTED)
 
 
 class BoundListener(Listener):
-    """A Listener that binds for workers, and what it has bound."""
+    """A Listener that binds sockets for workers; `binder` has these sockets."""
 
     def __init__(self, reactor: Any, workers: int, option: str, description: str) -> None:
-        """:raises SettingsError: workers cannot serve that."""
+        """:raises SettingsError: when workers cannot serve `description`."""
         Binder.check(option, description)
         self.binder = Binder(reactor, workers)
         super().__init__(self.binder, option, description, Placeholder())
 
     def as_port(self) -> Port:
-        """Tell a zygote what this is."""
+        """Return the description of this listener for a zygote."""
         return Port(None if self.certificate is None else self.certificate.options.pem())
 
 
-def _bound(interface: str, port: int, backlog: int) -> socket.socket:
+def _bind(interface: str, port: int, backlog: int) -> socket.socket:
     if ":" in interface:
         *_, address = socket.getaddrinfo(interface, port, socket.AF_INET6, socket.SOCK_STREAM)[0]
         sock = socket.socket(socket.AF_INET6)
@@ -135,7 +135,7 @@ def _bound(interface: str, port: int, backlog: int) -> socket.socket:
         sock = socket.socket(socket.AF_INET)
     try:
         sock.setblocking(False)
-        # As Twisted does: connections of an earlier run that linger are no reason to fail.
+        # Like Twisted: lingering connections of an earlier run must not make the bind fail.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(address)
@@ -147,27 +147,27 @@ def _bound(interface: str, port: int, backlog: int) -> socket.socket:
 
 
 @implementer(IListeningPort)
-class _Taken:
-    """Another's port, from which nobody is accepted here."""
+class _SharedPort:
+    """A port of Twisted's that accepts no connections in this process."""
 
     def __init__(self, port: IListeningPort) -> None:
         self._port = port
 
     def startListening(self) -> None:
-        """It does already."""
+        """Do nothing: the port is already listening."""
 
     def stopListening(self) -> Any:
-        """Close it."""
+        """Close the port."""
         return self._port.stopListening()
 
     def getHost(self) -> Any:
-        """Give the address."""
+        """Return the address."""
         return self._port.getHost()
 
 
 @implementer(IListeningPort)
-class _Bound:
-    """What an endpoint gives for bound sockets."""
+class _BoundPort:
+    """The sockets of all workers, as one port."""
 
     log = Logger()
 
@@ -176,16 +176,16 @@ class _Bound:
         self.log.info("documents starting on {port}, for {count} workers", port=self.getHost().port, count=len(sockets))
 
     def startListening(self) -> None:
-        """It is bound already."""
+        """Do nothing: the sockets are already listening."""
 
     def stopListening(self) -> Deferred[None] | None:
-        """Close the sockets; workers that have them still accept what has arrived."""
+        """Close the sockets; a worker still accepts the connections that have already arrived at its own copy."""
         for sock in self._sockets:
             sock.close()
         return None
 
     def getHost(self) -> IPv4Address | IPv6Address:
-        """Give the address."""
+        """Return the address."""
         first = self._sockets[0]
         kind = IPv6Address if first.family == socket.AF_INET6 else IPv4Address
         return kind("TCP", *first.getsockname()[:2])

@@ -1,38 +1,40 @@
-"""The documents that workers are to be told of."""
+"""The documents that the supervisor sends to the workers."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from livestate.web.resources.readiness import ServedDocument
-from livestate.workers.feed import DocumentFeed
+from livestate.workers.document_feed import DocumentFeed
 
 
 class DocumentFeeds:
-    """One Shipment for each document; they change with the settings."""
+    """One DocumentFeed for each document of the current settings."""
 
-    def __init__(self, tell: Callable[[DocumentFeed], None]) -> None:
-        """:param tell: called at each document's news."""
-        self._tell = tell
-        #: Each with what ends its subscription.
-        self._ends: dict[DocumentFeed, Callable[[], None]] = {}
+    def __init__(self, notify: Callable[[DocumentFeed], None]) -> None:
+        """:param notify: called whenever a document has changed or was confirmed."""
+        self._notify = notify
+        #: Each feed, with the function that unsubscribes it from its document.
+        self._feeds: dict[DocumentFeed, Callable[[], None]] = {}
 
     def all(self) -> list[DocumentFeed]:
-        """Give them, in the order of the settings."""
-        return list(self._ends)
+        """Return all feeds, in the order of the settings."""
+        return list(self._feeds)
 
-    def change(self, supplies: Iterable[ServedDocument]) -> None:
-        """Tell of these documents from now on."""
-        there = {shipment.document: shipment for shipment in self._ends}
-        wanted = [supply.document for supply in supplies]
-        for shipment, end in list(self._ends.items()):
-            if shipment.document not in wanted:
-                end()
-                del self._ends[shipment]
+    def change(self, served: Iterable[ServedDocument]) -> None:
+        """Follow the documents of `served` from now on, and no others."""
+        existing = {feed.document: feed for feed in self._feeds}
+        documents = [each.document for each in served]
+        for feed, unsubscribe in list(self._feeds.items()):
+            if feed.document not in documents:
+                unsubscribe()
+                del self._feeds[feed]
         ordered = {}
-        for document in wanted:
-            shipment = there.get(document) or DocumentFeed(document)
-            tell = partial(self._tell, shipment)
-            end = self._ends.get(shipment) or document.subscribe(lambda _, tell=tell: tell())  # type: ignore[misc]
-            document.on_confirmed = tell
-            ordered[shipment] = end
-        self._ends = ordered
+        for document in documents:
+            feed = existing.get(document) or DocumentFeed(document)
+            notify = partial(self._notify, feed)
+            unsubscribe = self._feeds.get(feed) or document.subscribe(
+                lambda _, notify=notify: notify()  # type: ignore[misc]
+            )
+            document.on_confirmed = notify
+            ordered[feed] = unsubscribe
+        self._feeds = ordered

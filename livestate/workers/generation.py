@@ -1,8 +1,7 @@
-"""Workers of one make: those that one zygote forks.
+"""A generation: the workers that one zygote forks, which all run the same settings, certificates and code.
 
-When settings, certificates or the code change there is a new generation. Its first workers are begun beside the old
-ones, and only when all of them serve do they take the places; then the old ones are drained. A new generation that does
-not come to serve is given up, and the old one stays.
+When any of these change, a new generation is started next to the old one. Once all its workers are serving, it replaces
+the old generation, which is then drained. A new generation that fails to start is abandoned, and the old one stays.
 """
 
 import socket
@@ -12,10 +11,10 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from livestate.workers.binder import Binder
-from livestate.workers.feed import DocumentFeed
+from livestate.workers.document_feed import DocumentFeed
 from livestate.workers.launcher import Launcher
 from livestate.workers.setup import Setup
-from livestate.workers.slot import WorkerProcess
+from livestate.workers.worker_process import WorkerProcess
 
 
 class Generation:
@@ -24,84 +23,84 @@ class Generation:
     def __init__(
         self,
         reactor: Any,
-        shipments: Sequence[DocumentFeed],
-        on_lost: Callable[["Generation", WorkerProcess], None],
-        on_ready: Callable[["Generation"], None],
-        on_end: Callable[["Generation"], None],
+        feeds: Sequence[DocumentFeed],
+        on_worker_exit: Callable[["Generation", WorkerProcess], None],
+        on_worker_ready: Callable[["Generation"], None],
+        on_zygote_exit: Callable[["Generation"], None],
     ) -> None:
-        """:param shipments: the documents that these workers serve.
-        :param on_lost: called when a worker is gone.
-        :param on_ready: called each time that a worker begins to serve.
-        :param on_end: called when the zygote has ended, without having been told to.
+        """:param feeds: the documents that these workers serve.
+        :param on_worker_exit: called when a worker is gone.
+        :param on_worker_ready: called whenever a worker starts serving.
+        :param on_zygote_exit: called when the zygote exits without having been stopped.
         """
-        self.shipments = shipments
+        self.feeds = feeds
         self.workers: set[WorkerProcess] = set()
-        #: Whether its zygote is there.
-        self.fertile = True
+        #: Whether the zygote is still there to fork workers.
+        self.can_fork = True
         self._reactor = reactor
-        self._on_lost = on_lost
-        self._on_ready = on_ready
-        self._on_end = on_end
+        self._on_worker_exit = on_worker_exit
+        self._on_worker_ready = on_worker_ready
+        self._on_zygote_exit = on_zygote_exit
         self._binders: Sequence[Binder] = ()
-        self._launcher = Launcher(reactor, self._ended)
+        self._launcher = Launcher(reactor, self._zygote_exited)
         self._stopped: Deferred[None] | None = None
 
     def start(self, setup: Setup, binders: Sequence[Binder]) -> None:
         """Start the zygote.
 
-        :param binders: what has the listening sockets of the ports of `setup`.
+        :param binders: have the listening sockets of the ports of `setup`, in the same order.
         """
         self._binders = binders
         self._launcher.start(setup)
 
     def fork(self, number: int) -> WorkerProcess | None:
-        """Give a new worker, or None where that cannot be."""
+        """Fork worker `number`, counted from 0; return None when the zygote cannot be asked."""
         ours, theirs = socket.socketpair()
         with theirs:
-            if not self._launcher.fork(number, theirs, [binder.of(number) for binder in self._binders]):
+            if not self._launcher.fork(number, theirs, [binder.socket_for(number) for binder in self._binders]):
                 ours.close()
                 return None
-        worker = WorkerProcess(self._reactor, number, self._lost, lambda: self._on_ready(self))
+        worker = WorkerProcess(self._reactor, number, self._worker_exited, lambda: self._on_worker_ready(self))
         self.workers.add(worker)
-        worker.connect(ours, self.shipments)
+        worker.connect(ours, self.feeds)
         return worker
 
-    def tell(self, shipment: DocumentFeed) -> None:
-        """Tell all workers of a document's news."""
-        if shipment in self.shipments:
+    def notify(self, feed: DocumentFeed) -> None:
+        """Send a changed or confirmed document to all workers."""
+        if feed in self.feeds:
             for worker in self.workers:
-                worker.tell(shipment)
+                worker.notify(feed)
 
-    def drain(self, ending: bool) -> None:
-        """Have all workers come to their end.
+    def drain(self, shutdown: bool) -> None:
+        """Drain all workers.
 
-        :param ending: whether all of livestate does.
+        :param shutdown: whether all of livestate is stopping.
         """
         for worker in self.workers:
-            worker.drain(ending)
+            worker.drain(shutdown)
 
     def kill(self) -> None:
-        """End all workers at once."""
+        """Kill all workers."""
         for worker in list(self.workers):
             worker.kill()
 
     def stop(self) -> Deferred[None]:
-        """End the zygote, and what workers there still are; done when that is gone."""
-        if not self.fertile and self._stopped is None:
+        """Stop the zygote, which kills the remaining workers; fire once it has exited."""
+        if not self.can_fork and self._stopped is None:
             return succeed(None)
-        self.fertile = False
+        self.can_fork = False
         if self._stopped is None:
             self._stopped = self._launcher.stop()
         return self._stopped
 
-    def stillborn(self) -> None:
-        """End a zygote that forks nothing."""
+    def kill_zygote(self) -> None:
+        """Kill a zygote that forks no workers."""
         self._launcher.kill()
 
-    def _lost(self, worker: WorkerProcess) -> None:
+    def _worker_exited(self, worker: WorkerProcess) -> None:
         self.workers.discard(worker)
-        self._on_lost(self, worker)
+        self._on_worker_exit(self, worker)
 
-    def _ended(self, launcher: Launcher) -> None:
-        self.fertile = False
-        self._on_end(self)
+    def _zygote_exited(self, launcher: Launcher) -> None:
+        self.can_fork = False
+        self._on_zygote_exit(self)

@@ -1,4 +1,4 @@
-"""The zygote as the supervisor sees it."""
+"""The zygote process, as the supervisor sees it."""
 
 import os
 import socket
@@ -12,33 +12,34 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from livestate.workers.setup import CONTROL, Setup
+from livestate.workers.setup import CONTROL_FD, Setup
 
-#: Seconds until a zygote that was told to end is killed.
-PATIENCE = 5.0
+#: Seconds that a zygote has to exit before it is killed.
+STOP_TIMEOUT = 5.0
 
 
 class Launcher(ProcessProtocol):
-    """One zygote process, from its start to its end."""
+    """Starts, instructs and stops one zygote."""
 
     log = Logger()
 
     transport: Any
 
-    def __init__(self, reactor: Any, on_end: Callable[["Launcher"], None]) -> None:
-        """:param on_end: called if it ends without having been told to."""
+    def __init__(self, reactor: Any, on_exit: Callable[["Launcher"], None]) -> None:
+        """:param on_exit: called when the zygote exits without having been stopped."""
         self._reactor = reactor
-        self._on_end = on_end
+        self._on_exit = on_exit
+        #: None before the start and after the stop.
         self._control: socket.socket | None = None
-        self._ended: Deferred[None] = Deferred()
-        self._line = b""
+        self._exited: Deferred[None] = Deferred()
+        self._partial_line = b""
 
     def start(self, setup: Setup) -> None:
-        """Start it, to fork workers that are made as `setup` says."""
+        """Start a zygote whose workers are configured by `setup`."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
-        descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r", CONTROL: theirs.fileno()}
-        # In a folder of its own choice, a module of the user's might stand in place of one of the library's.
+        descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r", CONTROL_FD: theirs.fileno()}
+        # The zygote runs in "/": in the current folder, a module of the user's might shadow one of the library's.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
         arguments = [sys.executable, "-m", "livestate.workers.zygote"]
         self._reactor.spawnProcess(self, sys.executable, arguments, environment, "/", childFDs=descriptors)
@@ -46,53 +47,54 @@ class Launcher(ProcessProtocol):
         self.transport.write(setup.to_json())
         self.transport.closeStdin()
 
-    def fork(self, number: int, end: socket.socket, listening: Sequence[socket.socket]) -> bool:
-        """Have worker `number` forked; tells whether that could be asked for.
+    def fork(self, number: int, pipe: socket.socket, listening: Sequence[socket.socket]) -> bool:
+        """Ask the zygote to fork worker `number`; return whether the request was sent.
 
-        The zygote keeps none of the sockets: the last who closes one that listens is to be the one who accepts from it.
+        The zygote keeps none of the sockets open, so that the last process to close a listening socket is the one that
+        accepts from it.
 
-        :param end: its end of a pipe.
-        :param listening: what it accepts from, in the order of the Setup's ports.
+        :param pipe: the worker's end of its pipe.
+        :param listening: the sockets that it accepts from, in the order of the Setup's ports.
         """
         if self._control is None:
             return False
         try:
-            socket.send_fds(self._control, [b"%d" % number], [sock.fileno() for sock in (end, *listening)])
-        except OSError:  # it is gone, or so stuck that it reads nothing
+            socket.send_fds(self._control, [b"%d" % number], [sock.fileno() for sock in (pipe, *listening)])
+        except OSError:  # the zygote has exited, or hangs and reads nothing
             return False
         return True
 
     def stop(self) -> Deferred[None]:
-        """Have it end, and its workers killed; done when it has."""
+        """Stop the zygote, which kills its workers; fire once it has exited."""
         self._close()
         if self.transport is None or self.transport.pid is None:
             return succeed(None)
-        late = self._reactor.callLater(PATIENCE, self.kill)
-        return self._ended.addCallback(lambda _: late.cancel() if late.active() else None)
+        timeout = self._reactor.callLater(STOP_TIMEOUT, self.kill)
+        return self._exited.addCallback(lambda _: timeout.cancel() if timeout.active() else None)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the zygote."""
         if self.transport.pid is not None:
             self.transport.signalProcess("KILL")
 
     def outReceived(self, data: bytes) -> None:
-        """Log what it or a worker prints: there is hardly anything but what went wrong."""
-        *lines, self._line = (self._line + data).split(b"\n")
+        """Log what the zygote or a worker prints, as warnings: it is hardly ever anything but an error."""
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
         for line in lines:
             self.log.warn("{line}", line=line.decode("utf-8", "backslashreplace"))
 
     errReceived = outReceived
 
     def processExited(self, reason: Failure) -> None:
-        """Note its end; workers may still have its standard error."""
-        wanted = self._control is None
+        """Handle the exit of the zygote. Workers may still have its standard error open."""
+        expected = self._control is None
         self._close()
-        if not wanted:
+        if not expected:
             how = "" if reason.check(ProcessDone) else f": {reason.getErrorMessage()}"
-            self.log.error("the process that forks the workers has ended{how}; starting another", how=how)
-        self._ended.callback(None)
-        if not wanted:
-            self._on_end(self)
+            self.log.error("the process that forks workers (the zygote) exited{how}; starting another", how=how)
+        self._exited.callback(None)
+        if not expected:
+            self._on_exit(self)
 
     def _close(self) -> None:
         if self._control is not None:

@@ -1,6 +1,6 @@
-"""What supervisor and worker tell each other, and how messages are cut out of a stream of bytes.
+"""The messages between supervisor and worker, and their framing on a byte stream.
 
-A frame is eight bytes with the length of what follows, in network order, and a message in MessagePack.
+A frame is the length of the message (eight bytes in network order), followed by the message in MessagePack.
 """
 
 import struct
@@ -17,7 +17,7 @@ _LENGTH = struct.Struct(">Q")
 
 
 class _Message(msgspec.Struct, array_like=True, tag=True):
-    """Whose tag is its name."""
+    """A message, encoded as an array of its class name and its fields."""
 
 
 class Confirmed(_Message):
@@ -28,35 +28,35 @@ class Confirmed(_Message):
 
 
 class Changed(_Message):
-    """To a worker: a document's newest version, or more content codings of the one it has."""
+    """To a worker: the newest version of a document, or more content codings of the version that it has."""
 
     path: str
     version: int
     modified: float
     complete: bool
-    #: When the fetch that brought it began: seconds since 1970; 0: nobody knows.
-    begun: float
-    #: Content coding, entity tag and bytes of each representation that the worker does not have.
+    #: When the fetch that brought this version began, in seconds since 1970; 0 when unknown.
+    fetch_started: float
+    #: Content coding, entity tag and body of each representation that the worker does not have.
     representations: list[tuple[str, bytes, bytes]]
 
 
 class Serve(_Message):
-    """To a worker: begin to accept connections; all documents that there are were sent."""
+    """To a worker: start accepting connections. All documents that exist have been sent before."""
 
 
 class Drain(_Message):
-    """To a worker: accept no more, come to an end with all readers, and exit."""
+    """To a worker: stop accepting, close all connections in an orderly way, and exit."""
 
-    #: Whether all of livestate ends, and no other worker takes this one's place.
-    ending: bool = False
+    #: Whether all of livestate is stopping, and no other worker replaces this one.
+    shutdown: bool = False
 
 
 class Reopen(_Message):
-    """To a worker: open the access log anew."""
+    """To a worker: reopen the access log."""
 
 
 class Hello(_Message):
-    """From a worker: it exists, as this process."""
+    """From a worker: it has started, with this process id."""
 
     pid: int
 
@@ -66,13 +66,13 @@ class Ready(_Message):
 
 
 class Alive(_Message):
-    """From a worker, each second: it lives, and has counted this."""
+    """From a worker, every second: the heartbeat, with its counters."""
 
     counts: Counts
 
 
 class LogEntry(_Message):
-    """From a worker: a line, or several, for the log."""
+    """From a worker: one line, or several, for the log."""
 
     level: str
     text: str
@@ -85,46 +85,46 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def frame(message: ToWorker | FromWorker) -> bytes:
-    """Give a message as a frame."""
+    """Return a message as a frame."""
     data = _encode(message)
     return b"%b%b" % (_LENGTH.pack(len(data)), data)
 
 
-class Frames(Generic[M]):
-    """Cuts frames out of what arrives, however that is cut itself."""
+class FrameDecoder(Generic[M]):
+    """Decodes the messages of a byte stream, however the stream is split into pieces."""
 
     def __init__(self, decoder: "msgspec.msgpack.Decoder[M]") -> None:
         self._decode = decoder.decode
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[M]:
-        """Take some more bytes and give the messages that are whole now.
+        """Accept more bytes, and yield the messages that are complete.
 
-        :raises msgspec.DecodeError: something else than a message arrived; the stream is of no use any more.
+        :raises msgspec.DecodeError: when something else than a message arrives; the stream is unusable from then on.
         """
-        held = self._held
-        held += data
+        buffer = self._buffer
+        buffer += data
         start = 0
         try:
-            while len(held) - start >= _LENGTH.size:
+            while len(buffer) - start >= _LENGTH.size:
                 begin = start + _LENGTH.size
-                end = begin + _LENGTH.unpack_from(held, start)[0]
-                if len(held) < end:
+                end = begin + _LENGTH.unpack_from(buffer, start)[0]
+                if len(buffer) < end:
                     break
                 start = end
-                # Not a copy: a large document would be held three times.
-                with memoryview(held) as view, view[begin:end] as part:
+                # A view, not a copy: with a copy, a large document would be in memory three times.
+                with memoryview(buffer) as view, view[begin:end] as part:
                     message = self._decode(part)
                 yield message
         finally:
-            del held[:start]
+            del buffer[:start]
 
 
-def for_worker() -> Frames[ToWorker]:
-    """Give what a worker reads its pipe with."""
-    return Frames(msgspec.msgpack.Decoder(ToWorker))
+def worker_decoder() -> FrameDecoder[ToWorker]:
+    """Return a decoder of the messages that a worker receives."""
+    return FrameDecoder(msgspec.msgpack.Decoder(ToWorker))
 
 
-def for_supervisor() -> Frames[FromWorker]:
-    """Give what the supervisor reads a worker's pipe with."""
-    return Frames(msgspec.msgpack.Decoder(FromWorker))
+def supervisor_decoder() -> FrameDecoder[FromWorker]:
+    """Return a decoder of the messages that the supervisor receives from one worker."""
+    return FrameDecoder(msgspec.msgpack.Decoder(FromWorker))

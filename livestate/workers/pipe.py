@@ -1,4 +1,4 @@
-"""The pipe between supervisor and worker: a pair of sockets, and what each side makes of its end."""
+"""The pipe between supervisor and worker: a pair of sockets, and the protocol that runs on each end."""
 
 import socket
 from collections.abc import Callable
@@ -8,69 +8,72 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
-from livestate.workers.messages import Frames, FromWorker, ToWorker, frame
+from livestate.workers.messages import FrameDecoder, FromWorker, ToWorker, frame
 
 M = TypeVar("M")
 
 
 @implementer(IPushProducer)
 class Pipe(Protocol, Generic[M]):
-    """One end. `writable` says that little waits to be sent; `on_writable` is called when that becomes true again."""
+    """One end of the pipe.
+
+    `writable` is false while the transport's buffer is full; `on_writable` is called when it has been sent.
+    """
 
     transport: Any
 
-    def __init__(self, frames: Frames[M], on_message: Callable[[M], None], on_end: Callable[[], None]) -> None:
-        """:param on_end: called when the other side is gone."""
+    def __init__(self, decoder: FrameDecoder[M], on_message: Callable[[M], None], on_close: Callable[[], None]) -> None:
+        """:param on_close: called when the other end is closed."""
         self.writable = True
         self.on_writable: Callable[[], None] = lambda: None
-        self._frames = frames
+        self._decoder = decoder
         self._on_message = on_message
-        self._on_end = on_end
+        self._on_close = on_close
 
-    def connect(self, reactor: Any, end: socket.socket) -> None:
-        """Use `end`, which is closed here: the reactor has a duplicate."""
-        end.setblocking(False)
-        reactor.adoptStreamConnection(end.fileno(), socket.AF_UNIX, _Only(self))
-        end.close()
+    def connect(self, reactor: Any, sock: socket.socket) -> None:
+        """Run on `sock`, which is closed here: the reactor works on a duplicate."""
+        sock.setblocking(False)
+        reactor.adoptStreamConnection(sock.fileno(), socket.AF_UNIX, _OneProtocol(self))
+        sock.close()
 
     def send(self, message: ToWorker | FromWorker) -> None:
         """Send a message."""
         self.transport.write(frame(message))
 
     def close(self) -> None:
-        """Be gone for the other side, whatever is still to be sent."""
+        """Close the pipe at once, and drop what is not sent yet."""
         self.transport.abortConnection()
 
     def connectionMade(self) -> None:
-        """Have oneself told how much waits."""
+        """Register for flow control."""
         self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what arrived."""
-        for message in self._frames.feed(data):
+        """Pass the messages that are complete to `on_message`."""
+        for message in self._decoder.feed(data):
             self._on_message(message)
 
-    def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # of no default
-        """End."""
+    def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # it has no default here
+        """Report that the other end is closed."""
         self.writable = False
-        self._on_end()
+        self._on_close()
 
     def pauseProducing(self) -> None:
-        """Much waits."""
+        """Note that the transport's buffer is full."""
         self.writable = False
 
     def resumeProducing(self) -> None:
-        """All is sent."""
+        """Note that the transport's buffer has been sent."""
         self.writable = True
         self.on_writable()
 
     def stopProducing(self) -> None:
-        """Nothing can be sent any more."""
+        """Note that nothing can be sent any longer."""
         self.writable = False
 
 
-class _Only(Factory[Any]):
-    """Gives one protocol."""
+class _OneProtocol(Factory[Any]):
+    """A factory that returns an existing protocol."""
 
     noisy = False
 
@@ -78,5 +81,5 @@ class _Only(Factory[Any]):
         self._protocol = protocol
 
     def buildProtocol(self, addr: Any) -> Protocol:
-        """Give it."""
+        """Return the protocol."""
         return self._protocol

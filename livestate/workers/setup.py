@@ -1,4 +1,4 @@
-"""What a zygote is told to begin with."""
+"""What the supervisor tells a zygote at its start."""
 
 import dataclasses
 from pathlib import Path
@@ -8,42 +8,42 @@ import msgspec
 
 from livestate.config.settings import Settings
 
-#: The zygote's end of the socket that it is told to fork by.
-CONTROL = 3
+#: The file descriptor of the control socket in the zygote, which brings the requests to fork.
+CONTROL_FD = 3
 
 
 class Port(msgspec.Struct, frozen=True):
-    """What is listened on for one strports string."""
+    """One listener: the sockets of one strports string."""
 
-    #: Private key and certificates, PEM; None: plain HTTP.
+    #: Private key and certificates in PEM; None for plain HTTP.
     tls: bytes | None
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """All that a worker is made of."""
+    """All that a worker is configured with."""
 
     settings: Settings
-    #: The module whose `install` makes the reactor.
+    #: The module whose `install` installs the reactor.
     reactor: str
     ports: list[Port]
 
     def to_json(self) -> bytes:
-        """Give it as JSON, without the sources: workers do not ask them, and need no passwords."""
-        documents = tuple(dataclasses.replace(wanted, source="") for wanted in self.settings.documents)
+        """Return the setup as JSON, without the sources: workers do not fetch, and need no passwords."""
+        documents = tuple(dataclasses.replace(document, source="") for document in self.settings.documents)
         settings = dataclasses.replace(self.settings, documents=documents, state_dir=None)
         return msgspec.json.encode(msgspec.structs.replace(self, settings=settings), enc_hook=str)
 
     @classmethod
-    def of_json(cls, data: bytes) -> "Setup":
-        """Understand what `to_json` gave.
+    def from_json(cls, data: bytes) -> "Setup":
+        """Parse the result of `to_json`.
 
-        :raises msgspec.DecodeError: it is something else.
+        :raises msgspec.DecodeError: when it is something else.
         """
-        return msgspec.json.decode(data, type=cls, dec_hook=_path)
+        return msgspec.json.decode(data, type=cls, dec_hook=_decode_path)
 
 
-def _path(kind: type, value: Any) -> Any:
-    """Make the one kind of object that msgspec does not know."""
+def _decode_path(kind: type, value: Any) -> Any:
+    """Decode a Path, the only type in Setup that msgspec does not know."""
     if kind is not Path:
         raise NotImplementedError(kind)
     return Path(value)

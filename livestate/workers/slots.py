@@ -1,70 +1,71 @@
-"""All places, and whether there is a worker that serves in each."""
+"""All worker slots, and whether each of them has a worker that is serving."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from twisted.logger import Logger
 
-from livestate.workers.slot import WorkerProcess, WorkerSlot
+from livestate.workers.slot import WorkerSlot
+from livestate.workers.worker_process import WorkerProcess
 
-#: Beats without a worker that serves in each place after which that is said: more than a busy machine takes to start.
-UNSERVED = 10
+#: Seconds without a serving worker in each slot after which that is logged: longer than a start on a busy machine.
+REPORT_AFTER = 10
 
 
 class WorkerSlots:
-    """The places of one supervisor."""
+    """The slots of one supervisor."""
 
     log = Logger()
 
     def __init__(self, count: int, reactor: Any, start: Callable[[WorkerSlot], WorkerProcess | None]) -> None:
-        """:param start: as for Place."""
-        self._places = [WorkerSlot(number, reactor, start) for number in range(count)]
-        self._unserved = 0
+        """:param start: starts a worker, as for WorkerSlot."""
+        self._slots = [WorkerSlot(number, reactor, start) for number in range(count)]
+        self._seconds_not_serving = 0
 
     def __iter__(self) -> Iterator[WorkerSlot]:
-        return iter(self._places)
+        return iter(self._slots)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._slots)
 
     def __getitem__(self, number: int) -> WorkerSlot:
-        return self._places[number]
+        return self._slots[number]
 
     def fill(self) -> None:
-        """Have a worker in each."""
-        for place in self._places:
-            place.fill()
+        """Start a worker in each slot."""
+        for slot in self._slots:
+            slot.fill()
 
-    def take(self, workers: Sequence[WorkerProcess | None]) -> None:
-        """Have these in them, in place of those before."""
-        for place, worker in zip(self._places, workers, strict=True):
-            place.take(worker)
+    def assign(self, workers: Sequence[WorkerProcess | None]) -> None:
+        """Put one of `workers` into each slot, instead of the previous ones."""
+        for slot, worker in zip(self._slots, workers, strict=True):
+            slot.assign(worker)
 
-    def vacate(self) -> None:
-        """Have none in them any more."""
-        for place in self._places:
-            place.vacate()
+    def clear(self) -> None:
+        """Empty all slots, and leave them empty."""
+        for slot in self._slots:
+            slot.clear()
 
     def serving(self) -> bool:
-        """Tell whether there is a worker that serves in each."""
-        return not self._lacking()
+        """Return whether each slot has a worker that is serving."""
+        return not self._not_serving()
 
     def trouble(self) -> str:
-        """Say how many have none that serves; "" if all have."""
-        lacking = self._lacking()
-        return f"{lacking} of {len(self._places)} workers not serving" if lacking else ""
+        """Return how many slots have no serving worker, as text; "" if all have one."""
+        count = self._not_serving()
+        return f"{count} of {len(self._slots)} workers not serving" if count else ""
 
-    def beat(self) -> None:
-        """Count a second; where some have had none that serves for long that is said, and its end."""
+    def tick(self) -> None:
+        """Count a second. Log when workers have been missing for long, and when all of them serve again."""
         if self.serving():
-            if self._unserved >= UNSERVED:
-                self.log.info("all workers serve")
-            self._unserved = 0
+            if self._seconds_not_serving >= REPORT_AFTER:
+                self.log.info("all workers are serving")
+            self._seconds_not_serving = 0
             return
-        self._unserved += 1
-        if self._unserved == UNSERVED:
-            self.log.error("for {seconds} s: {trouble}; others are tried, and the lines above say what becomes of them",
-                           seconds=UNSERVED, trouble=self.trouble())  # fmt: skip
+        self._seconds_not_serving += 1
+        if self._seconds_not_serving == REPORT_AFTER:
+            self.log.error("{trouble} for {seconds} s; still trying to start them, see the log lines above",
+                           seconds=REPORT_AFTER, trouble=self.trouble())  # fmt: skip
 
-    def _lacking(self) -> int:
-        return sum(place.worker is None or not place.worker.ready for place in self._places)
+    def _not_serving(self) -> int:
+        return sum(slot.worker is None or not slot.worker.ready for slot in self._slots)

@@ -1,4 +1,4 @@
-"""The supervisor's part of livestate: places, the generation of workers that fills them, and news for all."""
+"""The supervisor: the worker slots, the generation of workers that fills them, and the documents they are sent."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,154 +12,160 @@ from twisted.logger import Logger
 
 from livestate.config.settings import Settings
 from livestate.errors import SettingsError
-from livestate.listeners.listener import Listeners
+from livestate.listeners.listeners import Listeners
 from livestate.system.backoff import Backoff
 from livestate.tls.certificate import Certificate
 from livestate.web.counts import Counts, total
 from livestate.web.resources.readiness import ServedDocument
 from livestate.workers.binder import BoundListener
+from livestate.workers.document_feed import DocumentFeed
 from livestate.workers.document_feeds import DocumentFeeds
-from livestate.workers.feed import DocumentFeed
 from livestate.workers.generation import Generation
 from livestate.workers.messages import Reopen
 from livestate.workers.setup import Setup
-from livestate.workers.slot import STARTING, WorkerProcess, WorkerSlot
+from livestate.workers.slot import WorkerSlot
 from livestate.workers.slots import WorkerSlots
+from livestate.workers.worker_process import MAX_STARTUP, WorkerProcess
 
-#: Seconds between two looks at the workers.
-BEAT = 1.0
+#: Seconds between two checks of the workers. The limits below and in the other modules count these ticks as seconds.
+TICK = 1.0
 
-#: Beats until workers that were told to end are killed: more than a drain takes.
-PATIENCE = 12
+#: Seconds until workers that were told to drain are killed: longer than a drain takes.
+DRAIN_TIMEOUT = 12
 
-_REFUSED = "new workers did not come to serve, those before stay"
+#: Seconds: the first and the longest delay before a generation is replaced because its zygote exited.
+RESTART_DELAYS = 0.1, 5.0
 
-#: Seconds of the delays before a new generation is tried in place of one whose zygote has ended.
-DELAYS = 0.1, 5.0
+_OUTDATED = "new workers failed to start, the previous ones are still serving"
 
 
 class Supervisor(MultiService):
-    """Has workers serve the documents."""
+    """Serves the documents through workers."""
 
     log = Logger()
 
-    def __init__(self, reactor: Any, settings: Settings, supplies: Iterable[ServedDocument]) -> None:
-        """Understand what is to be listened on.
+    def __init__(self, reactor: Any, settings: Settings, served: Iterable[ServedDocument]) -> None:
+        """Prepare the listeners; no worker is started yet.
 
-        :param supplies: what keeps the documents of `settings` up to date, in the same order.
-        :raises SettingsError: that cannot be, or not here.
+        :param served: what keeps each document of `settings` up to date, in the same order.
+        :raises SettingsError: when this platform has no workers, or a listener cannot be used.
         """
         super().__init__()
         if sys.platform != "linux":
             raise SettingsError("--workers needs Linux")
         self._reactor = reactor
         self._settings = settings
-        self._shipments = DocumentFeeds(self._tell)
-        self._shipments.change(supplies)
+        self._feeds = DocumentFeeds(self._notify)
+        self._feeds.change(served)
         self._listeners = Listeners(partial(BoundListener, reactor, settings.workers))
         self._listeners.change(self._listeners.prepare(settings))
         self._listeners.setServiceParent(self)
-        self._places = WorkerSlots(settings.workers, reactor, self._fill)
+        self._slots = WorkerSlots(settings.workers, reactor, self._fork_for)
         self._generation: Generation | None = None
-        #: The one that is on its way to the places, with its first workers and the beats it has had.
+        #: The generation that is starting, with its first workers.
         self._next: tuple[Generation, list[WorkerProcess | None]] | None = None
-        self._waited = 0
-        #: Those who wait for what becomes of it; and whether nothing did, so that old settings or code serve on.
+        #: Seconds since its start.
+        self._next_age = 0
+        #: Fired when the next generation is serving, or was abandoned.
         self._waiting: list[Deferred[None]] = []
-        self._refused = False
-        #: Those whose workers are coming to their end, with the beats it has taken.
-        self._leaving: dict[Generation, int] = {}
-        self._emptied: Deferred[None] | None = None
-        self._backoff = Backoff(*DELAYS)
+        #: Whether the last one was abandoned, so that the workers still run old settings, certificates or code.
+        self._outdated = False
+        #: The generations whose workers are draining, with the seconds since they were told to.
+        self._draining: dict[Generation, int] = {}
+        #: Fired when all workers and zygotes are gone; None until the shutdown.
+        self._drained: Deferred[None] | None = None
+        self._backoff = Backoff(*RESTART_DELAYS)
+        #: The counters of workers that are gone.
         self._past = Counts()
-        self._beat = LoopingCall(self._look)
-        self._beat.clock = reactor
+        self._ticks = LoopingCall(self._tick)
+        self._ticks.clock = reactor
 
     def startService(self) -> None:
         """Start the workers."""
         super().startService()
-        self._generation = self._begin()
-        self._places.fill()
-        self._beat.start(BEAT, now=False)
+        self._generation = self._start_generation()
+        self._slots.fill()
+        self._ticks.start(TICK, now=False)
 
-    # What the service asks for
+    # The Server interface of `livestate.service`
 
     def certificates(self) -> Sequence[Certificate]:
-        """Give those that are served."""
+        """Return the certificates that are served."""
         return self._listeners.certificates()
 
     def certificates_changed(self) -> Deferred[None]:
-        """Serve those that were loaded anew: in a new generation, whose workers share the keys of session tickets."""
+        """Serve the reloaded certificates, in a new generation, whose workers share the keys of session tickets."""
         return self._replace()
 
     def renew(self) -> Deferred[None]:
-        """Have workers with the code that is on disk."""
-        self.log.info("workers with the code that is on disk are started")
+        """Replace the workers by new ones that run the code on disk."""
+        self.log.info("starting new workers with the code on disk")
         return self._replace()
 
-    def change(self, settings: Settings, supplies: Iterable[ServedDocument]) -> Deferred[None]:
+    def change(self, settings: Settings, served: Iterable[ServedDocument]) -> Deferred[None]:
         """Serve what `settings` say from now on.
 
-        :raises SettingsError: that cannot be; nothing has changed.
+        :param served: as in the constructor.
+        :raises SettingsError: when a listener cannot be used; nothing has changed.
         """
         self._listeners.change(self._listeners.prepare(settings))
         self._settings = settings
-        self._shipments.change(supplies)
+        self._feeds.change(served)
         return self._replace()
 
     def reopen_logs(self) -> None:
-        """Have all workers open their access log anew."""
+        """Tell all workers to reopen their access log."""
         for worker in self._workers():
             worker.send(Reopen())
 
     def drain(self) -> Deferred[None]:
-        """Accept nobody any more, and have all workers come to their end."""
-        # First, so that what a worker closes is the last of it.
+        """Stop accepting connections, and drain all workers; fire once they are gone."""
+        # First, so that each worker is the last process to close its socket.
         self._listeners.close()
-        self._give_up_next()
-        self._places.vacate()
+        self._abandon_next()
+        self._slots.clear()
         if self._generation is not None:
-            self._dismiss(self._generation, ending=True)
+            self._retire(self._generation, shutdown=True)
             self._generation = None
-        self._settle(refused=False)
-        self._emptied = Deferred()
-        self._look_whether_empty()
-        return self._emptied
+        self._replacement_done(outdated=False)
+        self._drained = Deferred()
+        self._check_drained()
+        return self._drained
 
     def abort_remaining(self) -> None:
-        """Have them come to it at once."""
-        for generation in list(self._leaving):
+        """Kill the workers that are still draining."""
+        for generation in list(self._draining):
             generation.kill()
 
     def serving(self) -> bool:
-        """Tell whether there is a worker that serves in each place."""
-        return self._places.serving()
+        """Return whether each slot has a worker that is serving."""
+        return self._slots.serving()
 
     def outdated(self) -> bool:
-        """Tell whether those who serve are not made as they were last to be."""
-        return self._refused
+        """Return whether the workers run older settings, certificates or code than they were last asked to."""
+        return self._outdated
 
     def trouble(self) -> str:
-        """Say what is wrong with the workers; "" if nothing is."""
-        return self._places.trouble() or (_REFUSED if self._refused else "")
+        """Return what is wrong with the workers, as a short text; "" if nothing is."""
+        return self._slots.trouble() or (_OUTDATED if self._outdated else "")
 
     def counts(self) -> Counts:
-        """Give what all workers have counted, those that are gone included."""
+        """Return the sum of the counters of all workers, including those that are gone."""
         return total([self._past, *(worker.counts for worker in self._workers())])
 
     def workers(self) -> Sequence[Mapping[str, Any]]:
-        """Tell of each worker, and of those that are being drained."""
-        leaving = [worker for generation in self._leaving for worker in generation.workers]
+        """Return the status of each slot, and of each worker that is draining."""
+        draining = [worker for generation in self._draining for worker in generation.workers]
         return [
-            *(place.status() for place in self._places),
-            *({"worker": worker.number + 1, "draining": True, **worker.status()} for worker in leaving),
+            *(slot.status() for slot in self._slots),
+            *({"worker": worker.number + 1, "draining": True, **worker.status()} for worker in draining),
         ]
 
     # Documents
 
-    def _tell(self, shipment: DocumentFeed) -> None:
+    def _notify(self, feed: DocumentFeed) -> None:
         for generation in self._generations():
-            generation.tell(shipment)
+            generation.notify(feed)
 
     # Generations
 
@@ -168,120 +174,122 @@ class Supervisor(MultiService):
             yield self._generation
         if self._next is not None:
             yield self._next[0]
-        yield from self._leaving
+        yield from self._draining
 
     def _workers(self) -> Iterable[WorkerProcess]:
         return [worker for generation in self._generations() for worker in generation.workers]
 
-    def _begin(self) -> Generation:
-        """Start a generation that is made as things are now."""
+    def _start_generation(self) -> Generation:
+        """Start a generation with the current settings, certificates and documents."""
         listeners: list[Any] = self._listeners.all()
         setup = Setup(self._settings, type(self._reactor).__module__, [listener.as_port() for listener in listeners])
-        generation = Generation(self._reactor, self._shipments.all(), self._lost, self._ready, self._zygote_ended)
+        generation = Generation(
+            self._reactor, self._feeds.all(), self._worker_exited, self._worker_ready, self._zygote_exited
+        )
         generation.start(setup, [listener.binder for listener in listeners])
         return generation
 
     def _replace(self) -> Deferred[None]:
-        """Have a new generation take the places; done when it serves there, or is given up."""
-        if not self.running or self._emptied is not None:
+        """Start a generation that replaces the current one; fire when it is serving, or was abandoned."""
+        if not self.running or self._drained is not None:
             return succeed(None)
-        self._give_up_next()
+        self._abandon_next()
         done: Deferred[None] = Deferred()
         self._waiting.append(done)
-        generation = self._begin()
-        self._waited = 0
+        generation = self._start_generation()
+        self._next_age = 0
         self._next = generation, []
-        self._next[1].extend(generation.fork(place.number) for place in self._places)
+        self._next[1].extend(generation.fork(slot.number) for slot in self._slots)
         return done
 
-    def _give_up_next(self) -> None:
+    def _abandon_next(self) -> None:
         if self._next is not None:
             generation, _ = self._next
             self._next = None
-            self._dismiss(generation)
+            self._retire(generation)
 
-    def _ready(self, generation: Generation) -> None:
-        """See whether the next generation serves, all of it."""
+    def _worker_ready(self, generation: Generation) -> None:
+        """Switch to the next generation once all of its workers are serving."""
         self._backoff.reset()
         if self._next is None or generation is not self._next[0]:
             return
         workers = self._next[1]
-        if len(workers) < len(self._places) or not all(worker is not None and worker.ready for worker in workers):
+        if len(workers) < len(self._slots) or not all(worker is not None and worker.ready for worker in workers):
             return
         self._next = None
-        before, self._generation = self._generation, generation
-        self._places.take(workers)
-        if before is not None:
-            self._dismiss(before)
-        self.log.info("new workers have taken the places of those before, which let their readers go")
-        self._settle(refused=False)
+        previous, self._generation = self._generation, generation
+        self._slots.assign(workers)
+        if previous is not None:
+            self._retire(previous)
+        self.log.info("new workers are serving; draining the previous ones")
+        self._replacement_done(outdated=False)
 
-    def _dismiss(self, generation: Generation, ending: bool = False) -> None:
-        self._leaving[generation] = 0
-        generation.drain(ending)
-        self._bury(generation)
+    def _retire(self, generation: Generation, shutdown: bool = False) -> None:
+        self._draining[generation] = 0
+        generation.drain(shutdown)
+        self._stop_if_empty(generation)
 
-    def _bury(self, generation: Generation) -> None:
-        """End a generation that has no workers any more."""
-        if not generation.workers and generation in self._leaving:
-            generation.stop().addCallback(lambda _: self._buried(generation))
+    def _stop_if_empty(self, generation: Generation) -> None:
+        """Stop a draining generation that has no workers left."""
+        if not generation.workers and generation in self._draining:
+            generation.stop().addCallback(lambda _: self._generation_stopped(generation))
 
-    def _buried(self, generation: Generation) -> None:
-        self._leaving.pop(generation, None)
-        self._look_whether_empty()
+    def _generation_stopped(self, generation: Generation) -> None:
+        self._draining.pop(generation, None)
+        self._check_drained()
 
-    def _look_whether_empty(self) -> None:
-        if self._emptied is not None and not self._leaving and not self._emptied.called:
-            self._beat.stop()
-            self._emptied.callback(None)
+    def _check_drained(self) -> None:
+        if self._drained is not None and not self._draining and not self._drained.called:
+            self._ticks.stop()
+            self._drained.callback(None)
 
-    def _zygote_ended(self, generation: Generation) -> None:
+    def _zygote_exited(self, generation: Generation) -> None:
         if self._next is not None and generation is self._next[0]:
-            self._refuse_next()
+            self._next_failed()
         elif generation is self._generation and self._next is None:
             self._reactor.callLater(self._backoff.next_delay(), self._replace)
 
-    def _settle(self, refused: bool) -> None:
-        """Tell those who wait that there is no next generation any more."""
-        self._refused = refused
+    def _replacement_done(self, outdated: bool) -> None:
+        """Fire all that wait for the next generation, which is serving or was abandoned."""
+        self._outdated = outdated
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done.callback(None)
 
-    def _refuse_next(self) -> None:
-        self.log.error("new workers do not come to serve: those that are there stay")
-        self._give_up_next()
-        self._settle(refused=True)
-        if self._generation is not None and not self._generation.fertile:
+    def _next_failed(self) -> None:
+        self.log.error("new workers failed to start; keeping the current ones (see the errors above)")
+        self._abandon_next()
+        self._replacement_done(outdated=True)
+        if self._generation is not None and not self._generation.can_fork:
             self._reactor.callLater(self._backoff.next_delay(), self._replace)
 
     # Workers
 
-    def _fill(self, place: WorkerSlot) -> WorkerProcess | None:
-        return None if self._generation is None else self._generation.fork(place.number)
+    def _fork_for(self, slot: WorkerSlot) -> WorkerProcess | None:
+        return None if self._generation is None else self._generation.fork(slot.number)
 
-    def _lost(self, generation: Generation, worker: WorkerProcess) -> None:
+    def _worker_exited(self, generation: Generation, worker: WorkerProcess) -> None:
         self._past = total([self._past, worker.counts.past()])
         if self._next is not None and generation is self._next[0]:
-            self._refuse_next()
+            self._next_failed()
             return
-        if worker.pid is None and worker.age >= STARTING:
-            generation.stillborn()
-        place = self._places[worker.number]
-        if worker is place.worker:
-            place.lost(worker)
-        self._bury(generation)
+        if worker.pid is None and worker.age >= MAX_STARTUP:
+            generation.kill_zygote()
+        slot = self._slots[worker.number]
+        if worker is slot.worker:
+            slot.worker_exited(worker)
+        self._stop_if_empty(generation)
 
-    def _look(self) -> None:
+    def _tick(self) -> None:
         for worker in self._workers():
-            worker.beat()
-        if self._emptied is None:
-            self._places.beat()
+            worker.tick()
+        if self._drained is None:
+            self._slots.tick()
         if self._next is not None:
-            self._waited += 1
-            if self._waited >= STARTING:
-                self._refuse_next()
-        for generation in list(self._leaving):
-            self._leaving[generation] += 1
-            if self._leaving[generation] >= PATIENCE:
+            self._next_age += 1
+            if self._next_age >= MAX_STARTUP:
+                self._next_failed()
+        for generation in list(self._draining):
+            self._draining[generation] += 1
+            if self._draining[generation] >= DRAIN_TIMEOUT:
                 generation.kill()

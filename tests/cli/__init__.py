@@ -1,1 +1,1 @@
-"""Tests of `livestate.cli.main`."""
+"""Tests of `livestate.cli`."""

@@ -1,4 +1,4 @@
-"""`livestate check` at an address with a password, and what the command line repeats of one."""
+"""Passwords in the arguments of `livestate check` and of the command line are not printed."""
 
 import io
 import sys
@@ -17,8 +17,8 @@ from livestate.errors import LivestateError
 reactor: Any = _reactor
 
 
-class Guarded(Resource):
-    """Answers who knows the password."""
+class Protected(Resource):
+    """Requires a password."""
 
     isLeaf = True
 
@@ -31,13 +31,13 @@ class Guarded(Resource):
 
 
 class PasswordTests(TestCase):
-    """Against a server that wants a login."""
+    """`livestate check` against a server that requires a login."""
 
     timeout = 30
 
     async def test_login(self):
-        """The user and the password are sent, and are not printed, whether the server is there or not."""
-        port = reactor.listenTCP(0, Site(Guarded(), reactor=reactor), interface="127.0.0.1")
+        """The user and the password are sent but not printed, whether the server is up or down."""
+        port = reactor.listenTCP(0, Site(Protected(), reactor=reactor), interface="127.0.0.1")
         url = f"http://me:hu%3Ash@127.0.0.1:{port.getHost().port}/r.json?token=hush"
         output = io.StringIO()
         await check_url(reactor, url, None, output)
@@ -49,13 +49,13 @@ class PasswordTests(TestCase):
 
 
 class CommandLineTests(SynchronousTestCase):
-    """What is said of arguments that make no sense."""
+    """Invalid arguments."""
 
-    def test_stray(self):
-        """An argument too many is refused without the password in it."""
-        said = io.StringIO()
-        self.patch(sys, "stderr", said)
+    def test_extra_argument(self):
+        """An extra or invalid argument is reported without the password in it."""
+        errors = io.StringIO()
+        self.patch(sys, "stderr", errors)
         for arguments in (["check", "http://a/", "http://me:hush@b/"], ["watch", "http://me:hush@b/", "--count=x"]):
             self.assertRaises(SystemExit, main, arguments)
-        self.assertIn("***", said.getvalue())
-        self.assertNotIn("hush", said.getvalue())
+        self.assertIn("***", errors.getvalue())
+        self.assertNotIn("hush", errors.getvalue())

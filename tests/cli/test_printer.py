@@ -1,4 +1,4 @@
-"""What `livestate watch` prints into a pipe."""
+"""The output of `livestate watch` into a pipe."""
 
 import io
 import json
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.cli.printer import PATIENCE, Printer
+from livestate.cli.printer import REPORT_DELAY, Printer
 from livestate.client import State, Status
 from livestate.client.state import same
 from livestate.formats.merge_patch import apply
@@ -36,12 +36,12 @@ class PrinterTests(SynchronousTestCase):
             printer.show(value, State(value, version, None, None, "events"))
 
     def test_states(self):
-        """Each state is JSON, indented."""
+        """Each state is printed as indented JSON."""
         self.show(self.printer(), {"a": [1], "é": "ü"}, 2)
         self.assertEqual(self.output.decode(), '{\n  "a": [\n    1\n  ],\n  "é": "ü"\n}\n2\n')
 
     def test_lines(self):
-        """With --jsonl each is a line with its version, or its entity tag where it came by polling."""
+        """With --jsonl, each state is one line with its version, or with its entity tag if it was polled."""
         printer = self.printer(lines=True)
         self.show(printer, {"a": 1})
         printer.show(2, State(2, None, '"tag"', None, "poll"))
@@ -50,12 +50,12 @@ class PrinterTests(SynchronousTestCase):
         )
 
     def test_patches(self):
-        """With --patch the first is the state, and what follows are merge patches, a line each."""
+        """With --patch, the first line is the state, and the others are merge patches."""
         self.show(self.printer(patch=True), {"a": 1, "b": 2}, {"a": 1, "c": 3}, [4])
         self.assertEqual(self.output.decode(), '{"a":1,"b":2}\n{"b":null,"c":3}\n[4]\n')
 
     def test_patches_with_versions(self):
-        """With both, lines say whether they are a state or a patch."""
+        """With both, each line says whether it is a state or a patch."""
         self.show(self.printer(patch=True, lines=True), {"a": 1}, {"a": 2}, {"a": None})
         self.assertEqual(
             self.output.decode(),
@@ -64,25 +64,25 @@ class PrinterTests(SynchronousTestCase):
         self.assertEqual(self.errors.getvalue(), "")
 
     def test_no_patch(self):
-        """A change that no merge patch can say is said to be a whole state."""
+        """A change that no merge patch can express is announced and printed as a whole state."""
         self.show(self.printer(patch=True), {"a": 1}, {"a": None})
         self.assertEqual(self.output.decode(), '{"a":1}\n{"a":null}\n')
-        self.assertIn("the whole state follows", self.errors.getvalue())
+        self.assertIn("printing the whole state", self.errors.getvalue())
 
     @many
     @given(st.lists(documents, min_size=1, max_size=6))
     def test_applied_in_order(self, values):
-        """The lines, applied one after the other, give the document after each of them, whatever it is."""
+        """Applying the lines in order gives each document."""
         self.setUp()
         self.show(self.printer(patch=True, lines=True), *values)
-        held: Any = None
+        current: Any = None
         for line, value in zip(self.output.decode().splitlines(), values, strict=True):
             record = json.loads(line)
-            held = record["state"] if "state" in record else apply(held, record["patch"])
-            self.assertTrue(same(held, value), (held, value))
+            current = record["state"] if "state" in record else apply(current, record["patch"])
+            self.assertTrue(same(current, value), (current, value))
 
     def test_missing(self):
-        """A part that is not there is said once, and again after it was."""
+        """A missing part is reported once, and again after it was present."""
         printer = self.printer(patch=True)
         for _ in range(3):
             printer.missing("there is no /a")
@@ -94,23 +94,23 @@ class PrinterTests(SynchronousTestCase):
         self.assertEqual(self.output, b'{"x":1}\n{"y":1}\n')
 
     def test_trouble(self):
-        """Trouble that lasts is said once, with the newest reason, and that it is over; a short one is not said."""
+        """A lasting trouble is reported once, with its newest reason, and so is its end; a short one is not."""
         printer = self.printer()
         printer.status(Status(False, "events", "the event stream ended"))
-        self.clock.advance(PATIENCE - 0.1)
+        self.clock.advance(REPORT_DELAY - 0.1)
         printer.status(Status(True, "events"))
         self.clock.advance(10)
         self.assertEqual(self.errors.getvalue(), "")
         printer.status(Status(False, "events", "the event stream ended"))
-        self.clock.advance(PATIENCE - 0.1)
+        self.clock.advance(REPORT_DELAY - 0.1)
         printer.status(Status(False, "events", "it was refused"))
-        self.clock.advance(PATIENCE)
+        self.clock.advance(REPORT_DELAY)
         printer.status(Status(False, "poll", "no answer"))
         self.clock.advance(100)
         printer.status(Status(True, "events"))
         self.assertEqual(
             self.errors.getvalue(),
-            "livestate: http://h/: it was refused; asking on\nlivestate: http://h/: good again\n",
+            "livestate: http://h/: it was refused; retrying\nlivestate: http://h/: reconnected\n",
         )
         printer.status(Status(False, "events", "gone"))
         printer.close()

@@ -1,4 +1,4 @@
-"""Keeping up with a document: transports, pauses and ends, with a clock that is told what to do."""
+"""The follower's transports, delays and errors, with a fake clock and a fake server."""
 
 import random
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from livestate.client.address import parse_address
-from livestate.client.connection import ANSWER, Connection
+from livestate.client.connection import TIMEOUT, Connection
 from livestate.client.follower import (
-    FIRST_BYTES,
-    HEARTBEATS,
-    LONGEST_PAUSE,
-    LONGEST_WISH,
-    STREAM_AGAIN,
-    STREAM_TRIES,
+    FIRST_BYTES_TIMEOUT,
+    MAX_DELAY,
+    MAX_FAILED_STREAMS,
+    MAX_SERVER_DELAY,
+    MISSED_HEARTBEATS,
+    STREAM_RETRY,
     WAIT,
     Follower,
 )
@@ -36,8 +36,8 @@ EVENTS = "http://live.example/r.json/events?delta=merge"
 
 
 @implementer(IResponse)
-class Answer:
-    """An answer whose body comes piece by piece."""
+class Response:
+    """A response whose body arrives piece by piece."""
 
     def __init__(self, code: int = 200, body: bytes | None = None, **fields: str) -> None:
         self.code = code
@@ -46,33 +46,33 @@ class Answer:
         self.request = self.previousResponse = self.phrase = self.version = None
         self.body: Any = None
         self.closed = False
-        self._whole = body
+        self._complete_body = body
 
     def deliverBody(self, protocol: Any) -> None:
         self.body = protocol
         protocol.makeConnection(self)
-        if self._whole:
-            protocol.dataReceived(self._whole)
-        if self._whole is not None:
+        if self._complete_body:
+            protocol.dataReceived(self._complete_body)
+        if self._complete_body is not None:
             self.end()
 
     def setPreviousResponse(self, response: Any) -> None:
         raise NotImplementedError
 
-    def end(self, why: Exception | None = None) -> None:
-        self.body.connectionLost(Failure(why or ResponseDone()))
+    def end(self, reason: Exception | None = None) -> None:
+        self.body.connectionLost(Failure(reason or ResponseDone()))
 
     def loseConnection(self) -> None:
         self.closed = True
 
 
 @dataclass
-class Asked:
+class Request:
     """One request."""
 
     url: str
     headers: Headers
-    answer: Deferred[Answer]
+    response: Deferred[Response]
 
     def field(self, name: str) -> str | None:
         return self.headers.getRawHeaders(name, [None])[0]
@@ -81,38 +81,38 @@ class Asked:
 @implementer(IAgent)
 @dataclass
 class Server:
-    """Notes what it is asked; `script` answers, as long as there is something in it, and then `always`, by URL."""
+    """Records requests and responds with the next item of `script`; when that is empty, by URL with `always`."""
 
-    asked: list[Asked] = field(default_factory=list)
-    script: list[Answer | Exception] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    script: list[Response | Exception] = field(default_factory=list)
     always: dict[str, Any] = field(default_factory=dict)
 
     def request(self, method: bytes, uri: bytes, headers: Any = None, bodyProducer: Any = None) -> Deferred[Any]:
-        answer: Deferred[Any] = Deferred()
+        response: Deferred[Any] = Deferred()
         if self.script or uri.decode() in self.always:
-            given = self.script.pop(0) if self.script else self.always[uri.decode()]()
-            answer = fail(given) if isinstance(given, Exception) else succeed(given)
-        self.asked.append(Asked(uri.decode(), headers, answer))
-        return answer
+            result = self.script.pop(0) if self.script else self.always[uri.decode()]()
+            response = fail(result) if isinstance(result, Exception) else succeed(result)
+        self.requests.append(Request(uri.decode(), headers, response))
+        return response
 
 
-def stream(body: bytes | None = None) -> Answer:
-    """Give an event stream; with a body it ends after that."""
-    return Answer(200, body, Content_Type="text/event-stream; charset=utf-8")
+def stream(body: bytes | None = None) -> Response:
+    """Return an event stream; with a body, it ends after that."""
+    return Response(200, body, Content_Type="text/event-stream; charset=utf-8")
 
 
 def event(version: int | str, data: str) -> bytes:
-    """Give the bytes of an event."""
+    """Return the bytes of an event."""
     return f"id: {version}\ndata: {data}\n\n".encode()
 
 
 def down() -> Exception:
-    """Give what comes of a server that is not there."""
+    """Return the error for a server that is down."""
     return ConnectionRefusedError()
 
 
 class FollowerCase(SynchronousTestCase):
-    """A follower whose pauses are the longest of those that may be drawn."""
+    """A follower whose random delays are always the longest possible."""
 
     def setUp(self):
         self.patch(random, "uniform", mock.Mock(side_effect=lambda low, high: high))
@@ -121,7 +121,7 @@ class FollowerCase(SynchronousTestCase):
         self.states: list[Any] = []
         self.statuses: list[Status] = []
         self.ended: list[Any] = []
-        self.stop_at_once = False
+        self.stop_in_callback = False
         self.follower = self.new_follower()
         self.addCleanup(self.stop)
 
@@ -137,16 +137,16 @@ class FollowerCase(SynchronousTestCase):
 
     def on_state(self, state: Any) -> None:
         self.states.append(state)
-        if self.stop_at_once:
+        if self.stop_in_callback:
             self.follower.stop()
 
-    def start(self, *script: Answer | Exception) -> None:
-        """Begin, with these answers to come."""
+    def start(self, *script: Response | Exception) -> None:
+        """Start following, with these responses to come."""
         self.server.script += script
         self.follower.start().addBoth(self.ended.append)
 
     def stop(self) -> None:
-        """End, and see that nothing is left."""
+        """Stop, and check that no delayed call is left."""
         self.follower.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(len(self.ended), 1)
@@ -154,22 +154,22 @@ class FollowerCase(SynchronousTestCase):
     def values(self) -> list[Any]:
         return [state.value for state in self.states]
 
-    def asked(self) -> list[str]:
-        """Give what was asked for since the last time."""
-        urls = [asked.url for asked in self.server.asked]
-        self.server.asked.clear()
+    def new_requests(self) -> list[str]:
+        """Return the URLs requested since the last call."""
+        urls = [request.url for request in self.server.requests]
+        self.server.requests.clear()
         return urls
 
-    def assert_pause(self, seconds: float, then: list[str]) -> None:
-        """See that nothing is asked for so long, and then that."""
-        self.asked()
+    def assert_delay(self, seconds: float, then: list[str]) -> None:
+        """Check that nothing is requested for this long, and then these URLs are."""
+        self.new_requests()
         self.clock.advance(seconds - 0.01)
-        self.assertEqual(self.asked(), [])
+        self.assertEqual(self.new_requests(), [])
         self.clock.advance(0.02)
-        self.assertEqual([asked.url for asked in self.server.asked], then)
+        self.assertEqual([request.url for request in self.server.requests], then)
 
     def error(self) -> str:
-        """Give the one line of the error that ended it."""
+        """Return the text of the error that ended the follower."""
         (failure,) = self.ended
         self.assertTrue(failure.check(WatchError), failure)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -177,53 +177,53 @@ class FollowerCase(SynchronousTestCase):
 
 
 class StreamTests(FollowerCase):
-    """By an event stream."""
+    """Following an event stream."""
 
     def test_states(self):
-        """The stream is asked for first, with what a stream is asked with, and gives the states."""
-        self.start(answer := stream())
-        (asked,) = self.server.asked
-        self.assertEqual((asked.url, asked.field("Accept")), (EVENTS, "text/event-stream"))
-        self.assertEqual((asked.field("X-Key"), asked.field("Last-Event-ID")), ("1", None))
+        """The stream is requested first, with the right fields, and provides the states."""
+        self.start(response := stream())
+        (request,) = self.server.requests
+        self.assertEqual((request.url, request.field("Accept")), (EVENTS, "text/event-stream"))
+        self.assertEqual((request.field("X-Key"), request.field("Last-Event-ID")), ("1", None))
         self.assertEqual(self.follower.status, Status(False, "events"))
-        answer.body.dataReceived(event(1, '{"a": 1}') + b'event: patch\nid: 2\ndata: {"a": 2}\n\n')
+        response.body.dataReceived(event(1, '{"a": 1}') + b'event: patch\nid: 2\ndata: {"a": 2}\n\n')
         self.assertEqual(self.values(), [{"a": 1}, {"a": 2}])
         self.assertEqual(self.statuses, [Status(True, "events")])
 
-    def test_comes_back(self):
-        """After its end it is asked for again, after the server's `retry`, with the id of the event that is held."""
+    def test_resumes(self):
+        """A stream that ended is requested again after the server's `retry`, with the id of the newest event."""
         self.start(stream(b"retry: 2500\n\n" + b"id: 7-Ab_c-\ndata: 1\n\n"), stream())
         self.assertEqual(self.statuses[-1], Status(False, "events", "the event stream ended"))
-        self.assert_pause(2.5, [EVENTS])
-        self.assertEqual(self.server.asked[0].field("Last-Event-ID"), "7-Ab_c-")
+        self.assert_delay(2.5, [EVENTS])
+        self.assertEqual(self.server.requests[0].field("Last-Event-ID"), "7-Ab_c-")
 
     def test_broken_off(self):
-        """A stream that breaks off is one that ends, and what was in the middle of it does not count."""
-        self.start(answer := stream(), stream())
-        answer.body.dataReceived(event(7, "1") + b"data: 2\n")
-        answer.end(down())
-        self.assert_pause(1.0, [EVENTS])
+        """A stream that breaks off counts as ended, and its incomplete event is dropped."""
+        self.start(response := stream(), stream())
+        response.body.dataReceived(event(7, "1") + b"data: 2\n")
+        response.end(down())
+        self.assert_delay(1.0, [EVENTS])
         self.assertEqual(self.values(), [1])
 
     def test_backoff(self):
-        """A server that is away is asked for ever, after pauses that grow up to a limit, and said so once."""
+        """A server that is down is retried indefinitely, with growing, limited delays, and is logged once."""
         with log_lines() as lines:
             self.start(*(down() for _ in range(20)))
-            for pause in (1, 2, 4, 8, LONGEST_PAUSE, LONGEST_PAUSE):
-                self.assert_pause(pause, [EVENTS])
+            for delay in (1, 2, 4, 8, MAX_DELAY, MAX_DELAY):
+                self.assert_delay(delay, [EVENTS])
             for _ in range(12):
-                self.clock.advance(LONGEST_PAUSE)
+                self.clock.advance(MAX_DELAY)
             self.assertEqual(len(self.statuses), 1)
             self.server.script[:] = [stream(event(1, "1"))]
-            self.clock.advance(LONGEST_PAUSE)
+            self.clock.advance(MAX_DELAY)
         self.assertEqual(self.values(), [1])
         self.assertEqual(
             [line.rpartition(": ")[2] for line in lines[:2]],
-            ["Connection was refused by other side; asking on", "good again"],
+            ["Connection was refused by other side; retrying", "reconnected"],
         )
 
-    def test_short_pauses_are_not_logged(self):
-        """A stream that is ended and taken up again is no line in the log; one that is not, is, once."""
+    def test_short_interruptions_are_not_logged(self):
+        """A stream that ended and was resumed is not logged; one that was not resumed is logged once."""
         with log_lines() as lines:
             self.start(stream(event(1, "1")), stream(event(2, "2")), stream(event(3, "3")), down(), down())
             self.clock.pump([1, 1, 1])
@@ -232,216 +232,218 @@ class StreamTests(FollowerCase):
             self.assertEqual(len(lines), 1)
 
     def test_faults_are_not_hidden(self):
-        """What is no failure of the network is a fault, and is raised instead of tried again."""
+        """An exception that is not a network failure is a bug: it is raised, not retried."""
         self.start(ZeroDivisionError())
         self.ended.pop().trap(ZeroDivisionError)
         self.ended.append(None)
 
-    def test_backoff_begins_anew(self):
-        """The pauses begin anew after a stream that was good, not after one that gave nothing."""
+    def test_backoff_reset(self):
+        """The back-off restarts after a stream that delivered an event, not after a failed one."""
         self.start(down(), down(), down(), stream(event(1, "1")), down())
         self.clock.pump([1, 2, 4])
         self.assertEqual(self.values(), [1])
-        self.assert_pause(1.0, [EVENTS])
-        self.assert_pause(2.0, [EVENTS])
+        self.assert_delay(1.0, [EVENTS])
+        self.assert_delay(2.0, [EVENTS])
 
-    def test_wish_is_bounded(self):
-        """A server cannot wish to be left alone for days."""
+    def test_server_delay_is_bounded(self):
+        """The delay that a server asks for is limited."""
         self.start(stream(b"retry: 999999999999\n\n" + event(7, "1")), stream())
-        self.assert_pause(LONGEST_WISH, [EVENTS])
+        self.assert_delay(MAX_SERVER_DELAY, [EVENTS])
 
-    def test_silence(self):
-        """A stream on which nothing comes for two and a half heartbeats is dead; a comment is a sign of life."""
+    def test_heartbeats(self):
+        """A stream without data for two and a half heartbeats is dead; a comment is a heartbeat."""
         self.follower = self.new_follower(heartbeat=10.0)
-        self.start(answer := stream(), stream())
-        answer.body.dataReceived(event(1, "1"))
+        self.start(response := stream(), stream())
+        response.body.dataReceived(event(1, "1"))
         for _ in range(5):
-            self.clock.advance(HEARTBEATS * 10 - 0.1)
-            answer.body.dataReceived(b":\n\n")
-        self.assertFalse(answer.closed)
-        self.clock.advance(HEARTBEATS * 10)
-        self.assertTrue(answer.closed)
-        self.assertIn("nothing came for 25 s", str(self.statuses[-1].trouble))
-        self.assert_pause(1.0, [EVENTS])
-        answer.body.dataReceived(event(2, "2"))
+            self.clock.advance(MISSED_HEARTBEATS * 10 - 0.1)
+            response.body.dataReceived(b":\n\n")
+        self.assertFalse(response.closed)
+        self.clock.advance(MISSED_HEARTBEATS * 10)
+        self.assertTrue(response.closed)
+        self.assertIn("no data for 25 s", str(self.statuses[-1].trouble))
+        self.assert_delay(1.0, [EVENTS])
+        response.body.dataReceived(event(2, "2"))
         self.assertEqual(self.values(), [1])
 
     def test_no_answer(self):
-        """A server that accepts and says nothing is asked for the document, which may go through, and then on and on."""
+        """If the stream gets no response, the document is polled instead, and polling is retried."""
         self.start()
-        self.clock.advance(FIRST_BYTES)
-        self.assertEqual(self.asked(), [EVENTS, URL])
-        self.clock.advance(WAIT + ANSWER)
+        self.clock.advance(FIRST_BYTES_TIMEOUT)
+        self.assertEqual(self.new_requests(), [EVENTS, URL])
+        self.clock.advance(WAIT + TIMEOUT)
         self.assertIn("no answer within 40 s", str(self.statuses[-1].trouble))
-        self.assert_pause(1.0, [URL])
+        self.assert_delay(1.0, [URL])
 
     def test_stop_in_callback(self):
-        """One who stops when called is not called again, though more has come already."""
-        self.stop_at_once = True
-        self.start(answer := stream())
-        answer.body.dataReceived(event(1, "1") + event(2, "2"))
+        """A callback that stops the follower is not called again, though another event has already arrived."""
+        self.stop_in_callback = True
+        self.start(response := stream())
+        response.body.dataReceived(event(1, "1") + event(2, "2"))
         self.assertEqual(self.values(), [1])
-        self.assertTrue(answer.closed)
+        self.assertTrue(response.closed)
 
     def test_too_large(self):
-        """An event that is larger than allowed is an error."""
-        self.start(answer := stream())
-        answer.body.dataReceived(b"data: " + 2000 * b"x")
+        """An event above the maximum size is an error."""
+        self.start(response := stream())
+        response.body.dataReceived(b"data: " + 2000 * b"x")
         self.assertIn("more than 1,000 bytes", self.error())
-        self.assertTrue(answer.closed)
+        self.assertTrue(response.closed)
 
 
 class FallbackTests(FollowerCase):
-    """Where there is no stream."""
+    """Polling a server without an event stream."""
 
-    def poll(self, *script: Answer | Exception) -> None:
-        """Begin with a server that has no events."""
-        self.start(Answer(404, b""), *script)
+    def poll(self, *script: Response | Exception) -> None:
+        """Start with a server that has no event stream."""
+        self.start(Response(404, b""), *script)
 
     def test_no_stream(self):
-        """Any answer that is no event stream has the document asked for instead, to be held for news."""
-        for answer in (Answer(404), Answer(405), Answer(204), Answer(403), Answer(301, Location="/"),
-                       Answer(200, Content_Type="application/json"), Answer(200)):  # fmt: skip
+        """If the response is not an event stream, the document is requested instead, to be held until it changes."""
+        for response in (Response(404), Response(405), Response(204), Response(403), Response(301, Location="/"),
+                       Response(200, Content_Type="application/json"), Response(200)):  # fmt: skip
             self.follower = self.new_follower()
-            self.start(answer)
-            self.assertEqual(self.asked(), [EVENTS, URL], answer.code)
+            self.start(response)
+            self.assertEqual(self.new_requests(), [EVENTS, URL], response.code)
             self.stop()
             self.ended.clear()
         self.follower = self.new_follower()
-        self.start(Answer(404))
-        asked = self.server.asked[-1]
-        self.assertEqual((asked.field("Prefer"), asked.field("If-None-Match")), ("wait=30", None))
+        self.start(Response(404))
+        request = self.server.requests[-1]
+        self.assertEqual((request.field("Prefer"), request.field("If-None-Match")), ("wait=30", None))
 
     def test_held(self):
-        """A request that was held is followed by the next at once, with the entity tag; 304 means that nothing is new."""
+        """A held request is followed by the next one at once, with the entity tag; 304 means no change."""
         held = {"Preference_Applied": "wait=30"}
-        self.poll(Answer(200, b"[1]", ETag='"a"'))
+        self.poll(Response(200, b"[1]", ETag='"a"'))
         self.assertEqual((self.states[0].etag, self.states[0].version), ('"a"', None))
         self.assertEqual(self.statuses[-1], Status(True, "poll"))
         self.clock.advance(1.0)
-        self.assertEqual(self.server.asked[-1].field("If-None-Match"), '"a"')
+        self.assertEqual(self.server.requests[-1].field("If-None-Match"), '"a"')
         self.clock.advance(28.0)
-        self.asked()
-        self.server.script.append(Answer(200, b"[2]", ETag='"b"', **held))
+        self.new_requests()
+        self.server.script.append(Response(200, b"[2]", ETag='"b"', **held))
         self.clock.advance(12.0)
         self.assertEqual(self.statuses[-1].connected, False)
         self.clock.advance(1.0)
         self.assertEqual(self.values(), [[1], [2]])
-        self.assertEqual(self.asked(), [URL, URL])
+        self.assertEqual(self.new_requests(), [URL, URL])
         self.assertEqual(self.statuses[-1], Status(True, "long-poll"))
 
     def test_polled(self):
-        """A server that does not hold requests is asked each interval, counted from request to request."""
+        """A server that does not hold requests is polled once per interval, measured from request to request."""
         self.follower = self.new_follower(interval=5.0)
-        self.poll(Answer(200, b"1", ETag='"a"'), Answer(304, b"", ETag='"a"'), Answer(200, b"2", ETag='"b"'))
-        self.assert_pause(5.0, [URL])
-        self.assert_pause(5.0, [URL])
+        self.poll(Response(200, b"1", ETag='"a"'), Response(304, b"", ETag='"a"'), Response(200, b"2", ETag='"b"'))
+        self.assert_delay(5.0, [URL])
+        self.assert_delay(5.0, [URL])
         self.assertEqual(self.values(), [1, 2])
 
-    def test_held_and_nothing_new(self):
-        """Requests that are answered at once with nothing new do not follow each other without a pause."""
-        self.poll(Answer(200, b"1", ETag='"a"'), *(Answer(304, b"", Preference_Applied="wait=30") for _ in range(3)))
-        self.assert_pause(1.0, [URL])
-        self.assert_pause(1.0, [URL])
+    def test_immediate_304(self):
+        """Immediate 304 responses do not lead to requests in a tight loop."""
+        self.poll(
+            Response(200, b"1", ETag='"a"'), *(Response(304, b"", Preference_Applied="wait=30") for _ in range(3))
+        )
+        self.assert_delay(1.0, [URL])
+        self.assert_delay(1.0, [URL])
 
     def test_no_etag(self):
-        """Without entity tags the same document is still given once."""
-        self.poll(Answer(200, b"1"), Answer(200, b" 1"), Answer(200, b"2"))
+        """Without entity tags, an unchanged document is still delivered only once."""
+        self.poll(Response(200, b"1"), Response(200, b" 1"), Response(200, b"2"))
         self.clock.pump([1, 1])
         self.assertEqual(self.values(), [1, 2])
 
-    def test_stream_is_tried_again(self):
-        """After a while of polling, and then ever longer ones, a stream is tried; it goes on from a whole state."""
-        self.server.always = {EVENTS: lambda: Answer(404, b""), URL: lambda: Answer(304, b"")}
-        self.poll(Answer(200, b"1", ETag='"a"'))
+    def test_stream_is_retried(self):
+        """While polling, the stream is retried at doubling intervals."""
+        self.server.always = {EVENTS: lambda: Response(404, b""), URL: lambda: Response(304, b"")}
+        self.poll(Response(200, b"1", ETag='"a"'))
         tried = []
         for _ in range(450):
-            if EVENTS in self.asked():
+            if EVENTS in self.new_requests():
                 tried.append(self.clock.seconds())
             self.clock.advance(1.0)
-        self.assertEqual(tried, [0, STREAM_AGAIN, 3 * STREAM_AGAIN, 7 * STREAM_AGAIN])
+        self.assertEqual(tried, [0, STREAM_RETRY, 3 * STREAM_RETRY, 7 * STREAM_RETRY])
 
     def test_from_polling_to_a_stream(self):
-        """The stream gives a whole state, for which no patch is expected, and the document is not asked for any more."""
-        self.server.always = {URL: lambda: Answer(304, b"")}
-        self.poll(Answer(200, b"1", ETag='"a"'))
+        """Once the stream works, it starts with a complete state, and polling stops."""
+        self.server.always = {URL: lambda: Response(304, b"")}
+        self.poll(Response(200, b"1", ETag='"a"'))
         good = stream()
         self.server.always[EVENTS] = lambda: good
-        self.asked()
-        for _ in range(int(STREAM_AGAIN)):
+        self.new_requests()
+        for _ in range(int(STREAM_RETRY)):
             self.clock.advance(1.0)
-        self.assertEqual(self.asked()[-1], EVENTS)
+        self.assertEqual(self.new_requests()[-1], EVENTS)
         good.body.dataReceived(event(5, "1") + event(6, "2"))
         self.assertEqual(self.values(), [1, 2])
         self.assertEqual(self.statuses[-1], Status(True, "events"))
         self.clock.advance(30)
-        self.assertEqual(self.asked(), [])
+        self.assertEqual(self.new_requests(), [])
 
     def test_blocked(self):
-        """A stream of which nothing comes through is one that a proxy gathers: polling begins at once."""
-        self.start(answer := stream(), Answer(200, b"1"))
-        self.clock.advance(FIRST_BYTES)
-        self.assertTrue(answer.closed)
-        self.assertEqual((self.asked(), self.values()), ([EVENTS, URL], [1]))
+        """A stream without any first bytes is buffered by a proxy: polling starts at once."""
+        self.start(response := stream(), Response(200, b"1"))
+        self.clock.advance(FIRST_BYTES_TIMEOUT)
+        self.assertTrue(response.closed)
+        self.assertEqual((self.new_requests(), self.values()), ([EVENTS, URL], [1]))
 
     def test_streams_fail(self):
-        """Streams that end without anything, or are answered with errors, are given up after some tries."""
-        self.start(stream(b""), Answer(502, b""), stream(b""), Answer(200, b"1"))
+        """After several streams in a row that end without data or with an error status, polling starts."""
+        self.start(stream(b""), Response(502, b""), stream(b""), Response(200, b"1"))
         self.clock.pump([1, 2])
-        self.assertEqual(self.asked(), STREAM_TRIES * [EVENTS] + [URL])
+        self.assertEqual(self.new_requests(), MAX_FAILED_STREAMS * [EVENTS] + [URL])
         self.assertEqual(self.values(), [1])
 
     def test_short_streams(self):
-        """Streams of which something came through are no reason to poll, however short they are, but pauses grow."""
+        """Short streams that deliver some data do not lead to polling, but their delays grow."""
         self.start(*(stream(b"retry: 1\n\n") for _ in range(9)))
-        for pause in (1, 2, 4, 8, LONGEST_PAUSE):
-            self.assert_pause(pause, [EVENTS])
+        for delay in (1, 2, 4, 8, MAX_DELAY):
+            self.assert_delay(delay, [EVENTS])
 
     def test_server_restarts(self):
-        """A server that is away for a minute is found again with its stream."""
+        """After a server was down for a minute, its stream is used again."""
         self.start(stream(event(1, "1")), *(down() for _ in range(8)), stream(event(2, "2")))
         while self.values() == [1] and self.clock.seconds() < 120:
             self.clock.advance(1.0)
         self.assertEqual(self.values(), [1, 2])
-        self.assertNotIn(URL, self.asked())
+        self.assertNotIn(URL, self.new_requests())
 
     def test_retry_after(self):
-        """503 has it asked again after the server's Retry-After."""
-        self.poll(Answer(503, b"", Retry_After="7"), Answer(200, b"1"))
+        """After a 503, the next request waits for the server's Retry-After."""
+        self.poll(Response(503, b"", Retry_After="7"), Response(200, b"1"))
         self.assertEqual(self.statuses[-1], Status(False, "events", "the server answered 503"))
-        self.assert_pause(7.0, [URL])
+        self.assert_delay(7.0, [URL])
         self.assertEqual(self.values(), [1])
 
     def test_refused(self):
-        """404 and other answers that will not change are raised, once, with what they were."""
-        for answer, expected in (
-            (Answer(404, b""), "answered 404"),
-            (Answer(410, b""), "answered 410"),
-            (Answer(401, b""), "answered 401"),
-            (Answer(304, b""), "answered 304"),
-            (Answer(301, b"", Location="https://other.example/"), "it points to https://other.example/"),
-            (Answer(200, b"<html>"), "not JSON"),
-            (Answer(200, 600 * b"[]" + b"x"), "more than 1,000 bytes"),
+        """404 and other permanent failures are raised once, with the reason."""
+        for response, expected in (
+            (Response(404, b""), "answered 404"),
+            (Response(410, b""), "answered 410"),
+            (Response(401, b""), "answered 401"),
+            (Response(304, b""), "answered 304"),
+            (Response(301, b"", Location="https://other.example/"), "watch https://other.example/ instead"),
+            (Response(200, b"<html>"), "not JSON"),
+            (Response(200, 600 * b"[]" + b"x"), "more than 1,000 bytes"),
         ):
             self.follower = self.new_follower()
-            self.poll(answer)
+            self.poll(response)
             self.assertIn(expected, self.error())
             self.assertIn(URL, self.error())
             self.ended.clear()
         self.ended.append(None)
 
     def test_stop_in_callback(self):
-        """One who stops when called with what was polled is not called again, and nothing is left."""
-        self.stop_at_once = True
-        self.poll(Answer(200, b"1", Preference_Applied="wait=30"))
-        self.assertEqual((self.values(), self.asked()), ([1], [EVENTS, URL]))
+        """A callback that stops the follower while polling is not called again, and nothing is left."""
+        self.stop_in_callback = True
+        self.poll(Response(200, b"1", Preference_Applied="wait=30"))
+        self.assertEqual((self.values(), self.new_requests()), ([1], [EVENTS, URL]))
 
 
 class AddressTests(SynchronousTestCase):
-    """Where things are."""
+    """Parsing the URL of a document."""
 
     def test_events(self):
-        """The stream of a document is below it, and the document's query goes along."""
+        """The event stream's path is below the document's, with the document's query."""
         for url, document, events in (
             ("http://h", "http://h/", "http://h/events?delta=merge"),
             ("https://h:8443/", "https://h:8443/", "https://h:8443/events?delta=merge"),
@@ -453,7 +455,7 @@ class AddressTests(SynchronousTestCase):
             self.assertEqual((address.document, address.events), (document, events))
 
     def test_login(self):
-        """User and password are taken out of the URL and unescaped."""
+        """User and password are removed from the URL and percent-decoded."""
         address = parse_address("https://a%40b:c%3A@h/")
         self.assertEqual((address.login, address.document, address.host), (("a@b", "c:"), "https://h/", "h"))
         self.assertIsNone(parse_address("https://h/").login)

@@ -1,4 +1,4 @@
-"""The iterator and the callback, by a real server of twisted.web on loopback."""
+"""`watch` and `subscribe`, against a real twisted.web server on loopback."""
 
 import gc
 from pathlib import Path
@@ -23,18 +23,18 @@ reactor: Any = _reactor
 
 
 class Origin(Resource):
-    """A document and its events, told what to send; `open` are the streams."""
+    """A document and its event streams, controlled by the test; `streams` are the open ones."""
 
     def __init__(self):
         super().__init__()
         self.isLeaf = True
-        self.open = []
-        self.asked = []
+        self.streams = []
+        self.requests = []
         self.status = 200
         self.first: bytes | None = b'retry: 10\n\nid: 1\ndata: {"n": 1}\n\n'
 
     def render(self, request):
-        self.asked.append(request)
+        self.requests.append(request)
         if not request.path.endswith(b"/events"):
             request.setResponseCode(self.status)
             return b'{"polled": true}'
@@ -43,17 +43,17 @@ class Origin(Resource):
             return b""
         request.setHeader("Content-Type", "text/event-stream")
         request.write(self.first)
-        self.open.append(request)
-        request.notifyFinish().addBoth(lambda _: self.open.remove(request))
+        self.streams.append(request)
+        request.notifyFinish().addBoth(lambda _: self.streams.remove(request))
         return NOT_DONE_YET
 
     def send(self, data):
-        for request in self.open:
+        for request in self.streams:
             request.write(data)
 
 
 class Plain(Protocol):
-    """Answers whatever comes as a server without TLS does."""
+    """Responds to any data as a server without TLS does."""
 
     def dataReceived(self, data):
         transport: Any = self.transport
@@ -62,7 +62,7 @@ class Plain(Protocol):
 
 
 class WatchCase(TestCase):
-    """A server, and a look at what is left when it is over."""
+    """A server that counts its connections and checks that none is left at the end."""
 
     timeout = 20
 
@@ -75,7 +75,7 @@ class WatchCase(TestCase):
         site = Site(self.origin, reactor=reactor)
         build = site.buildProtocol
 
-        def counting(address):
+        def build_counted(address):
             protocol: Any = build(address)
             lost = protocol.connectionLost
             self.connections += 1
@@ -87,7 +87,7 @@ class WatchCase(TestCase):
             protocol.connectionLost = gone
             return protocol
 
-        site.buildProtocol = counting  # type: ignore[method-assign]
+        site.buildProtocol = build_counted  # type: ignore[method-assign]
         if options is None:
             port = reactor.listenTCP(0, site, interface="127.0.0.1")
         else:
@@ -95,14 +95,14 @@ class WatchCase(TestCase):
 
         async def stop():
             await port.stopListening()
-            # trial itself fails a test that leaves a delayed call or a connection.
+            # trial itself fails a test that leaves a delayed call or a connection behind.
             await until(reactor, lambda: self.connections == 0)
 
         self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
         return port.getHost().port
 
-    async def pause(self):
-        """Let everything that is under way happen."""
+    async def settle(self):
+        """Wait for everything in progress to finish."""
         await deferLater(reactor, 0.05)
 
 
@@ -110,7 +110,7 @@ class IteratorTests(WatchCase):
     """`async for`."""
 
     async def test_break(self):
-        """A loop over a watch that has no name ends cleanly with `break`: the connection goes, and nothing is left."""
+        """`break` in a loop over an unnamed watch closes the connection and leaves nothing behind."""
         seen = []
         async for state in watch(self.url):
             seen.append(state)
@@ -124,18 +124,18 @@ class IteratorTests(WatchCase):
         await until(reactor, lambda: self.connections == 0)
 
     async def test_with(self):
-        """`async with` ends it, also where the block fails, and when it is over every connection is closed."""
+        """At the end of `async with`, even if the block raises, every connection is closed."""
         with self.assertRaises(ZeroDivisionError):
             async with watch(self.url) as states:
                 async for state in states:
                     self.assertTrue(states.status.connected)
                     raise ZeroDivisionError(state)
-        await self.pause()
+        await self.settle()
         self.assertEqual(self.connections, 0)
         self.assertRaises(StopAsyncIteration, states.__anext__().send, None)
 
     async def test_close_while_waiting(self):
-        """One who waits for the next state when it is ended is let go, and it can be ended twice."""
+        """`aclose` ends a wait for the next state, and can be called twice."""
         states = watch(self.url)
         await states.__anext__()
         waiting = Deferred.fromCoroutine(states.__anext__())
@@ -145,24 +145,24 @@ class IteratorTests(WatchCase):
         await states.aclose()
         self.failureResultOf(waiting, StopAsyncIteration)
         await states.aclose()
-        await self.pause()
+        await self.settle()
         self.assertEqual(self.connections, 0)
 
     async def test_close_at_any_time(self):
-        """It can be ended before it began, while it connects, before the answer and between two tries."""
+        """A watch can be closed before it started, while it connects, before the response and between retries."""
         await watch(self.url).aclose()
-        self.assertEqual(self.origin.asked, [])
+        self.assertEqual(self.origin.requests, [])
         self.origin.first = b""
-        for url, rest in ((self.url, 0.0), (self.url, 0.05), (f"http://127.0.0.1:{self.unused()}/", 0.05)):
+        for url, delay in ((self.url, 0.0), (self.url, 0.05), (f"http://127.0.0.1:{self.unused_port()}/", 0.05)):
             states = watch(url)
             waiting = Deferred.fromCoroutine(states.__anext__())
-            await deferLater(reactor, rest)
+            await deferLater(reactor, delay)
             await states.aclose()
             self.failureResultOf(waiting, StopAsyncIteration)
-        await self.pause()
+        await self.settle()
         self.assertEqual(self.connections, 0)
 
-    def unused(self):
+    def unused_port(self):
         port = reactor.listenTCP(0, Site(Resource()), interface="127.0.0.1")
         number = port.getHost().port
         self.addCleanup(lambda: None)
@@ -170,7 +170,7 @@ class IteratorTests(WatchCase):
         return number
 
     async def test_cancelled(self):
-        """A reader that is cancelled leaves nothing open."""
+        """A cancelled consumer leaves nothing open."""
 
         async def read():
             async with watch(self.url) as states:
@@ -178,26 +178,26 @@ class IteratorTests(WatchCase):
                     pass
 
         reading = Deferred.fromCoroutine(read())
-        await until(reactor, lambda: self.origin.open)
-        await self.pause()
+        await until(reactor, lambda: self.origin.streams)
+        await self.settle()
         reading.cancel()
         await reading.addErrback(lambda _: None)
-        await self.pause()
+        await self.settle()
         self.assertEqual(self.connections, 0)
 
-    async def test_newest(self):
-        """One who is slow gets the newest state, without a patch that would not fit, and nothing is queued."""
+    async def test_slow_consumer(self):
+        """A slow consumer gets the newest state, without a patch that would not apply; nothing is queued."""
         async with watch(self.url) as states:
             await states.__anext__()
             for n in range(2, 500):
                 self.origin.send(b'event: patch\nid: %d\ndata: {"n": %d}\n\n' % (n, n))
-            await self.pause()
+            await self.settle()
             self.assertEqual(await states.__anext__(), State({"n": 499}, 499, None, None, "events"))
             self.origin.send(b'event: patch\nid: 500\ndata: {"n": 500}\n\n')
             self.assertEqual(await states.__anext__(), State({"n": 500}, 500, None, {"n": 500}, "events"))
 
     async def test_error(self):
-        """404 is raised once, after which it is over; everything is closed by itself."""
+        """A 404 is raised once and ends the watch, which closes everything by itself."""
         self.origin.first, self.origin.status = None, 404
         states = watch(self.url)
         with self.assertRaises(WatchError) as raised:
@@ -206,22 +206,22 @@ class IteratorTests(WatchCase):
         self.assertEqual([state async for state in states], [])
 
     async def test_error_after_a_state(self):
-        """A state that came before an error is given before it."""
+        """A state that arrived before an error is delivered before the error is raised."""
         states = watch(self.url)
         await states.__anext__()
         self.origin.send(b"id: 2\ndata: 2\n\n")
-        await self.pause()
+        await self.settle()
         self.origin.first, self.origin.status = None, 404
-        for request in list(self.origin.open):
+        for request in list(self.origin.streams):
             request.finish()
-        await until(reactor, lambda: self.connections == 0 and len(self.origin.asked) == 3)
+        await until(reactor, lambda: self.connections == 0 and len(self.origin.requests) == 3)
         self.assertEqual((await states.__anext__()).value, 2)
         with self.assertRaises(WatchError):
             await states.__anext__()
         await states.aclose()
 
-    async def test_forgotten(self):
-        """A thousand watches that were begun and forgotten leave no objects behind."""
+    async def test_unreferenced(self):
+        """Watches that were started and are no longer referenced leave no objects behind."""
 
         async def once():
             async for _ in watch(self.url):
@@ -241,61 +241,61 @@ class IteratorTests(WatchCase):
         self.assertLessEqual(alive(), before)
 
     async def test_login_and_headers(self):
-        """The user and password of the URL, and what headers are given, go with every request."""
+        """The URL's user and password and the given headers are sent with every request."""
         url = self.url.replace("//", "//user:pass@")
         self.origin.first = None
         async with watch(url, headers={"X-Token": "abc"}) as states:
             await states.__anext__()
-        self.assertEqual(len(self.origin.asked), 2)
-        for request in self.origin.asked:
+        self.assertEqual(len(self.origin.requests), 2)
+        for request in self.origin.requests:
             self.assertEqual((request.getUser(), request.getPassword()), (b"user", b"pass"))
             self.assertEqual(request.getHeader("X-Token"), "abc")
 
 
 class ReconnectTests(WatchCase):
-    """What is left of connections that are gone."""
+    """Memory after many reconnects."""
 
     number = 1
 
     async def reconnect(self, states, times):
-        """Have the stream end and come back so many times, and count what is held after that."""
+        """End and resume the stream this many times, and return the number of objects after that."""
         for _ in range(times):
             self.number += 1
-            count = len(self.origin.asked)
+            count = len(self.origin.requests)
             self.origin.first = b"retry: 1\n\nid: %d\ndata: %d\n\n" % (self.number, self.number)
             states._follower._backoff.first = 0.002
-            for request in list(self.origin.open):
+            for request in list(self.origin.streams):
                 request.finish()
             self.assertEqual((await states.__anext__()).value, self.number)
-            self.assertEqual(len(self.origin.asked), count + 1)
-        self.origin.asked = self.origin.asked[-1:]
-        await self.pause()
+            self.assertEqual(len(self.origin.requests), count + 1)
+        self.origin.requests = self.origin.requests[-1:]
+        await self.settle()
         gc.collect()
         return len(gc.get_objects())
 
-    async def assert_nothing_piles_up(self, url, **options):
+    async def assert_no_leak(self, url, **options):
         async with watch(url, **options) as states:
             await states.__anext__()
             before = await self.reconnect(states, 10)
             self.assertLess(await self.reconnect(states, 150) - before, 150)
 
     async def test_http(self):
-        """After 160 reconnects no more is held than after ten."""
-        await self.assert_nothing_piles_up(self.url)
+        """160 reconnects leave no more objects than ten."""
+        await self.assert_no_leak(self.url)
 
     async def test_https(self):
-        """The same over TLS."""
+        """160 reconnects over TLS leave no more objects than ten."""
         folder = Path(self.mktemp())
         folder.mkdir()
         authority = Authority()
         both = written(folder / "server.pem", pem(*authority.issue("localhost")))
         port = self.listen(server_options(both, both))
         cafile = written(folder / "ca.pem", pem(authority.certificate))
-        await self.assert_nothing_piles_up(f"https://localhost:{port}/", cafile=cafile)
+        await self.assert_no_leak(f"https://localhost:{port}/", cafile=cafile)
 
 
 class TLSTests(WatchCase):
-    """Certificates."""
+    """Certificate verification."""
 
     def setUp(self):
         super().setUp()
@@ -308,12 +308,12 @@ class TLSTests(WatchCase):
         self.cafile = written(self.folder / "ca.pem", pem(self.authority.certificate))
 
     async def test_trusted(self):
-        """A certificate of the authority in `cafile` is trusted."""
+        """A certificate issued by the authority in `cafile` is trusted."""
         async with watch(f"https://localhost:{self.port}/", cafile=self.cafile) as states:
             self.assertEqual((await states.__anext__()).value, {"n": 1})
 
     async def test_not_trusted(self):
-        """One that nobody vouches for, another authority's, or for another name is an error, not tried again."""
+        """A certificate of an unknown or different authority, or for another name, is an error and not retried."""
         other = written(self.folder / "other.pem", pem(Authority("other").certificate))
         for host, cafile in (("localhost", None), ("localhost", other), ("127.0.0.1", self.cafile)):
             states = watch(f"https://{host}:{self.port}/", cafile=cafile)
@@ -322,7 +322,7 @@ class TLSTests(WatchCase):
             self.assertIn("certificate", str(raised.exception))
             await states.aclose()
             self.assertEqual(len(str(raised.exception).splitlines()), 1)
-        self.assertEqual(self.origin.asked, [])
+        self.assertEqual(self.origin.requests, [])
 
     async def test_no_tls(self):
         """A server that does not speak TLS on that port is an error."""
@@ -332,21 +332,21 @@ class TLSTests(WatchCase):
             await watch(f"https://localhost:{port.getHost().port}/", cafile=self.cafile).__anext__()
         self.assertIn("TLS failed", str(raised.exception))
 
-    async def test_silent(self):
-        """A server that no longer takes part, not even in a goodbye, is left all the same."""
+    async def test_silent_server(self):
+        """A connection to a server that stopped reading, and never answers the TLS close alert, is closed anyway."""
         async with watch(f"https://localhost:{self.port}/", cafile=self.cafile) as states:
             await states.__anext__()
-            for request in self.origin.open:
+            for request in self.origin.streams:
                 request.transport.pauseProducing()
-        for request in list(self.origin.open):
+        for request in list(self.origin.streams):
             request.transport.resumeProducing()
 
 
 class SubscribeTests(WatchCase):
-    """The callback form."""
+    """`subscribe`."""
 
     async def test_states(self):
-        """It is called with each state, in order, none left out, until it is stopped."""
+        """The callback is called with every state, in order, until the subscription is stopped."""
         seen: list[Any] = []
         stop = subscribe(self.url, lambda state: seen.append(state.value))
         await until(reactor, lambda: seen)
@@ -355,11 +355,11 @@ class SubscribeTests(WatchCase):
         self.assertEqual(seen, [{"n": 1}, *range(2, 40)])
         await stop()
         self.origin.send(b"id: 99\ndata: 99\n\n")
-        await self.pause()
+        await self.settle()
         self.assertEqual((seen[-1], self.connections), (39, 0))
 
     async def test_stop_inside(self):
-        """It can be stopped from inside of the callback."""
+        """The callback can stop the subscription."""
         seen = []
 
         def callback(state):
@@ -373,7 +373,7 @@ class SubscribeTests(WatchCase):
         self.assertEqual(seen, [1])
 
     async def test_failing_callback(self):
-        """A callback that fails is logged with its traceback, and called on."""
+        """A callback's exception is logged with its traceback, and the callback is still called for later states."""
         seen: list[Any] = []
 
         def callback(state):
@@ -388,7 +388,7 @@ class SubscribeTests(WatchCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
 
     async def test_error(self):
-        """What ends it is given to `on_error`, once, and without one it is logged as a line."""
+        """The error that ends a subscription is passed to `on_error` once, or logged as one line by default."""
         self.origin.first, self.origin.status = None, 404
         errors: list[WatchError] = []
         subscribe(self.url, self.fail, on_error=errors.append)
@@ -396,17 +396,17 @@ class SubscribeTests(WatchCase):
         with log_lines(LogLevel.error) as lines:
             subscribe(self.url, self.fail)
             await until(reactor, lambda: lines)
-        await self.pause()
+        await self.settle()
         self.assertEqual(
             ([str(error) for error in errors], lines), ([f"{self.url}: answered 404"], [f"{self.url}: answered 404"])
         )
 
 
 class ArgumentsTests(SynchronousTestCase):
-    """What is refused before anything is asked."""
+    """Arguments, before any request is sent."""
 
-    def test_wrong(self):
-        """A URL that is none, or a file that has no certificates, is said at once, without a password."""
+    def test_invalid(self):
+        """An invalid URL or CA file is reported at once, without passwords."""
         for url in (
             "nonsense",
             "ftp://h/",
@@ -423,8 +423,8 @@ class ArgumentsTests(SynchronousTestCase):
         self.assertRaises(SettingsError, watch, "https://h/", cafile="missing.pem")
 
     def test_agent(self):
-        """The requests can be made by another agent, and a watch that is not iterated asks nothing."""
+        """Another agent can send the requests, and a watch that is not iterated sends none."""
         server = Server()
         states = watch("http://h/", reactor=reactor, agent=server)
         self.assertIsInstance(states, Watch)
-        self.assertEqual(server.asked, [])
+        self.assertEqual(server.requests, [])

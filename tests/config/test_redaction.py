@@ -1,4 +1,4 @@
-"""URLs as they are shown: no secret in one is, and the rest can be read."""
+"""Tests of redaction: secrets in a URL are hidden, and the rest can be read."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from livestate.config.redaction import holds_secret, redacted
 from tests.support import many
 
 SECRETS = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="@"), min_size=1, max_size=9)
-#: Of those that a query can hold.
+#: Secrets that can be part of a query.
 PARAMETERS = SECRETS.filter(lambda text: not {"&", "#"} & set(text))
 
 
@@ -24,7 +24,7 @@ class RedactionTests(SynchronousTestCase):
         st.sampled_from(["", "0", "x?key=a"]),
     )
     def test_password(self, before, scheme, user, password, rest):
-        """No password can be seen, escaped or not, however the URL before it was meant; user and host can."""
+        """A password is hidden, escaped or not, also in a malformed URL; user and host are shown."""
         secret = f"S{password}S"
         shown = redacted(f"{before}{scheme}{user}:{secret}@host:1/{rest}")
         self.assertNotIn(secret, shown)
@@ -37,7 +37,7 @@ class RedactionTests(SynchronousTestCase):
         PARAMETERS,
     )
     def test_parameters(self, url, name, value):
-        """Of a parameter with the name of a secret nothing is seen."""
+        """The value of a parameter with the name of a secret is hidden."""
         secret = f"S{value}S"
         for text in (f"{url}?{name}={secret}", f"{url}?a=1&{name}={secret}&b=2", f"{url}?a=1#{name}={secret}"):
             self.assertNotIn(secret, redacted(text))
@@ -49,13 +49,13 @@ class RedactionTests(SynchronousTestCase):
             self.assertNotIn("sk_live", redacted(url))
             self.assertIn("***@h/", redacted(url))
 
-    def test_in_what_was_typed(self):
-        """A URL inside of something else loses its password too."""
+    def test_within_text(self):
+        """A password in a URL within other text is hidden as well."""
         for text in ("{'url': 'redis://:hush@h/0'}", "['redis://:hush@h']", "me:hush@h", "/redis://:hush@h/0?key"):
             self.assertNotIn("hush", redacted(text))
 
-    def test_shown_as_it_is(self):
-        """A URL that holds no secret is shown as it was written."""
+    def test_unchanged(self):
+        """A URL without a secret is shown unchanged."""
         for url in (
             "redis://127.0.0.1:6379/0?key=livestate",
             "redis://host/0?key=live@state",

@@ -1,4 +1,4 @@
-"""Options from the command line and from TOML."""
+"""Tests of the options on the command line and in TOML files."""
 
 import json
 import os
@@ -44,7 +44,7 @@ toml_files = st.dictionaries(st.sampled_from([*NAMES, "document", "nonsense"]), 
 
 
 def toml(value):
-    """Write a value as TOML."""
+    """Return a value as TOML."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
@@ -59,22 +59,22 @@ def toml(value):
 
 
 class SettingsTests(SynchronousTestCase):
-    """What comes of the options."""
+    """The settings that result from the options."""
 
     def config(self, text):
-        """Write a configuration file, and give its name."""
+        """Write a configuration file and return its name."""
         path = Path(self.mktemp())
         path.write_bytes(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
         return str(path)
 
     def refusal(self, command_line, config=None):
-        """Load what is to be refused, and give the reason."""
+        """Load options that must be rejected, and return the reason."""
         text = str(self.assertRaises(SettingsError, load_settings, command_line, config))
         self.assertEqual(len(text.splitlines()), 1, text)
         return text
 
     def assert_settings_or_one_line(self, command_line, config=None):
-        """See that the options are understood or refused in one line, and that nothing else happens."""
+        """Assert that the options are accepted or rejected with one line, and that nothing else is raised."""
         try:
             settings = load_settings(command_line, config)
         except SettingsError as error:
@@ -90,7 +90,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertTrue(1 <= settings.max_size <= 2**30)
 
     def test_defaults(self):
-        """With no options at all, one Redis key is served at / over plain HTTP, and the admin site on loopback."""
+        """Without options, a Redis key is served at / over plain HTTP, and the admin site on loopback."""
         expected = Settings(
             http=("tcp:8080",),
             https=(),
@@ -108,7 +108,7 @@ class SettingsTests(SynchronousTestCase):
     @many
     @given(command_lines)
     def test_any_command_line(self, command_line):
-        """Whatever is typed is understood, or refused by one line."""
+        """Any command line is accepted, or rejected with one line."""
         self.assert_settings_or_one_line(command_line)
 
     @many
@@ -118,14 +118,14 @@ class SettingsTests(SynchronousTestCase):
     @example({"http": [[]]}, {})
     @example({"interval": 10**400}, {})
     def test_any_toml(self, values, command_line):
-        """Whatever stands in the file is understood, or refused by one line."""
+        """Any content of the file is accepted, or rejected with one line."""
         text = "\n".join(f"{name} = {toml(value)}" for name, value in values.items())
         self.assert_settings_or_one_line(command_line, self.config(text))
 
     @many
     @given(st.lists(tables, min_size=1, max_size=3))
     def test_any_document_tables(self, documents):
-        """Whatever stands in a document's table is understood, or refused by one line."""
+        """Any content of a [[document]] table is accepted, or rejected with one line."""
         text = "\n".join(
             "[[document]]\n" + "\n".join(f"{name} = {toml(value)}" for name, value in table.items())
             for table in documents
@@ -135,16 +135,16 @@ class SettingsTests(SynchronousTestCase):
     @few
     @given(st.binary(max_size=60))
     def test_any_file(self, content):
-        """A file of any bytes at all is understood, or refused by one line."""
+        """A file of any bytes is accepted, or rejected with one line."""
         self.assert_settings_or_one_line({}, self.config(content))
 
     def test_hostile_files(self):
-        """Nesting and numbers that the TOML parser itself gives up on are refused by one line."""
+        """Nesting and numbers beyond the limits of the TOML parser are rejected with one line."""
         for content in ("interval = " + "[" * 100_000, "interval = " + "9" * 5000, "interval = 0x" + "f" * 5000):
             self.refusal({}, self.config(content))
 
     def test_no_secret_in_refusals(self):
-        """However a URL is typed wrong, the password in it is not repeated."""
+        """No rejection repeats the password in a mistyped URL."""
         for text in (
             "/redis://:hush@h/0", "/redis://:hush@h/0?key=a", "/redis://:hu=hush@h", "/a b=redis://:hush@h", "redis://:hush@h\n",
             "/_live/x=redis://:hush@h", "/redis://me:hush@h/0?key=a\x00",
@@ -159,17 +159,17 @@ class SettingsTests(SynchronousTestCase):
             self.assertNotIn("hush", self.refusal({}, self.config(text)), text)
 
     def test_command_line_wins(self):
-        """A name given on the command line replaces all that the file says under it, document tables included."""
+        """An option on the command line replaces the one in the file; --source replaces the document tables."""
         config = self.config(
             'http = ["tcp:1", "tcp:2"]\nhttps = "ssl:3"\nadmin = "tcp:4"\ninterval = 2\nmax-stale = 10\n'
             'max-size = 100\ncors-origin = ["https://a.example"]\n'
             '[[document]]\npath = "/file"\nsource = "demo:"\n'
         )
-        of_file = load_settings({}, config)
-        self.assertEqual(of_file.http, ("tcp:1", "tcp:2"))
-        self.assertEqual(of_file.https, ("ssl:3",))
-        self.assertEqual(of_file.documents, (DocumentSettings("/file", "demo:", 2.0, 10.0),))
-        self.assertEqual((of_file.max_size, of_file.cors_origins), (100, ("https://a.example",)))
+        from_file = load_settings({}, config)
+        self.assertEqual(from_file.http, ("tcp:1", "tcp:2"))
+        self.assertEqual(from_file.https, ("ssl:3",))
+        self.assertEqual(from_file.documents, (DocumentSettings("/file", "demo:", 2.0, 10.0),))
+        self.assertEqual((from_file.max_size, from_file.cors_origins), (100, ("https://a.example",)))
         typed = load_settings(
             {"http": ["tcp:9"], "admin": [""], "interval": ["3"], "source": ["/typed=demo:?seed=2"]}, config
         )
@@ -183,7 +183,7 @@ class SettingsTests(SynchronousTestCase):
         st.sampled_from(["interval", "max-stale", "max-size", "heartbeat"]), st.integers(1, 1000), st.integers(1, 1000)
     )
     def test_typed_number_wins(self, name, typed, filed):
-        """A number on the command line wins over any in the file, and the last of several counts."""
+        """A number on the command line overrides the one in the file, and the last of several counts."""
         config = self.config(f"{name} = {filed}\n")
         attribute = name.replace("-", "_")
 
@@ -194,7 +194,7 @@ class SettingsTests(SynchronousTestCase):
         self.assertEqual(value_of(load_settings({}, config)), filed)
 
     def test_tables_override_defaults(self):
-        """A document's table says its own interval and age, and what it leaves out is what all have."""
+        """A [[document]] table may set its own interval and max-stale; the defaults are those of the file."""
         config = self.config(
             'interval = 2\n[[document]]\npath="/a"\nsource="demo:"\n'
             '[[document]]\npath="/b"\nsource="file:b.json"\ninterval=0.5\nmax-stale=60\n'
@@ -205,14 +205,14 @@ class SettingsTests(SynchronousTestCase):
         )
 
     def test_workers(self):
-        """Workers are a number, or as many as there are cores that this process may use."""
+        """`workers` is a number, or auto for the number of usable cores; `max-connections` takes auto too."""
         self.assertEqual(load_settings({"workers": ["3"]}).workers, 3)
         self.assertEqual(load_settings({"max-connections": ["3"]}).max_connections, 3)
         self.assertIsNone(load_settings({"max-connections": ["auto"]}).max_connections)
         self.assertEqual(load_settings({"workers": ["auto"]}).workers, len(os.sched_getaffinity(0)))
 
     def test_source_forms(self):
-        """A source is a URL, served at /, or a path, = and a URL, whose own = signs stay."""
+        """A source is URL, served at /, or PATH=URL; further = signs belong to the URL."""
         for text, path, source in (
             ("redis://h/0?key=a", "/", "redis://h/0?key=a"),
             ("/a=redis://h/0?key=a", "/a", "redis://h/0?key=a"),
@@ -222,12 +222,12 @@ class SettingsTests(SynchronousTestCase):
             self.assertEqual((document.path, document.source), (path, source))
 
     def test_events_path(self):
-        """A document's event stream stands below its path, be that the root or not."""
+        """The path of an event stream is below that of its document, with or without a trailing slash."""
         for path, events in (("/", "/events"), ("/a.json", "/a.json/events"), ("/a/", "/a/events")):
             self.assertEqual(DocumentSettings(path, "demo:", 1.0, None).events_path, events)
 
     def test_clashes(self):
-        """No two things can be at one path, be it two documents or a document and another's events."""
+        """Two documents, or a document and an event stream, cannot have the same path."""
         for sources in (
             ["demo:", "demo:"],
             ["/a=demo:", "/a=file:a"],
@@ -239,14 +239,14 @@ class SettingsTests(SynchronousTestCase):
             self.assertIn("already", self.refusal({"source": sources}), sources)
 
     def test_paths_refused(self):
-        """livestate's own paths, and those that a client could not ask for as they are, cannot be a document's."""
+        """Reserved paths, and paths that a client could not request literally, are rejected."""
         for path in ("/_live", "/_live/", "/_live/x", "//", "/a//b", "/a/..", "/./a", "/a b", "/ä", "/a%20b", "/a?b", "/a#b",
                      "/a\\b", "/a\tb", "/a\n"):  # fmt: skip
             self.assertIn("--source", self.refusal({"source": [f"{path}=demo:"]}), path)
         load_settings({"source": ["/_lively=demo:"]})
 
     def test_refusals_name_the_option(self):
-        """Each refusal names the option as it is typed, and says what was expected."""
+        """Each rejection names the option as typed, and says what was expected."""
         for name, value, expected in (
             ("interval", "fast", "seconds from 0.05 to 86400"),
             ("interval", "0", "seconds from 0.05"),
@@ -263,35 +263,35 @@ class SettingsTests(SynchronousTestCase):
             ("workers", "0", "auto, or a number from 1 to 1024"),
             ("workers", "many", "auto, or a number from 1"),
             ("workers", "2.5", "a whole number"),
-            ("log-format", "xml", "there are text and json"),
+            ("log-format", "xml", "expected text or json"),
             ("max-size", "2e9", "bytes from 1"),
             ("admin-host", "live.example:9180", "without a port"),
             ("admin-host", "http://live.example", "without a port"),
             ("admin-host", "", "without a port"),
             ("cors-origin", "example.org", "such as https://example.org"),
             ("cors-origin", "https://example.org/", "without a path"),
-            ("source", "results.json", "a source is a URL"),
+            ("source", "results.json", "expected a URL"),
             ("source", "/srv/results.json", "file:/srv/results.json"),
-            ("state-dir", "", "expected a name"),
+            ("state-dir", "", "expected a file name"),
         ):
             text = self.refusal({name: [value]})
             self.assertIn(f"--{name}", text)
             self.assertIn(expected, text)
 
-    def test_ends_of_lines(self):
-        """A value with the end of a line in it, or at its end, of whatever kind, is refused."""
+    def test_line_ends(self):
+        """A value that contains a line end of any kind is rejected."""
         for end in ("\n", "\r", "\r\n", "\f", "\v", "\x1c", "\x85", "\u2028"):
             for value in (f"http://h/{end}", f"http://h/{end}x", f"{end}http://h/"):
-                self.assertIn("one line", self.refusal({"source": [value]}))
+                self.assertIn("a single line", self.refusal({"source": [value]}))
 
-    def test_nothing_to_serve_on(self):
-        """Plain HTTP can be off where HTTPS is on, but not both."""
-        self.assertIn("nothing to serve on", self.refusal({"http": [""]}))
+    def test_no_listener(self):
+        """HTTP can be off if HTTPS is on, but not both."""
+        self.assertIn("both off", self.refusal({"http": [""]}))
         settings = load_settings({"http": [""], "https": ["ssl:8443"]})
         self.assertEqual((settings.http, settings.https), ((), ("ssl:8443",)))
 
     def test_unknown_names(self):
-        """A misspelt name in the file is refused, and the names that there are are listed."""
+        """An unknown name in the file is rejected, and the known names are listed."""
         self.assertIn("max-stale", self.refusal({}, self.config("max-stail = 3")))
         text = self.refusal({}, self.config('[[document]]\nsource="demo:"\nintervall=1'))
         self.assertIn("'intervall'", text)
@@ -299,12 +299,12 @@ class SettingsTests(SynchronousTestCase):
         self.assertIn("[[document]]", self.refusal({}, self.config('[document]\nsource="demo:"')))
 
     def test_no_file(self):
-        """A file that cannot be read is refused with its name and the reason."""
+        """A file that cannot be read is rejected with its name and the reason."""
         self.assertIn("No such file", self.refusal({}, "missing.toml"))
         self.assertIn("directory", self.refusal({}, "."))
 
-    def test_names_of_files(self):
-        """File names count from the folder in which they were typed, since a daemon changes its own later."""
+    def test_file_names(self):
+        """File names are relative to the directory in which they were typed, since a daemon changes its own later."""
         settings = load_settings({"state-dir": ["state"], "access-log": ["/var/log/x"]})
         self.assertEqual(settings.state_dir, Path.cwd() / "state")
         self.assertEqual(settings.access_log, Path("/var/log/x"))

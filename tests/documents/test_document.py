@@ -1,4 +1,4 @@
-"""A document as it stands, between a store that says anything and readers who want the newest."""
+"""Tests of Document, with good, bad and large updates."""
 
 import json
 
@@ -18,11 +18,11 @@ SMALL = b'{"votes": 1}'
 MIDDLE = json.dumps({"votes": list(range(200))}).encode()
 BIG = json.dumps([{"row": n} for n in range(LARGE // 10)]).encode()
 
-offers = st.lists(st.sampled_from([SMALL, b"2", b'"nope', b"", MIDDLE, b"3" * 2000, b"\xff"]), max_size=12)
+updates = st.lists(st.sampled_from([SMALL, b"2", b'"nope', b"", MIDDLE, b"3" * 2000, b"\xff"]), max_size=12)
 
 
 class DocumentTests(SynchronousTestCase):
-    """What becomes of an offer."""
+    """What an update does."""
 
     def setUp(self):
         self.reactor = FakeReactor()
@@ -30,12 +30,12 @@ class DocumentTests(SynchronousTestCase):
         self.published: list[Snapshot] = []
         self.document.subscribe(self.published.append)
 
-    def offer(self, data):
-        result_of(self.document.offer(data))
+    def update(self, data):
+        result_of(self.document.update(data))
 
     def test_first(self):
-        """A good document is shown and told of, once, with all codings that make it smaller."""
-        self.offer(MIDDLE)
+        """A good document is published once, with all codings that make it smaller."""
+        self.update(MIDDLE)
         (snapshot,) = self.published
         self.assertIs(self.document.snapshot, snapshot)
         self.assertEqual(set(snapshot.representations), {"identity", *ENCODERS})
@@ -44,41 +44,41 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual((self.document.changes, self.document.refusals), (1, 0))
 
     def test_unchanged(self):
-        """Equal bytes make no new snapshot and tell nobody, but confirm the document."""
-        self.offer(SMALL)
+        """Equal bytes publish no new snapshot, but confirm the document."""
+        self.update(SMALL)
         before = self.document.snapshot
         self.reactor.advance(3)
         self.assertEqual(self.document.age(), 3)
-        self.offer(bytes(bytearray(SMALL)))
+        self.update(bytes(bytearray(SMALL)))
         self.assertIs(self.document.snapshot, before)
         self.assertEqual(len(self.published), 1)
         self.assertEqual(self.document.age(), 0)
         self.assertEqual(self.document.changes, 1)
 
     def test_unchanged_costs_nothing(self):
-        """Equal bytes are not checked, coded or hashed again."""
-        self.offer(MIDDLE)
+        """Equal bytes are not checked, compressed or hashed again."""
+        self.update(MIDDLE)
 
         def fail(*args):
             raise AssertionError("worked for nothing")
 
         for name in ("check", "new_snapshot", "with_coding", "with_all_codings"):
             self.patch(livestate.documents.document, name, fail)
-        self.offer(MIDDLE)
+        self.update(MIDDLE)
 
     def test_refused(self):
-        """A bad document changes nothing of what is shown and how old it is, and is counted each time."""
-        self.offer(SMALL)
+        """A refused document keeps the last good one and its age, and is counted every time."""
+        self.update(SMALL)
         self.reactor.advance(5)
         for _ in range(3):
-            error = self.assertRaises(DocumentRefused, self.offer, b'{"votes": ')
+            error = self.assertRaises(DocumentRefused, self.update, b'{"votes": ')
         self.assertIn("truncated", str(error))
         assert self.document.snapshot is not None
         self.assertEqual(self.document.snapshot.body, SMALL)
         self.assertEqual((self.document.age(), self.document.refusals, len(self.published)), (5, 3, 1))
 
-    def test_verdict_is_kept(self):
-        """The same bad bytes are not checked again, and it is forgotten when good ones have come."""
+    def test_verdict_is_remembered(self):
+        """The same bad bytes are not checked again, until good ones have come in between."""
         checked = []
 
         def check(data, size):
@@ -87,31 +87,31 @@ class DocumentTests(SynchronousTestCase):
                 raise DocumentRefused("bad")
 
         self.patch(livestate.documents.document, "check", check)
-        self.offer(SMALL)
+        self.update(SMALL)
         for _ in range(3):
-            self.assertRaises(DocumentRefused, self.offer, b"bad")
+            self.assertRaises(DocumentRefused, self.update, b"bad")
         self.assertEqual(checked, [SMALL, b"bad"])
-        self.offer(SMALL)
-        self.assertRaises(DocumentRefused, self.offer, b"bad")
+        self.update(SMALL)
+        self.assertRaises(DocumentRefused, self.update, b"bad")
         self.assertEqual(checked, [SMALL, b"bad", b"bad"])
 
     def test_too_large(self):
-        """A document over the limit is refused without a thread's work, though it is large."""
+        """A document over the size limit is refused without using a thread, although it is large."""
         self.reactor.hold_threads = True
         document = Document(self.reactor, "/", 1000)
-        error = self.assertRaises(DocumentRefused, result_of, document.offer(BIG))
+        error = self.assertRaises(DocumentRefused, result_of, document.update(BIG))
         self.assertIn("--max-size is 1,000", str(error))
         self.assertEqual(self.reactor.jobs, [])
 
     def test_large(self):
-        """A large one is checked and coded in threads: it is shown as plain bytes first, then with each coding."""
+        """A large document is checked and compressed in threads; it is published uncompressed first, then with each coding."""
         self.reactor.hold_threads = True
-        done = Deferred.fromCoroutine(self.document.offer(BIG))
+        done = Deferred.fromCoroutine(self.document.update(BIG))
         for _ in ("its check", "its entity tag"):
             self.assertIsNone(self.document.snapshot)
             self.reactor.run_job()
-        shown = [(set(s.representations), s.complete) for s in self.published]
-        self.assertEqual(shown, [({"identity"}, False)])
+        published = [(set(s.representations), s.complete) for s in self.published]
+        self.assertEqual(published, [({"identity"}, False)])
         for count in range(len(ENCODERS)):
             self.assertNoResult(done)
             self.assertEqual(len(self.reactor.jobs), 1)
@@ -123,28 +123,28 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual(self.document.changes, 1)
 
     def test_large_without_gain(self):
-        """A coding that does not make a large one smaller is not told of; that all are tried is told once."""
+        """A coding that does not make a large document smaller is not published; completion is published once."""
         for useless in ({"zstd"}, {"gzip", "br"}, set(ENCODERS)):
             encoders = {coding: (bytes if coding in useless else encode) for coding, encode in ENCODERS.items()}
             self.patch(livestate.documents.snapshot, "ENCODERS", encoders)
             self.setUp()
-            self.offer(BIG)
-            told = [(set(s.representations), s.complete) for s in self.published]
-            self.assertEqual(told[-1], ({"identity", *ENCODERS} - useless, True))
-            self.assertEqual(len({(frozenset(names), complete) for names, complete in told}), len(told))
+            self.update(BIG)
+            published = [(set(s.representations), s.complete) for s in self.published]
+            self.assertEqual(published[-1], ({"identity", *ENCODERS} - useless, True))
+            self.assertEqual(len({(frozenset(names), complete) for names, complete in published}), len(published))
 
     def test_large_and_bad(self):
-        """A large one that is bad is found out in a thread and never shown."""
+        """A large bad document is refused in a thread and never published."""
         self.reactor.hold_threads = True
-        done = Deferred.fromCoroutine(self.document.offer(BIG[:-1]))
+        done = Deferred.fromCoroutine(self.document.update(BIG[:-1]))
         self.reactor.run_job()
         self.failureResultOf(done, DocumentRefused)
         self.assertEqual(self.published, [])
 
-    def test_large_called_off(self):
-        """An offer that is called off midway leaves the plain bytes shown, and a late thread does no harm."""
+    def test_large_cancelled(self):
+        """An update cancelled midway leaves the uncompressed document published, and a late thread does no harm."""
         self.reactor.hold_threads = True
-        done = Deferred.fromCoroutine(self.document.offer(BIG))
+        done = Deferred.fromCoroutine(self.document.update(BIG))
         self.reactor.run_job()
         self.reactor.run_job()
         done.cancel()
@@ -153,15 +153,15 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual([set(s.representations) for s in self.published], [{"identity"}])
 
     def test_age_never_negative(self):
-        """A clock that is set back does not make a document younger than new."""
-        self.offer(SMALL)
+        """The age is not negative after the clock was set back."""
+        self.update(SMALL)
         self.reactor.rightNow -= 100
         self.assertEqual(self.document.age(), 0)
 
     @few
-    @given(offers, st.lists(st.floats(-5, 5), min_size=12, max_size=12), st.integers(0, 2**48))
+    @given(updates, st.lists(st.floats(-5, 5), min_size=12, max_size=12), st.integers(0, 2**48))
     def test_versions_go_up(self, sequence, steps, restored):
-        """Whatever is offered and whatever the clock does, versions go up with each change, also after a restore."""
+        """Whatever the updates and the clock, versions increase with every change, also after a restore."""
         reactor = FakeReactor()
         document = Document(reactor, "/", 1000)
         published: list[Snapshot] = []
@@ -171,7 +171,7 @@ class DocumentTests(SynchronousTestCase):
         for data, step in zip(sequence, steps, strict=False):
             reactor.rightNow += step
             try:
-                result_of(document.offer(data))
+                result_of(document.update(data))
             except DocumentRefused:
                 pass
             else:
@@ -183,27 +183,27 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual(len(published), document.changes + 1)
 
     def test_restore(self):
-        """What an earlier run saved is shown with its own age, and the same bytes from the store confirm it."""
+        """A restored snapshot is published with its own age, and equal bytes from the store confirm it."""
         saved = completed(new_snapshot(SMALL, NOW - 100, 7))
         self.document.restore(saved, NOW - 60)
         self.assertEqual((self.document.snapshot, self.document.age()), (saved, 60))
-        self.offer(SMALL)
+        self.update(SMALL)
         self.assertIs(self.document.snapshot, saved)
         self.assertEqual((self.document.age(), self.document.changes), (0, 0))
 
     def test_unsubscribe(self):
-        """One who left hears nothing more, may leave twice, and may leave or come while being told."""
-        heard = []
+        """Unsubscribing ends the calls, works twice, and works during a call, as does subscribing."""
+        calls = []
 
         def once(snapshot):
-            heard.append("once")
-            leave()
-            self.document.subscribe(lambda snapshot: heard.append("late"))
+            calls.append("once")
+            unsubscribe()
+            self.document.subscribe(lambda snapshot: calls.append("late"))
 
-        leave = self.document.subscribe(once)
-        self.document.subscribe(lambda snapshot: heard.append("always"))
-        self.offer(b"1")
-        self.assertEqual(heard, ["once", "always"])
-        leave()
-        self.offer(b"2")
-        self.assertEqual(heard, ["once", "always", "always", "late"])
+        unsubscribe = self.document.subscribe(once)
+        self.document.subscribe(lambda snapshot: calls.append("always"))
+        self.update(b"1")
+        self.assertEqual(calls, ["once", "always"])
+        unsubscribe()
+        self.update(b"2")
+        self.assertEqual(calls, ["once", "always", "always", "late"])

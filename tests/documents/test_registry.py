@@ -1,4 +1,4 @@
-"""All documents together."""
+"""Tests of the registry of all documents."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from livestate.documents.registry import Registry
 reactor: Any = _reactor
 
 
-class SuppliesTests(SynchronousTestCase):
-    """What many documents need."""
+class RegistryTests(SynchronousTestCase):
+    """Many documents together."""
 
     def test_threads(self):
-        """Where the disks and stores of all documents hang, there are still threads for the others."""
+        """If the disks and stores of all documents hang, there are still threads for other work."""
         pool = reactor.getThreadPool()
         self.addCleanup(reactor.suggestThreadPoolSize, pool.max)
-        supplies = Registry(reactor, load_settings({"source": [f"/{number}=demo:" for number in range(30)]}, None))
+        registry = Registry(reactor, load_settings({"source": [f"/{number}=demo:" for number in range(30)]}, None))
         self.assertGreaterEqual(pool.max, 2 * 30 + 10)
-        supplies.change(supplies.prepare(load_settings({"source": ["demo:"]}, None)))
+        registry.commit(registry.prepare(load_settings({"source": ["demo:"]}, None)))
         self.assertLess(pool.max, 30)

@@ -1,4 +1,4 @@
-"""One version of a document, and what may become one."""
+"""Tests of Snapshot, and of the check before one is made."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.documents.snapshot import ENCODERS, LARGE, SMALLEST_CODED, check, completed, new_snapshot, with_coding
+from livestate.documents.snapshot import ENCODERS, LARGE, MIN_CODED_SIZE, check, completed, new_snapshot, with_coding
 from livestate.errors import DocumentRefused
 from tests.codings import DECODERS
 from tests.support import few, many
@@ -23,7 +23,7 @@ documents = st.builds(
 
 
 def refuses(data):
-    """Tell whether `check` refuses `data`."""
+    """Return whether `check` refuses `data`."""
     try:
         check(data, 2**20)
     except DocumentRefused:
@@ -32,7 +32,7 @@ def refuses(data):
 
 
 def strict_json_refuses(data):
-    """Tell whether the standard library does, and its own liberties taken away."""
+    """Return whether the standard library refuses `data`, without its extensions to JSON."""
 
     def refuse(constant):
         raise ValueError(constant)
@@ -41,7 +41,7 @@ def strict_json_refuses(data):
         value = json.loads(
             data.decode("utf-8"), parse_constant=refuse, parse_float=lambda text: 0.0, object_pairs_hook=list
         )
-        # A deliberate difference: half of a surrogate pair, escaped, is a text that no UTF-8 can hold.
+        # A deliberate difference: an escaped half of a surrogate pair cannot be encoded as UTF-8.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except ValueError:
         return True
@@ -49,12 +49,12 @@ def strict_json_refuses(data):
 
 
 class CheckTests(SynchronousTestCase):
-    """What is a document to serve."""
+    """Which bytes are accepted as a document."""
 
     @many
     @given(documents)
     def test_accepts_json(self, data):
-        """All JSON that the standard library writes is accepted."""
+        """All JSON written by the standard library is accepted."""
         self.assertFalse(refuses(data))
 
     @many
@@ -66,7 +66,7 @@ class CheckTests(SynchronousTestCase):
     @example(b"\xef\xbb\xbf1", None)
     @example(b'{"a":1,"a":2}', None)
     def test_agrees_with_the_standard_library(self, document, data):
-        """On JSON with any byte changed, put in or taken out, the verdict is that of a strict parser."""
+        """For JSON with bytes changed, inserted or removed, the verdict is that of a strict parser."""
         mutated = bytearray(document)
         for _ in range(data.draw(st.integers(1, 3)) if data is not None else 0):
             start = data.draw(st.integers(0, len(mutated)))
@@ -77,24 +77,24 @@ class CheckTests(SynchronousTestCase):
     @many
     @given(st.lists(st.sampled_from(b'[]{}",:\\/ \t\r\n0123456789.eE+-truefalsn\x00\x1f\x7f\xc3\xa9'), max_size=14))
     def test_agrees_on_soup(self, soup):
-        """On strings of JSON's own characters the verdict is that of a strict parser."""
+        """For strings of JSON's own characters, the verdict is that of a strict parser."""
         self.assertEqual(refuses(bytes(soup)), strict_json_refuses(bytes(soup)), bytes(soup))
 
     @few
     @given(st.binary(max_size=40))
     def test_any_bytes(self, data):
-        """Any bytes at all are accepted or refused, and nothing else is raised."""
+        """Any bytes are accepted or refused as by a strict parser, and nothing else is raised."""
         self.assertEqual(refuses(data), strict_json_refuses(data))
 
     def test_size(self):
-        """A document may have as many bytes as are allowed, and not one more."""
+        """A document may have max_size bytes, and not one more."""
         check(b'"' + b"x" * 98 + b'"', 100)
         error = self.assertRaises(DocumentRefused, check, b'"' + b"x" * 99 + b'"', 100)
         self.assertIn("101 bytes", str(error))
         self.assertIn("--max-size", str(error))
 
     def test_says_what_is_wrong(self):
-        """Each refusal says in one line what is wrong and, where it can, at which byte."""
+        """Each refusal says in one line what is wrong and, if possible, at which byte."""
         for data, expected in (
             (b"", "empty"),
             (b" \r\n\t", "empty"),
@@ -111,20 +111,20 @@ class CheckTests(SynchronousTestCase):
 
     @many
     @given(st.text("aé€😀"), st.binary(max_size=2), st.text("aé€😀"), st.integers(1, 6))
-    def test_utf8_in_pieces(self, before, middle, after, piece):
-        """However it is cut for reading, what is not UTF-8 is refused, at the byte that a decoder of it all names."""
+    def test_utf8_in_chunks(self, before, middle, after, chunk):
+        """Whatever the chunk size, invalid UTF-8 is refused at the byte that a decoder of the whole names."""
         data = b'"' + before.encode() + middle + after.encode() + b'"'
-        with mock.patch("livestate.documents.snapshot.UTF8_PIECE", piece):
+        with mock.patch("livestate.documents.snapshot.UTF8_CHUNK", chunk):
             try:
                 data.decode()
             except UnicodeDecodeError as expected:
                 error = self.assertRaises(DocumentRefused, check, data, 2**20)
-                self.assertEqual(str(error), f"it is not UTF-8 (byte {expected.start})")
+                self.assertEqual(str(error), f"the document is not UTF-8 (byte {expected.start})")
             else:
                 self.assertEqual(refuses(data), strict_json_refuses(data))
 
     def test_huge_numbers(self):
-        """Numbers are the reader's business: one that fits no machine type is passed on."""
+        """Numbers that fit no machine type are accepted: clients decide what to do with them."""
         check(b"[1e999, -1e999, 1e-999, " + b"9" * 5000 + b"]", 2**20)
 
 
@@ -146,12 +146,12 @@ PIECES = (
 
 
 class SnapshotTests(SynchronousTestCase):
-    """A version and its forms."""
+    """Versions, codings and entity tags."""
 
     @many
     @given(st.binary(max_size=600), st.sampled_from(sorted(ENCODERS)))
     def test_codings_undo(self, data, coding):
-        """Every coding gives the document's bytes back, and is kept only where it is smaller."""
+        """Every coding can be undone, and is kept only if it is smaller."""
         snapshot = with_coding(new_snapshot(data, 1.0), coding)
         if coding in snapshot.representations:
             representation = snapshot.representations[coding]
@@ -161,7 +161,7 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual(snapshot.body, data)
 
     def test_large_codings_undo(self):
-        """A document that is coded by the quicker settings comes back whole too."""
+        """Every coding of a large document, made at the faster levels, can be undone."""
         data = json.dumps([{"row": n, "name": f"place {n * n}"} for n in range(4000)]).encode()
         self.assertGreater(len(data), LARGE)
         snapshot = new_snapshot(data, 1.0)
@@ -173,14 +173,14 @@ class SnapshotTests(SynchronousTestCase):
     @few
     @given(st.binary(max_size=300), st.binary(max_size=300))
     def test_tags_name_bytes(self, one, other):
-        """Two representations have one tag just where they have the same bytes, whenever they were made."""
+        """Two representations have equal tags if and only if their bytes are equal, whenever they were made."""
         assume(one != other)
         tag_of_one = new_snapshot(one, 1.0).representations["identity"].etag
         self.assertEqual(tag_of_one, new_snapshot(one, 2.0, 77).representations["identity"].etag)
         self.assertNotEqual(tag_of_one, new_snapshot(other, 1.0).representations["identity"].etag)
 
     def test_tags_of_codings(self):
-        """Each coding of one document has a strong tag of its own, the same each time it is made."""
+        """Each coding of a document has its own strong tag, the same every time."""
         data = b'{"votes": [' + b"1, " * 300 + b"1]}"
         tags = []
         for _ in range(2):
@@ -196,15 +196,15 @@ class SnapshotTests(SynchronousTestCase):
     @many
     @given(st.floats(0, 4e9), st.integers(0, 2**52))
     def test_versions_go_up(self, modified, previous):
-        """A version is more than the one before it, and at least the time in milliseconds, also when a clock goes back."""
+        """A version is greater than the previous one and at least the time in milliseconds, even if a clock is set back."""
         version = new_snapshot(b"1", modified, previous).version
         self.assertGreater(version, previous)
         self.assertGreaterEqual(version, math.floor(modified * 1000))
 
-    def test_small_ones_are_complete(self):
-        """A document too small to be worth a coding is complete at once; others are until they are said to be."""
-        self.assertTrue(new_snapshot(b"x" * (SMALLEST_CODED - 1), 1.0).complete)
-        whole = new_snapshot(b"x" * SMALLEST_CODED, 1.0, 5)
+    def test_small_documents_are_complete(self):
+        """A document too small for codings is complete at once; a larger one only after `completed`."""
+        self.assertTrue(new_snapshot(b"x" * (MIN_CODED_SIZE - 1), 1.0).complete)
+        whole = new_snapshot(b"x" * MIN_CODED_SIZE, 1.0, 5)
         self.assertFalse(whole.complete)
         self.assertFalse(with_coding(whole, "gzip").complete)
         done = completed(whole)
@@ -212,7 +212,7 @@ class SnapshotTests(SynchronousTestCase):
         self.assertEqual((done.version, done.modified, done.body), (whole.version, whole.modified, whole.body))
 
     def test_immutable(self):
-        """What was published cannot be changed under a reader's hands."""
+        """A published snapshot cannot be changed."""
         snapshot = new_snapshot(b"1", 1.0)
         with self.assertRaises(TypeError):
             snapshot.representations["gzip"] = snapshot.representations["identity"]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""The last good document on disk."""
+"""Tests of the last good document on disk."""
 
 import json
 import os
@@ -24,33 +24,33 @@ documents = st.recursive(
 ).map(lambda value: json.dumps(value, ensure_ascii=False).encode())
 
 
-class SavedTests(SynchronousTestCase):
-    """Saving and loading, with threads that run at once."""
+class SnapshotStoreTests(SynchronousTestCase):
+    """Saving and restoring, with threads that run at once."""
 
     def setUp(self):
         self.reactor = FakeReactor()
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
 
     def service(self, path="/results.json", max_size=2**20):
-        """Make a document and what saves it; it is loaded at once if it is there."""
+        """Create a document and its store, which restores the document if it was saved."""
         document = Document(self.reactor, path, max_size)
-        return document, SnapshotStore(self.reactor, document, self.folder)
+        return document, SnapshotStore(self.reactor, document, self.directory)
 
     def save(self, data, path="/results.json"):
-        """Save a document as a whole run of livestate would, and give its file."""
+        """Save a document as a whole run of livestate would; return it and its file."""
         document, saved = self.service(path)
         saved.startService()
-        result_of(document.offer(data))
+        result_of(document.update(data))
         self.successResultOf(saved.stopService())
-        files = [file for file in self.folder.iterdir() if file.name.endswith(".saved")]
+        files = [file for file in self.directory.iterdir() if file.name.endswith(".saved")]
         return document, files[-1]
 
     @few
     @given(documents)
     def test_round_trip(self, data):
-        """Any document that was shown is shown again after a restart, with its version, time, age and tags."""
-        for file in self.folder.iterdir():
+        """Any document is restored after a restart, with its version, time, age and tags."""
+        for file in self.directory.iterdir():
             file.unlink()
         before, _ = self.save(data)
         self.reactor.advance(90)
@@ -65,7 +65,7 @@ class SavedTests(SynchronousTestCase):
         self.assertAlmostEqual(after.age(), before.age(), places=3)
 
     def test_truncated(self):
-        """A file that ends too early, at whichever byte, is refused with one line and served nowhere."""
+        """A file truncated at any byte is ignored with one line of log, and not served."""
         data = b'{"votes": [' + b"12, " * 40 + b"12]}"
         _, file = self.save(data)
         whole = file.read_bytes()
@@ -75,7 +75,7 @@ class SavedTests(SynchronousTestCase):
                 document, _ = self.service()
             self.assertIsNone(document.snapshot, length)
             self.assertEqual(len(lines), 1)
-            self.assertIn("cannot be used", lines[0])
+            self.assertIn("ignoring the saved document", lines[0])
         file.write_bytes(whole + b" ")
         self.assertIsNone(self.service()[0].snapshot)
         file.write_bytes(whole)
@@ -84,8 +84,8 @@ class SavedTests(SynchronousTestCase):
     @many
     @given(st.data())
     def test_damaged(self, data):
-        """A file that is damaged anywhere is refused, or gives the very document, and nothing is raised."""
-        for file in self.folder.iterdir():
+        """A file damaged anywhere is ignored, or restores exactly the saved document, and nothing is raised."""
+        for file in self.directory.iterdir():
             file.unlink()
         _, file = self.save(b'{"votes": [1, 2, 3]}')
         damaged = bytearray(file.read_bytes())
@@ -97,8 +97,8 @@ class SavedTests(SynchronousTestCase):
         if document.snapshot is not None:
             self.assertEqual(document.snapshot.body, b'{"votes": [1, 2, 3]}')
 
-    def test_hostile_heads(self):
-        """A first line that is JSON but makes no sense is refused, and no memory is taken for what it claims."""
+    def test_hostile_metadata(self):
+        """A first line with senseless values is ignored, and no memory is allocated for the length that it claims."""
         _, file = self.save(b"[1]")
         head, body = file.read_bytes().split(b"\n", 1)
         hostile: dict[str, list[object]] = {
@@ -117,169 +117,169 @@ class SavedTests(SynchronousTestCase):
         self.assertIsNone(self.service()[0].snapshot)
 
     def test_over_the_limit(self):
-        """What was saved under a larger --max-size than now is refused."""
+        """A document saved under a larger --max-size than now is ignored."""
         self.save(b'"' + b"x" * 500 + b'"')
         self.assertIsNone(self.service(max_size=100)[0].snapshot)
 
     def test_not_a_file(self):
-        """A folder where the file should be is one line in the log, at the start and when it is to be replaced."""
-        (self.folder / "%2Fresults.json.saved").mkdir()
+        """A directory in place of the file is one line of log at the start, and one when it should be replaced."""
+        (self.directory / "%2Fresults.json.saved").mkdir()
         with log_lines() as lines:
             document, saved = self.service()
             saved.startService()
-            result_of(document.offer(b"1"))
+            result_of(document.update(b"1"))
             self.reactor.run_for(5)
             self.successResultOf(saved.stopService())
         self.assertEqual(len(lines), 2, lines)
-        self.assertEqual([file.name for file in self.folder.iterdir()], ["%2Fresults.json.saved"])
+        self.assertEqual([file.name for file in self.directory.iterdir()], ["%2Fresults.json.saved"])
 
-    def test_saved_each_second(self):
-        """A change is on disk a beat later, readable by the owner alone, with no other file beside it."""
+    def test_saved_every_second(self):
+        """A change is on disk a second later, readable only by the owner, without leftover files."""
         document, saved = self.service()
         saved.startService()
-        result_of(document.offer(b'"first"'))
+        result_of(document.update(b'"first"'))
         self.reactor.run_for(1.1)
-        (file,) = self.folder.iterdir()
+        (file,) = self.directory.iterdir()
         self.assertTrue(file.read_bytes().endswith(b'\n"first"'))
         self.assertEqual(file.stat().st_mode & 0o777, 0o600)
-        result_of(document.offer(b'"second"'))
+        result_of(document.update(b'"second"'))
         self.reactor.run_for(1.1)
         self.assertTrue(file.read_bytes().endswith(b'\n"second"'))
         self.successResultOf(saved.stopService())
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_confirmed(self):
-        """A document that is only confirmed keeps its file, whose time is that of the last good fetch."""
+        """A document that is only confirmed keeps its file, with the time of the last good fetch."""
         document, saved = self.service()
         saved.startService()
-        result_of(document.offer(b"1"))
+        result_of(document.update(b"1"))
         self.reactor.run_for(1.1)
-        (file,) = self.folder.iterdir()
+        (file,) = self.directory.iterdir()
         inode = file.stat().st_ino
         self.reactor.run_for(30)
-        result_of(document.offer(b"1"))
+        result_of(document.update(b"1"))
         confirmed = document.confirmed
         self.reactor.run_for(10)
         self.assertEqual(file.stat().st_ino, inode)
         self.assertAlmostEqual(file.stat().st_mtime, confirmed, places=3)
         self.successResultOf(saved.stopService())
 
-    def test_file_taken_away(self):
-        """A file that somebody removed is written again at the next beat, though the document is the same."""
+    def test_file_removed(self):
+        """A removed file is written again at the next check, although the document is the same."""
         document, saved = self.service()
         saved.startService()
-        result_of(document.offer(b"1"))
+        result_of(document.update(b"1"))
         self.reactor.run_for(1.1)
-        (file,) = self.folder.iterdir()
+        (file,) = self.directory.iterdir()
         file.unlink()
-        result_of(document.offer(b"1"))
+        result_of(document.update(b"1"))
         self.reactor.run_for(1.1)
         self.assertTrue(file.exists())
         self.successResultOf(saved.stopService())
 
-    def test_folder_taken_away(self):
-        """A folder that cannot be written to costs one line, and saving goes on when it is back."""
+    def test_directory_removed(self):
+        """A missing directory is one line of log, and saving continues when it is back."""
         document, saved = self.service()
         saved.startService()
-        self.folder.rename(f"{self.folder}.away")
-        result_of(document.offer(b"1"))
+        self.directory.rename(f"{self.directory}.away")
+        result_of(document.update(b"1"))
         with log_lines() as lines:
             self.reactor.run_for(10)
         self.assertEqual(len(lines), 1)
         self.assertIn("cannot save", lines[0])
-        Path(f"{self.folder}.away").rename(self.folder)
+        Path(f"{self.directory}.away").rename(self.directory)
         with log_lines() as lines:
             self.reactor.run_for(3.1)
         self.assertEqual(len(lines), 1)
         self.assertIn("again", lines[0])
-        self.assertEqual(len(list(self.folder.iterdir())), 1)
+        self.assertEqual(len(list(self.directory.iterdir())), 1)
         self.successResultOf(saved.stopService())
 
     def test_failed_write_leaves_nothing(self):
-        """A write that fails midway leaves the old file whole and no other beside it."""
+        """A write that fails midway leaves the old file intact, and no other file."""
         document, saved = self.service()
         saved.startService()
-        result_of(document.offer(b'"old"'))
+        result_of(document.update(b'"old"'))
         self.reactor.run_for(1.1)
 
         def full(descriptor):
             raise OSError(28, "No space left on device")
 
         self.patch(os, "fsync", full)
-        result_of(document.offer(b'"new"'))
+        result_of(document.update(b'"new"'))
         self.reactor.run_for(3)
-        (file,) = self.folder.iterdir()
+        (file,) = self.directory.iterdir()
         self.assertTrue(file.read_bytes().endswith(b'\n"old"'))
         self.successResultOf(saved.stopService())
 
-    def test_left_over(self):
-        """What a process that was killed has left half-written is removed at the next start; what is new is left."""
+    def test_abandoned(self):
+        """An abandoned temporary file is removed at the next start; a recent one stays."""
         for name, age in ((".saving-old", 61), (".saving-new", 1), ("other", 61)):
-            (self.folder / name).touch()
-            os.utime(self.folder / name, (NOW - age, NOW - age))
+            (self.directory / name).touch()
+            os.utime(self.directory / name, (NOW - age, NOW - age))
         self.service()
-        self.assertEqual({file.name for file in self.folder.iterdir()}, {".saving-new", "other"})
+        self.assertEqual({file.name for file in self.directory.iterdir()}, {".saving-new", "other"})
 
-    def test_paths_have_files_of_their_own(self):
-        """Documents at different paths, with slashes or none, do not share a file, and stay inside the folder."""
+    def test_one_file_per_path(self):
+        """Documents at different paths, with or without slashes, do not share a file, and stay inside the directory."""
         for path in ("/", "/a", "/a/b", "/a_b", "/..a"):
             self.save(json.dumps(path).encode(), path)
-        self.assertEqual(len(list(self.folder.iterdir())), 5)
+        self.assertEqual(len(list(self.directory.iterdir())), 5)
         for path in ("/", "/a", "/a/b", "/a_b", "/..a"):
             snapshot = self.service(path)[0].snapshot
             assert snapshot is not None
             self.assertEqual(snapshot.body, json.dumps(path).encode())
 
     def test_stop_saves(self):
-        """What changed since the last beat is on disk when the service has stopped, also while a write is under way."""
+        """The last change is on disk when the service has stopped, also if a write is in progress."""
         document, saved = self.service()
         saved.startService()
-        result_of(document.offer(b"1"))
+        result_of(document.update(b"1"))
         self.reactor.hold_threads = True
         self.reactor.run_for(1.1)
-        result_of(document.offer(b"2"))
+        result_of(document.update(b"2"))
         done = saved.stopService()
         self.reactor.run_job()
         self.assertNoResult(done)
         self.reactor.run_job()
         self.successResultOf(done)
-        (file,) = self.folder.iterdir()
+        (file,) = self.directory.iterdir()
         self.assertTrue(file.read_bytes().endswith(b"\n2"))
 
     def test_nothing_to_save(self):
-        """With no document there is no file, and to stop is done at once."""
+        """Without a document there is no file, and stopping is immediate."""
         _, saved = self.service()
         saved.startService()
         self.reactor.run_for(3)
         self.successResultOf(saved.stopService())
-        self.assertEqual(list(self.folder.iterdir()), [])
+        self.assertEqual(list(self.directory.iterdir()), [])
 
 
 HOSTILE = (b"1e308", b"-1", b"99999999999999999999", b"1e999", b"null", b'"', b"{", b"\n")
 
 
-class SavedInThreadsTests(TestCase):
+class RealThreadsTests(TestCase):
     """Saving with the real thread pool."""
 
     timeout = 20
 
     def test_round_trip(self):
-        """A large document that was saved by a real thread is back after a restart, with all its codings."""
+        """A large document saved by a real thread is restored after a restart, with all its codings."""
         return ensureDeferred(self.round_trip())
 
     async def round_trip(self):
-        folder = Path(self.mktemp())
-        folder.mkdir()
+        directory = Path(self.mktemp())
+        directory.mkdir()
         data = json.dumps([{"row": n} for n in range(10_000)]).encode()
         document = Document(reactor, "/", 2**24)
-        saved = SnapshotStore(reactor, document, folder)
+        saved = SnapshotStore(reactor, document, directory)
         saved.startService()
-        await Deferred.fromCoroutine(document.offer(data))
+        await Deferred.fromCoroutine(document.update(data))
         stopped: Deferred[None] = saved.stopService()
         await stopped
-        await until(reactor, lambda: list(folder.iterdir()))
+        await until(reactor, lambda: list(directory.iterdir()))
         again = Document(reactor, "/", 2**24)
-        SnapshotStore(reactor, again, folder)
+        SnapshotStore(reactor, again, directory)
         assert again.snapshot is not None
         self.assertEqual(again.snapshot.body, data)
         self.assertEqual(set(again.snapshot.representations), {"identity", *ENCODERS})

@@ -1,4 +1,4 @@
-"""Event streams as bytes, read back by a parser that follows the standard step by step."""
+"""Encoding event streams; a parser that follows the standard step by step reads them back."""
 
 import json
 import re
@@ -12,23 +12,23 @@ from tests.support import many
 
 
 def parsed(stream: bytes) -> tuple[list[tuple[str, str, str]], list[int]]:
-    """Give the events (type, id, data) and the retry times of a stream, as the HTML Standard's section 9.2.6 says."""
+    """Return a stream's events (type, id, data) and retry times, by section 9.2.6 of the HTML Standard."""
     events: list[tuple[str, str, str]] = []
     retries: list[int] = []
     data: list[str] = []
-    last_id = kind = ""
+    last_id = event_type = ""
     for line in re.split("\r\n|\r|\n", stream.decode("utf-8").removeprefix("\ufeff"))[:-1]:
         if not line:
             if data:
-                events.append((kind or "message", last_id, "\n".join(data)))
-            kind, data = "", []
+                events.append((event_type or "message", last_id, "\n".join(data)))
+            event_type, data = "", []
             continue
         name, colon, value = line.partition(":")
         value = value.removeprefix(" ")
         if colon and not name:
             continue
         if name == "event":
-            kind = value
+            event_type = value
         elif name == "data":
             data.append(value)
         elif name == "id" and "\0" not in value:
@@ -39,7 +39,7 @@ def parsed(stream: bytes) -> tuple[list[tuple[str, str, str]], list[int]]:
 
 
 def joined(chunks: bytes) -> bytes:
-    """Give the body that a chunked body says (RFC 9112 section 7.1), which must be whole and end."""
+    """Return the content of a chunked body (RFC 9112 section 7.1), which must be complete."""
     body = b""
     while True:
         size, _, rest = chunks.partition(b"\r\n")
@@ -58,20 +58,20 @@ messages = st.tuples(st.integers(1, 2**53), documents, st.sampled_from([b"", b"p
 
 
 class EventTests(SynchronousTestCase):
-    """What a reader gets is what was meant."""
+    """A client gets the events that were encoded."""
 
     @many
     @given(st.lists(messages))
     def test_any_data(self, sent):
-        """Any text with any line ends comes out with the same lines, version and type, and nothing beside it."""
-        stream = b"".join(event(b"%d" % version, data.encode(), kind) + COMMENT for version, data, kind in sent)
+        """Any text, with any line ends, arrives with the same lines, id and type, and nothing else arrives."""
+        stream = b"".join(event(b"%d" % version, data.encode(), type_) + COMMENT for version, data, type_ in sent)
         expected = [
-            (kind.decode() or "message", str(version), re.sub("\r\n|\r", "\n", data)) for version, data, kind in sent
+            (type_.decode() or "message", str(version), re.sub("\r\n|\r", "\n", data)) for version, data, type_ in sent
         ]
         self.assertEqual(parsed(stream), (expected, []))
 
     def test_json(self):
-        """JSON that is laid out over several lines, however they end, is the same JSON for the reader."""
+        """JSON on several lines, however they end, arrives as the same JSON."""
         value = {"a": ["line\nend", "\r"], "b": {"c": None}}
         for end in ("\n", "\r\n", "\r"):
             text = json.dumps(value, indent=2).replace("\n", end)
@@ -79,11 +79,11 @@ class EventTests(SynchronousTestCase):
             self.assertEqual(json.loads(data), value)
 
     def test_retry(self):
-        """The time to wait is understood and is no event."""
+        """The retry time is parsed, and is not an event."""
         self.assertEqual(parsed(retry(1500) + COMMENT), ([], [1500]))
 
     @many
     @given(st.lists(st.binary(min_size=1)))
     def test_chunks(self, pieces):
-        """Chunks and the last one make up the body."""
+        """The chunks, followed by the last chunk, make up the body."""
         self.assertEqual(joined(b"".join(map(chunk, pieces)) + LAST_CHUNK), b"".join(pieces))

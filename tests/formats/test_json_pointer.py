@@ -1,4 +1,4 @@
-"""JSON Pointers."""
+"""JSON Pointer."""
 
 from urllib.parse import quote
 
@@ -17,10 +17,10 @@ DOCUMENT = {
 
 
 class PointerTests(SynchronousTestCase):
-    """What they name."""
+    """Parsing pointers and finding the parts they name."""
 
     def test_examples(self):
-        """Every example of RFC 6901, as a string (section 5) and as a URI fragment (section 6)."""
+        """Every example of RFC 6901 works, as a string (section 5) and as a URI fragment (section 6)."""
         for text, fragment, value in (
             ("", "#", DOCUMENT),
             ("/foo", "#/foo", ["bar", "baz"]),
@@ -41,7 +41,7 @@ class PointerTests(SynchronousTestCase):
     @many
     @given(st.lists(st.text(), max_size=5))
     def test_escapes(self, names):
-        """Any member at any depth can be named; ~01 is ~1 and not a slash."""
+        """A pointer can name any member at any depth; ~01 means ~1, not a slash."""
         document = value = object()
         for name in reversed(names):
             document = {name: document}
@@ -52,7 +52,7 @@ class PointerTests(SynchronousTestCase):
         self.assertEqual(Pointer("/~01").find({"~1": 1, "/": 2}), 1)
 
     def test_missing(self):
-        """What is not there is said with the pointer's text; indices are plain numbers within the array."""
+        """The error for a missing part names the pointer; an index is a plain number within the array."""
         document = {"a": [1, 2], "s": "text", "n": None}
         for text in ("/b", "/a/2", "/a/-", "/a/01", "/a/-1", "/a/1.0", "/a/+1", "/a/ 1", "/a/", "/a/x", "/s/0", "/n/x",
                      "/a/0/0", "/A", "/a/\u0661", f"/a/{10**30}", f"/a/{5000 * '1'}"):  # fmt: skip
@@ -61,7 +61,7 @@ class PointerTests(SynchronousTestCase):
         self.assertIsNone(Pointer("/n").find(document))
 
     def test_wrong(self):
-        """What is no pointer is refused in a line that says why."""
+        """A malformed pointer is refused, and the message says why."""
         for text in ("a", "a/b", " /a", "#a", "~1a"):
             self.assertIn("does not begin with /", str(self.assertRaises(SettingsError, Pointer, text)))
         for text in ("/~", "/a~2b", "/~~0", "/a~", "#/a~2"):

@@ -1,4 +1,4 @@
-"""The choice of a representation from what a client accepts and has."""
+"""Content negotiation, conditional requests and allowed origins."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +26,7 @@ etags = tag_bytes.map(lambda inside: b'"' + inside + b'"')
 
 
 def weight_of(member):
-    """Read one member by RFC 9110 sections 12.4.2 and 12.5.3: its name, and its weight in thousandths; or None."""
+    """Return the name of one member and its weight in thousandths, or None (RFC 9110 sections 12.4.2, 12.5.3)."""
     name, semicolon, parameter = member.partition(b";")
     name = name.strip(b" \t")
     if not name or not set(name) <= TOKEN_BYTES:
@@ -44,25 +44,25 @@ def weight_of(member):
 
 
 def model(accept_encoding):
-    """Give the weight of each coding in thousandths, 0.5 for the plain bytes that are accepted without being named."""
+    """Return the weight of each coding in thousandths: 0.5 for "identity" if it is accepted without being named."""
     named: dict[str, float] = {}
     for member in accept_encoding.split(b","):
-        read = weight_of(member)
-        if read is not None:
-            name, weight = read
+        parsed = weight_of(member)
+        if parsed is not None:
+            name, weight = parsed
             named.setdefault("gzip" if name == b"x-gzip" else name.decode("ascii"), weight)
-    given = {coding: named.get(coding, named.get("*", 0)) for coding in CODINGS if coding != "identity"}
-    given["identity"] = named.get("identity", 0 if named.get("*") == 0 else 0.5)
-    return given
+    weights = {coding: named.get(coding, named.get("*", 0)) for coding in CODINGS if coding != "identity"}
+    weights["identity"] = named.get("identity", 0 if named.get("*") == 0 else 0.5)
+    return weights
 
 
 class AcceptedCodingsTests(SynchronousTestCase):
-    """What a client accepts."""
+    """The content codings that a client accepts."""
 
     @many
     @given(st.binary(max_size=60))
     def test_never_raises(self, value):
-        """Any bytes at all give some of the known codings, each once."""
+        """For any bytes, the result contains only known codings, each at most once."""
         codings = accepted_codings(value)
         self.assertLessEqual(set(codings), set(CODINGS))
         self.assertEqual(len(codings), len(set(codings)))
@@ -70,7 +70,7 @@ class AcceptedCodingsTests(SynchronousTestCase):
     @many
     @given(accept_encodings)
     def test_agrees_with_the_rfc(self, value):
-        """What is accepted, and in which order, is what a plain reading of RFC 9110 12.5.3 gives."""
+        """The accepted codings and their order agree with a literal reading of RFC 9110 section 12.5.3."""
         given_weights = model(value)
         expected = sorted(
             (coding for coding in CODINGS if given_weights[coding] > 0),
@@ -79,12 +79,12 @@ class AcceptedCodingsTests(SynchronousTestCase):
         self.assertEqual(accepted_codings(value), tuple(expected))
 
     def test_no_field(self):
-        """A client that names no coding is given the plain bytes only."""
+        """A client that names no coding gets the document uncompressed."""
         self.assertEqual(accepted_codings(None), ("identity",))
         self.assertEqual(accepted_codings(b""), ("identity",))
 
     def test_examples(self):
-        """The fields that browsers, tools and the RFC show are understood as they are meant."""
+        """Fields from browsers, tools and the RFC give the intended codings."""
         for value, expected in (
             (b"gzip, deflate, br, zstd", ("br", "zstd", "gzip", "identity")),
             (b"gzip", ("gzip", "identity")),
@@ -101,13 +101,13 @@ class AcceptedCodingsTests(SynchronousTestCase):
 
     @many
     @given(accept_encodings)
-    def test_few_outcomes(self, value):
-        """There is one outcome an order of codings, however many fields there are, so that outcomes can be kept."""
+    def test_few_results(self, value):
+        """However many different fields there are, the results are few enough to be cached."""
         self.assertIn(accepted_codings(value), all_orders())
 
 
 def all_orders():
-    """Give every order of every choice of codings: there are 65."""
+    """Return every ordering of every subset of the codings; there are 65."""
     orders: set[tuple[str, ...]] = {()}
     while True:
         more = orders | {(*order, coding) for order in orders for coding in CODINGS if coding not in order}
@@ -118,10 +118,10 @@ def all_orders():
 
 
 class WeightTests(SynchronousTestCase):
-    """How much a media type is wanted."""
+    """The weight that a client gives a media type."""
 
     def test_table(self):
-        """The most specific range that fits decides, and what is malformed counts for nothing."""
+        """The most specific matching range decides, and malformed ranges are ignored."""
         for accept, weight in (
             (None, 1.0),
             (b"", 0.0),
@@ -139,17 +139,17 @@ class WeightTests(SynchronousTestCase):
     @many
     @given(st.binary() | st.lists(st.sampled_from([b"text", b"/", b"*", b"html", b";q=", b"0.5", b","])).map(b"".join))
     def test_any_bytes(self, accept):
-        """Any field at all gives a weight."""
+        """Any field gives a weight from 0 to 1."""
         self.assertTrue(0 <= media_weight(b"text/html", accept) <= 1)
 
 
 class MatchesTests(SynchronousTestCase):
-    """What a client has."""
+    """Whether a client already has the document."""
 
     @many
     @given(st.lists(st.tuples(st.booleans(), etags), min_size=1, max_size=5), st.data())
     def test_finds_each_of_a_list(self, tags, data):
-        """Each tag of a list is found, weak or strong, with commas inside or not, and however it is spaced."""
+        """Every tag in a list is found: weak or strong, with or without commas in it, with any spacing."""
         gap = data.draw(st.sampled_from([b",", b", ", b" ,\t", b",,", b", ,"]))
         field = gap.join((b"W/" if weak else b"") + tag for weak, tag in tags)
         _, wanted = data.draw(st.sampled_from(tags))
@@ -158,18 +158,18 @@ class MatchesTests(SynchronousTestCase):
     @many
     @given(st.lists(etags, max_size=5), etags)
     def test_finds_no_other(self, tags, wanted):
-        """A tag that is not a member of the list is not found, though its text may be inside a member."""
+        """A tag that is not a member of the list is not found, even if its text is part of a member."""
         self.assertEqual(matches(b", ".join(tags), wanted), wanted in tags)
 
     @many
     @given(st.binary(max_size=40), etags)
     def test_never_raises(self, field, etag):
-        """Any bytes at all are an answer, and one that names the tag nowhere says no."""
+        """Any bytes give an answer, which is False if they do not contain the tag."""
         if matches(field, etag):
             self.assertTrue(etag in field or field.strip(b" \t") == b"*")
 
     def test_star(self):
-        """`*` matches whatever there is, but only alone."""
+        """`*` matches any tag, but only if it stands alone."""
         self.assertTrue(matches(b"*", b'"a"'))
         self.assertTrue(matches(b" * ", b'"a"'))
         self.assertFalse(matches(b'"*"', b'"a"'))
@@ -183,7 +183,7 @@ class MatchesTests(SynchronousTestCase):
         self.assertFalse(matches(b'"a,"b","', b'"b"'))
 
     def test_malformed_members(self):
-        """What is no entity tag is passed over, and the next member counts."""
+        """A member that is not an entity tag is skipped, and the next one counts."""
         self.assertTrue(matches(b'abc, "x"', b'"x"'))
         self.assertTrue(matches(b', , "x"', b'"x"'))
         self.assertFalse(matches(b"x", b'"x"'))
@@ -192,10 +192,10 @@ class MatchesTests(SynchronousTestCase):
 
 
 class AllowedOriginTests(SynchronousTestCase):
-    """Who may read from a page."""
+    """The origins whose pages may read a document."""
 
     def test_table(self):
-        """`*` opens the document to all and also without Origin; a list gives back just the origin it holds."""
+        """With `*` the result is `*`, even without an Origin; with a list, it is the origin if the list contains it."""
         listed = (b"https://a.example", b"https://b.example")
         for origin, allowed, expected in (
             (None, (b"*",), b"*"),

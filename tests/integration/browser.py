@@ -1,4 +1,4 @@
-"""A real Chromium without a window, and things that stand between it and livestate."""
+"""A headless Chromium, a proxy that blocks event streams, and a site of another origin."""
 
 import atexit
 import os
@@ -20,42 +20,42 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.integration.processes import until
 from tests.integration.venvs import ROOT
 
-#: No sandbox, since continuous integration runs as root; and nothing that asks the network for something of its own.
+#: No sandbox, because continuous integration runs as root, and no network requests by the browser itself.
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
 
-#: Seconds: a browser on a busy machine is slow to start and to draw.
-LIMIT = 45.0
+#: Timeout in seconds. On a busy machine, a browser is slow to start and to draw.
+TIMEOUT = 45.0
 
 
 def find_chromium() -> tuple[str, str]:
-    """Give the browser and its driver.
+    """Return the paths of the browser and its driver.
 
-    :raises SkipTest: they are not installed; in continuous integration that is a failure.
+    :raises SkipTest: when they are not installed; in continuous integration, that is a failure.
     """
     found = shutil.which("chromium"), shutil.which("chromedriver")
     if not all(found) and not os.environ.get("CI"):
-        raise SkipTest("there is no chromium and chromedriver (Debian: apt install chromium chromium-driver)")
+        raise SkipTest("chromium or chromedriver is not installed (Debian: apt install chromium chromium-driver)")
     browser, driver = found
-    assert browser and driver, "there is no chromium or no chromedriver"
+    assert browser and driver, "chromium or chromedriver is not installed"
     return browser, driver
 
 
 def find_axe() -> Path:
-    """Give axe-core's script, which npm installs.
+    """Return the path of axe-core's script, which npm installs.
 
-    :raises SkipTest: it is not installed; in continuous integration that is a failure.
+    :raises SkipTest: when it is not installed; in continuous integration, that is a failure.
     """
     script = ROOT / "node_modules/axe-core/axe.min.js"
     if not script.exists() and not os.environ.get("CI"):
-        raise SkipTest("there is no axe-core (npm install)")
+        raise SkipTest("axe-core is not installed (npm install)")
     return script
 
 
 class Browser:
-    """One Chromium, with a profile of its own."""
+    """A Chromium with its own temporary profile."""
 
     def __init__(self) -> None:
         binary, driver = find_chromium()
@@ -66,16 +66,18 @@ class Browser:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(driver))
-        self.driver.set_page_load_timeout(LIMIT)
-        self.driver.set_script_timeout(LIMIT)
+        self.driver.set_page_load_timeout(TIMEOUT)
+        self.driver.set_script_timeout(TIMEOUT)
 
     def quit(self) -> None:
-        """End it."""
+        """Quit the browser and delete its profile."""
         self.driver.quit()
         shutil.rmtree(self._profile, ignore_errors=True)
 
-    def look(self, width: int = 1280, height: int = 900, scheme: str = "light", motion: str = "no-preference") -> None:
-        """Be another device, with other preferences."""
+    def emulate(
+        self, width: int = 1280, height: int = 900, scheme: str = "light", motion: str = "no-preference"
+    ) -> None:
+        """Emulate a device with a screen of this size and these user preferences."""
         self.driver.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
@@ -87,20 +89,20 @@ class Browser:
         )
 
     def open(self, url: str) -> None:
-        """Go to a page."""
+        """Load a page."""
         self.driver.get(url)
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """Run a function's body in the page, and give what it returns."""
+        """Run a function body in the page, and return its result."""
         return self.driver.execute_script(script, *arguments)
 
     def text(self, selector: str) -> str:
-        """Give the text that is shown of an element, with single spaces."""
+        """Return the visible text of an element, with runs of white space collapsed."""
         script = "const e = document.querySelector(arguments[0]); return e?.checkVisibility() ? e.innerText : ''"
         return " ".join(self.run(script, selector).split())
 
     def until(self, condition: Callable[[], Any], what: str) -> Any:
-        """Wait for something."""
+        """Wait until a condition holds, and return its value."""
 
         def holds() -> Any:
             try:
@@ -108,7 +110,7 @@ class Browser:
             except StaleElementReferenceException:
                 return None
 
-        return until(holds, what, LIMIT)
+        return until(holds, what, TIMEOUT)
 
     def until_text(self, selector: str, *wanted: str) -> None:
         """Wait until an element shows all these texts."""
@@ -118,39 +120,39 @@ class Browser:
             raise AssertionError(f"{error}; it shows {self.text(selector)!r}") from None
 
     def console(self) -> list[str]:
-        """Give what was written to the console since the last time, as warnings or errors."""
+        """Return the warnings and errors logged to the console since the last call."""
         entries: list[dict[str, Any]] = self.driver.get_log("browser")
         return [str(entry["message"]) for entry in entries if entry["level"] in ("WARNING", "SEVERE")]
 
 
 @cache
 def shared_browser() -> Browser:
-    """Give the browser that all tests of this process use; it ends with the process."""
-    # trial calls no tearDownClass.
+    """Return the browser that all tests of this process share. It quits when the process exits."""
+    # trial does not call tearDownClass.
     browser = Browser()
     atexit.register(browser.quit)
     return browser
 
 
-class StreamEater:
-    """A proxy that lets everything through but the answers to requests for event streams, which never come."""
+class StreamBlocker:
+    """A proxy that forwards everything except requests for event streams, which it never answers."""
 
     def __init__(self, case: SynchronousTestCase, target: int) -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets = [self._listener]
-        self.eaten = 0
+        self.swallowed = 0
         case.addCleanup(self._close)
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL that it listens on."""
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def _close(self) -> None:
-        for one in self._sockets:
-            one.close()
+        for sock in self._sockets:
+            sock.close()
 
     def _accept(self) -> None:
         while True:
@@ -160,15 +162,15 @@ class StreamEater:
             except OSError:
                 return
             self._sockets += [client, server]
-            threading.Thread(target=self._pass_on, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._pass_on, args=(server, client, False), daemon=True).start()
+            threading.Thread(target=self._forward, args=(client, server, True), daemon=True).start()
+            threading.Thread(target=self._forward, args=(server, client, False), daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket, asks: bool) -> None:
+    def _forward(self, source: socket.socket, target: socket.socket, is_request: bool) -> None:
         try:
             while data := source.recv(65536):
-                # Browsers' questions have no bodies, and come one by one.
-                if asks and b"/events" in data.partition(b"\r\n")[0]:
-                    self.eaten += 1
+                # The browser's requests have no body, and are not pipelined: each is one read.
+                if is_request and b"/events" in data.partition(b"\r\n")[0]:
+                    self.swallowed += 1
                 else:
                     target.sendall(data)
             target.shutdown(socket.SHUT_WR)
@@ -177,7 +179,7 @@ class StreamEater:
 
 
 def serve_page(case: SynchronousTestCase, text: str) -> str:
-    """Serve one page from a site of its own, and give its address."""
+    """Serve a page from another origin, and return its URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Page, text.encode("utf-8")))
     case.addCleanup(server.server_close)
     case.addCleanup(server.shutdown)
@@ -197,4 +199,4 @@ class _Page(BaseHTTPRequestHandler):
         self.wfile.write(self._body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Do not log requests."""

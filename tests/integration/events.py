@@ -133,8 +133,8 @@ class EventReader:
             assert self.read(), f"the stream ended: {self.received[-200:]!r}"
 
 
-class BackgroundReader(EventReader):
-    """Reads events over HTTP in a thread, until the stream ends."""
+class Subscriber(EventReader):
+    """A subscriber over HTTP that reads in a thread, until the stream ends."""
 
     def __init__(self, case: SynchronousTestCase, service: Livestate | Front) -> None:
         super().__init__(case, service)
@@ -152,7 +152,7 @@ class BackgroundReader(EventReader):
         """Whether the stream has ended as a chunked body does."""
         return self.ended and self.received.endswith(b"\r\n0\r\n\r\n")
 
-    def until_begun(self) -> None:
+    def until_started(self) -> None:
         """Wait for the first event."""
         until(lambda: b"\ndata:" in self.received, "an event")
 

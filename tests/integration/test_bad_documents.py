@@ -47,7 +47,7 @@ class BadDocumentTests(SynchronousTestCase):
     def test_missing(self):
         """A key that is gone."""
         self.store.command("DEL", "livestate")
-        self.assert_kept_and_mended("there is no key 'livestate'")
+        self.assert_kept_and_mended("no such key: 'livestate'")
 
     def test_not_json(self):
         """A value that is cut off."""

@@ -1,4 +1,4 @@
-"""Clients that mean harm, or are broken: a running livestate gives them little and everyone else all."""
+"""Malicious or broken clients cost a running livestate little, and do not affect other clients."""
 
 import contextlib
 import os
@@ -23,26 +23,26 @@ PLAIN = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
 
 def connect(url: str, source: str = "127.0.0.1") -> socket.socket:
-    """Give a connection to where `url` is served, without TLS."""
+    """Connect to the server of `url`, without TLS."""
     parts = urlsplit(url)
     return socket.create_connection((parts.hostname or "", parts.port or 0), 20, (source, 0))
 
 
 def secure(sock: socket.socket) -> ssl.SSLSocket:
-    """Begin TLS, whoever the server is."""
+    """Start TLS without verifying the server."""
     return context().wrap_socket(sock)
 
 
 def context(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-    """Give a client's TLS."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
-    made.minimum_version = made.maximum_version = version
-    return made
+    """Return a client's TLS context for this version."""
+    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client_context.check_hostname, client_context.verify_mode = False, ssl.CERT_NONE
+    client_context.minimum_version = client_context.maximum_version = version
+    return client_context
 
 
-def ended(sock: socket.socket) -> bool:
-    """Tell whether the other side has ended a connection, of which nothing is to be read."""
+def is_closed(sock: socket.socket) -> bool:
+    """Return whether the server has closed a connection on which it sends nothing."""
     sock.setblocking(False)
     try:
         return sock.recv(65536) == b""
@@ -53,7 +53,7 @@ def ended(sock: socket.socket) -> bool:
 
 
 def read_to_end(sock: socket.socket, limit: float = 20) -> bytes:
-    """Read until the server ends the connection, however."""
+    """Read until the server closes or resets the connection."""
     sock.settimeout(limit)
     data = b""
     try:
@@ -67,22 +67,22 @@ def read_to_end(sock: socket.socket, limit: float = 20) -> bytes:
 
 
 def reset(sock: socket.socket) -> None:
-    """End a connection with RST."""
+    """Close a connection with a RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
-def cpu(pid: int) -> float:
-    """Give the seconds of CPU that a process has had."""
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class LimitTests(SynchronousTestCase):
-    """Who is above a limit is closed at once; all others are served."""
+    """Connections above a limit are closed at once; all others are served."""
 
     def answered(self, sock: socket.socket) -> bool:
-        """Tell whether a request gets an answer."""
+        """Return whether a request gets a response."""
         try:
             sock.settimeout(20)
             sock.sendall(PLAIN)
@@ -91,57 +91,57 @@ class LimitTests(SynchronousTestCase):
             return False
 
     def secured(self, sock: socket.socket) -> socket.socket:
-        """Begin TLS if that can be."""
+        """Start TLS if the server lets us."""
         try:
             return secure(sock)
         except OSError:
             return sock
 
     def refused(self, service: Livestate, reason: str) -> float:
-        """Give how many connections were refused for a reason."""
+        """Return how many connections were refused for this reason."""
         return float(exported(service)["livestate_connections_refused_total", ("reason", reason)])
 
     def close(self, socks: list[socket.socket]) -> None:
-        """Close all."""
+        """Close all of them."""
         for sock in socks:
             sock.close()
 
     def test_limits(self):
-        """In all and of one address, over HTTP and HTTPS together; with one line in the log and a number in the metrics."""
+        """The total and per-address limits count HTTP and HTTPS together, and appear in one log line and the metrics."""
         service = Livestate(
             self, "--source=demo:", "--max-connections=60", "--max-connections-per-address=20", https=""
         )
         get(service.admin, "/health")
         until(lambda: self.answered(connect(service.http, "127.0.0.9")), "a document")
-        until(lambda: exported(service)["livestate_connections",] == 0, "all are gone")
-        one = [connect(url, "127.0.0.1") for url in (service.http, service.https) * 15]
+        until(lambda: exported(service)["livestate_connections",] == 0, "all are closed")
+        same_address = [connect(url, "127.0.0.1") for url in (service.http, service.https) * 15]
         until(lambda: self.refused(service, "address") == 10, "the last ten are refused")
-        one[1::2] = [self.secured(sock) for sock in one[1::2]]
-        self.assertEqual([self.answered(sock) for sock in one].count(True), 20)
+        same_address[1::2] = [self.secured(sock) for sock in same_address[1::2]]
+        self.assertEqual([self.answered(sock) for sock in same_address].count(True), 20)
         others = [connect(service.http, f"127.0.0.{2 + number % 3}") for number in range(50)]
         until(lambda: self.refused(service, "total") == 10, "the last ten are refused")
         self.assertEqual([self.answered(sock) for sock in others].count(True), 40)
         self.assertEqual(service.log.count("refused connections above the limit"), 1)
         self.assertNotIn("Traceback", service.log)
-        self.close(one + others)
-        until(lambda: self.answered(connect(service.http)), "they have left")
+        self.close(same_address + others)
+        until(lambda: self.answered(connect(service.http)), "their connections are closed")
 
     def test_no_files_left(self):
-        """Where no more files can be opened, newcomers are closed, nothing spins, and who is there is served on."""
+        """At the limit of open files, new connections are closed, existing ones are served, and the CPU is idle."""
         service = Livestate(self, "--source=demo:", https="")
         service.until_served()
-        reader = connect(service.http)
-        until(lambda: exported(service)["livestate_connections",] == 1, "the others are gone")
+        existing = connect(service.http)
+        until(lambda: exported(service)["livestate_connections",] == 1, "the others are closed")
         limit = files(service.pid) + 60
         resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (limit, limit))
         crowd = [connect(url) for url in (service.http, service.https) * 60]
-        until(lambda: sum(map(ended, crowd)) >= 30, "who cannot be served is closed")
-        before, began = cpu(service.pid), time.monotonic()
+        until(lambda: sum(map(is_closed, crowd)) >= 30, "those that cannot be served are closed")
+        before, started = cpu_seconds(service.pid), time.monotonic()
         for _ in range(4):
             time.sleep(0.25)
-            self.assertTrue(self.answered(reader))
-        used = (cpu(service.pid) - before) / (time.monotonic() - began)
-        self.assertLess(used, 0.5, "it spins")
+            self.assertTrue(self.answered(existing))
+        used = (cpu_seconds(service.pid) - before) / (time.monotonic() - started)
+        self.assertLess(used, 0.5, "a busy loop")
         self.assertNotIn("Traceback", service.log)
         if "twisted.internet.epollreactor" not in service.log and not os.environ.get("LIVESTATE_TEST_REACTOR"):
             self.assertEqual(service.log.count("EMFILE"), 1)
@@ -151,7 +151,7 @@ class LimitTests(SynchronousTestCase):
 
 
 class AttackTests(SynchronousTestCase):
-    """One livestate that goes through all of it."""
+    """Attacks on one running livestate, one after the other."""
 
     def setUp(self):
         self.service = Livestate(self, "--source=demo:", https="")
@@ -159,29 +159,29 @@ class AttackTests(SynchronousTestCase):
         self.honest = self.service.client()
         self.honest.get()
 
-    def over(self, what: str, extra: int = 20 << 20) -> None:
-        """See that all is as it was before the attack: served, no file kept, nothing logged, memory within bounds."""
+    def assert_recovered(self, what: str, extra: int = 20 << 20) -> None:
+        """Check that after an attack clients are served, no file is left open, nothing is logged and memory is bounded."""
         self.assertEqual(self.honest.get().status, 200, what)
-        until(lambda: exported(self.service)["livestate_connections",] <= 1, f"{what}: all connections are gone")
+        until(lambda: exported(self.service)["livestate_connections",] <= 1, f"{what}: all connections are closed")
         until(lambda: files(self.service.pid) <= self.files + 2, f"{what}: all files are closed")
         self.assertLess(memory(self.service.pid) - self.memory, extra, what)
         self.assertEqual(self.service.log[self.logged :], "", what)
 
-    def begin(self) -> None:
-        """Note how things are."""
+    def record_baseline(self) -> None:
+        """Record log, open files and memory before the attacks."""
         until(lambda: exported(self.service)["livestate_connections",] <= 1, "it is quiet")
         self.logged = len(self.service.log)
         self.files, self.memory = files(self.service.pid), memory(self.service.pid)
 
     def test_attacks(self):
-        """Floods, bombs, resets and the like leave nothing behind, are not logged, and honest readers are served."""
-        self.begin()
+        """Floods, bombs and resets leave nothing behind, are not logged, and honest clients are served."""
+        self.record_baseline()
         for attack in (self.resets, self.bombs, self.floods, self.deaf_floods, self.handshakes, self.confusion):
             attack()
-            self.over(attack.__name__)
+            self.assert_recovered(attack.__name__)
 
     def resets(self) -> None:
-        """A storm of RST, at each stage of a connection."""
+        """Reset many connections at each stage."""
         for url in (self.service.http, self.service.https):
             for sent in (b"", b"GET", PLAIN, b"GET /events HTTP/1.1\r\nHost: h\r\n\r\n", b"\x16\x03\x01"):
                 for _ in range(60):
@@ -195,7 +195,7 @@ class AttackTests(SynchronousTestCase):
                 reset(sock)
 
     def bombs(self) -> None:
-        """Heads without end are cut off: many fields, long ones, a long request line, a folded one."""
+        """Send endless heads: many fields, long fields, a long request line, a folded line. All are cut off."""
         for bomb in (
             b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100_000,
             b"GET / HTTP/1.1\r\nX: " + b"y" * 1_000_000,
@@ -212,7 +212,7 @@ class AttackTests(SynchronousTestCase):
             sock.close()
 
     def floods(self) -> None:
-        """10,000 requests at once are 10,000 answers."""
+        """Send 10,000 pipelined requests, which get 10,000 responses."""
         sock = connect(self.service.http)
         sock.settimeout(20)
         last = b"GET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -227,8 +227,8 @@ class AttackTests(SynchronousTestCase):
         self.assertEqual(answers, 10_000)
 
     def deaf_floods(self) -> None:
-        """Of those who ask and ask and never read, little is kept, on each way that a request can go."""
-        # Until the next change, within a second.
+        """Send requests of every kind without reading responses, which must not use much memory."""
+        # Held until the next change, within a second.
         etag = self.honest.get()["ETag"].encode()
         held = b"GET / HTTP/1.1\r\nHost: h\r\nPrefer: wait=60\r\nIf-None-Match: %b\r\n\r\n" % etag
         missing = b"GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -253,7 +253,7 @@ class AttackTests(SynchronousTestCase):
             reset(sock)
 
     def handshakes(self) -> None:
-        """TLS that never comes to an end, or is none, costs little while it lasts."""
+        """Leave TLS handshakes unfinished or unstarted, which must not use much memory."""
         socks = [connect(self.service.https) for _ in range(200)]
         for sock in socks[::2]:
             sock.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
@@ -263,15 +263,15 @@ class AttackTests(SynchronousTestCase):
             sock.close()
 
     def confusion(self) -> None:
-        """HTTP on the TLS port, TLS on the HTTP port, and ends that come too early are closed at once, or answered."""
+        """Send HTTP to the TLS port, TLS to the HTTP port, and an early FIN: each is answered or closed at once."""
         plain = connect(self.service.https)
         plain.sendall(PLAIN)
-        told = read_to_end(plain)
+        response = read_to_end(plain)
         if os.environ.get("LIVESTATE_TEST_REACTOR"):
-            self.assertEqual(told, b"", "Twisted's own TLS says nothing")
+            self.assertEqual(response, b"", "Twisted's own TLS sends no response")
         else:
-            self.assertTrue(told.startswith(b"HTTP/1.1 400 "), told)
-            self.assertIn(b"https://", told)
+            self.assertTrue(response.startswith(b"HTTP/1.1 400 "), response)
+            self.assertIn(b"https://", response)
         for sent in (
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n",
             b"\0\r\n",
@@ -290,7 +290,7 @@ class AttackTests(SynchronousTestCase):
             sock.close()
 
     def test_renegotiation(self):
-        """A client of TLS 1.2 cannot have the handshake again and again: that would cost the server 1 ms each time."""
+        """A TLS 1.2 client cannot renegotiate: each new handshake would cost the server 1 ms."""
         sock = connect(self.service.https)
         sock.settimeout(None)
         tls = SSL.Context(SSL.TLS_CLIENT_METHOD)

@@ -167,11 +167,11 @@ class LogFormatTests(SynchronousTestCase):
         service = Livestate(self, "--source=demo:", "--log-format=json")
         service.stop()
         texts = [json.loads(line)["log_text"] for line in service.log.splitlines()]
-        self.assertIn("/: demo:, asked every 1 s", texts)
+        self.assertIn("/: demo:, polled every 1 s", texts)
         self.assertEqual(texts[-1], "Server Shut Down.")
 
     def test_other_loggers(self):
         """It is refused where twistd was told of another kind of log."""
         refused = run(*twistd_arguments(), "-n", "--syslog", "livestate", "--log-format=json", cwd=folder_for(self))
         self.assertEqual(refused.returncode, 1)
-        self.assertIn("livestate: --log-format: twistd was given --syslog", refused.stderr)
+        self.assertIn("livestate: --log-format cannot be used with twistd's --syslog", refused.stderr)

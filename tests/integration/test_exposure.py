@@ -134,7 +134,7 @@ class ExposureTests(SynchronousTestCase):
         said += [page, self.service.log, *(file.read_text() for file in files)]
         for text in said:
             self.assertNotIn("hush", text)
-        self.assertIn("live.toml holds a password, and everyone on this machine can read it", self.service.log)
+        self.assertIn("live.toml contains a password, and every user of this machine can read it", self.service.log)
         # Whatever the umask is, others on this machine read neither the key, nor a log, nor what is saved.
         until(lambda: list((self.folder / "state").glob("*.saved")), "a saved document")
         for name, mode in (("server.pem", 0o600), ("state", 0o700), ("access.log", 0o640)):

@@ -1,4 +1,4 @@
-"""Connections leave nothing to the collector of cycles, which is why it may look so seldom."""
+"""Connections leave no reference cycles, which is why the garbage collector may run so rarely."""
 
 import re
 import signal
@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.processes import Child, folder_for, free_port, until
 
-#: twistd, which at a signal says how many objects were in unreachable cycles; collected at no other time.
+#: twistd that collects garbage on SIGUSR1, and from the first signal on only then. It prints how many objects were
+#: unreachable, and how many are excluded from collection.
 PROGRAM = """
 import gc, signal, sys
 from twisted.scripts.twistd import run
@@ -22,7 +23,7 @@ ROUNDS = 50
 
 
 class GarbageTests(SynchronousTestCase):
-    """A real server, whose garbage is counted."""
+    """A running server, whose unreachable objects are counted."""
 
     def setUp(self) -> None:
         folder = folder_for(self)
@@ -40,7 +41,7 @@ class GarbageTests(SynchronousTestCase):
         self.child.wait_for(lambda: "(TLS) starting" in self.child.output, "livestate")
 
     def collect(self) -> tuple[int, int]:
-        """Give how many objects are garbage, and how many are out of all collections."""
+        """Return how many objects were garbage, and how many are excluded from collection."""
         before = self.child.output.count("found ")
         self.child.signal(signal.SIGUSR1)
         until(lambda: self.child.output.count("found ") > before, "an answer to the signal")
@@ -48,7 +49,7 @@ class GarbageTests(SynchronousTestCase):
         return int(found[0]), int(found[1])
 
     def visit(self, request: bytes, tls: bool) -> None:
-        """Connect, ask, read something, and go."""
+        """Connect, send a request, read a part of the response, and disconnect."""
         with socket.create_connection(("127.0.0.1", self.https if tls else self.http), 10) as plain:
             connection = self.context.wrap_socket(plain) if tls else plain
             connection.sendall(request + b"Host: a\r\n\r\n")
@@ -56,8 +57,8 @@ class GarbageTests(SynchronousTestCase):
             connection.close()
 
     def test_connections(self) -> None:
-        """Whatever a connection was for, its end frees all that it had; and start-up's objects are never walked."""
-        # Whatever is made once, at the first connection of each kind, is made.
+        """A closed connection of any kind leaves no garbage; objects of the start-up are excluded from collection."""
+        # The first round creates whatever is created once, at the first connection of each kind.
         for name, count in (("before", 1), ("after", ROUNDS)):
             for tls in (False, True):
                 for request in (
@@ -68,7 +69,7 @@ class GarbageTests(SynchronousTestCase):
                 ):
                     for _ in range(count):
                         self.visit(request, tls)
-            # The last ones have to be noticed as gone, in a turn of the server's loop that follows.
+            # The server must notice that the last ones are closed, in a later iteration of its loop.
             self.visit(b"GET / HTTP/1.1\r\n", False)
             garbage, frozen = self.collect()
             self.assertGreater(frozen, 10_000)

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from livestate.config.settings import load_settings
 from livestate.config.strports import parse_strports
 from livestate.web.drain import LIMIT as DRAINED
-from livestate.workers.supervisor import PATIENCE
+from livestate.workers.supervisor import DRAIN_TIMEOUT
 from tests.integration.certificates import Authority
 from tests.integration.http import Client, get
 from tests.integration.processes import TERMINATED, Child, folder_for, free_port, run, twistd_arguments, until
@@ -139,7 +139,7 @@ class ManifestTests(SynchronousTestCase):
         """A pod is given the time that it takes: the sleep, and then the drain, of workers too."""
         sleep = self.container["lifecycle"]["preStop"]["sleep"]["seconds"]
         given = self.pod["spec"]["terminationGracePeriodSeconds"] - sleep
-        self.assertGreater(given, max(DRAINED, PATIENCE) + 5)
+        self.assertGreater(given, max(DRAINED, DRAIN_TIMEOUT) + 5)
 
     def test_security(self) -> None:
         """The pod is one that Kubernetes' own standard calls restricted, and it writes to no disk but its state."""

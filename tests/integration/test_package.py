@@ -30,7 +30,7 @@ class PackageTests(SynchronousTestCase):
     def assert_works(self, programs: Path) -> None:
         """See that twistd finds livestate, that its help comes, and that it serves."""
         listed = self.run_in(programs, "twistd", "--help")
-        self.assertRegex(listed.stdout, r"\n +livestate +One live JSON document")
+        self.assertRegex(listed.stdout, r"\n +livestate +Live JSON documents")
         self.assertRegex(self.run_in(programs, "twistd", "--help-reactors").stdout, r"\n +livestate\s+epoll")
         shown = self.run_in(programs, "twistd", "livestate", "--help")
         self.assertEqual((shown.returncode, shown.stderr), (0, ""))

@@ -12,7 +12,7 @@ from tests.integration.servers import Livestate, RedisServer
 
 
 class WatchTests(SynchronousTestCase):
-    """A file that changes."""
+    """Publishing a file that changes."""
 
     def setUp(self):
         self.store = RedisServer(self)
@@ -27,7 +27,7 @@ class WatchTests(SynchronousTestCase):
         until(lambda: self.store.command("GET", "results") == value.encode(), f"{value} in Redis")
 
     def test_changes(self):
-        """Each change is in Redis soon, written in place or replaced, and Ctrl-C ends it with exit code 0."""
+        """Each change, written in place or by rename, reaches Redis; Ctrl-C exits with status 0."""
         self.file.write_text("[0]")
         publisher = self.publish()
         self.until_stored("[0]")
@@ -42,37 +42,37 @@ class WatchTests(SynchronousTestCase):
         self.assertEqual(publisher.process.wait(LIMIT), 0)
         self.assertEqual(publisher.output, "")
 
-    def test_bad(self):
-        """A file that is no JSON, or not there, is said once and skipped; what comes after it is published."""
+    def test_invalid_file(self):
+        """A missing or invalid file is reported once and skipped; the next valid content is published."""
         publisher = self.publish()
-        until(lambda: "no such file" in publisher.output, "that it is missing")
+        until(lambda: "no such file" in publisher.output, "a line that it is missing")
         self.file.write_text("[1]")
         self.until_stored("[1]")
         for bad in ("[1", "[2", ""):
             self.file.write_text(bad)
-            until(lambda: "is not published" in publisher.output.splitlines()[-1], "that it is bad")
+            until(lambda: "was not published" in publisher.output.splitlines()[-1], "a line that it is invalid")
             self.assertEqual(self.store.command("GET", "results"), b"[1]")
             self.file.write_text("[1]")
-            until(lambda: "published again" in publisher.output.splitlines()[-1], "that it is good")
+            until(lambda: "published again" in publisher.output.splitlines()[-1], "a line that it is valid again")
         lines = publisher.output.splitlines()
         self.assertEqual(len(lines), 8, lines)
         self.assertIn("results file.json", lines[2])
 
-    def test_store_is_away(self):
-        """Redis away is said once; when it is back it has the newest of what changed meanwhile, and that is said."""
+    def test_store_is_down(self):
+        """A Redis that is down is reported once; when it is back, it gets the newest change, which is reported too."""
         self.store.stop()
         self.file.write_text("[1]")
         publisher = self.publish()
-        until(lambda: "refused" in publisher.output, "that it is away")
+        until(lambda: "refused" in publisher.output, "a line that it is down")
         self.file.write_text("[2]")
         self.store.start()
         self.until_stored("[2]")
-        until(lambda: "published again" in publisher.output, "that it is back")
+        until(lambda: "published again" in publisher.output, "a line that it is back")
         self.assertEqual(publisher.output.count("\n"), 2, publisher.output)
         self.assertNotIn("Traceback", publisher.output)
 
     def test_frozen_store(self):
-        """Ctrl-C ends it also while Redis does not answer."""
+        """Ctrl-C ends it even while Redis does not respond."""
         self.file.write_text("[1]")
         publisher = self.publish()
         self.until_stored("[1]")
@@ -84,8 +84,8 @@ class WatchTests(SynchronousTestCase):
         self.assertEqual(publisher.process.wait(LIMIT), 0)
 
     def test_channel(self):
-        """With &notify=CHANNEL the key is set and the channel told, as one: readers have it at once."""
-        url = f"{self.store.url}?key=results&notify=news"
+        """With &notify=CHANNEL, setting the key also notifies the channel, so livestate serves the change at once."""
+        url = f"{self.store.url}?key=results&notify=changes"
         service = Livestate(self, f"--source={url}", "--interval=60")
         until(service.of_changes, "the subscription")
         self.file.write_text("[1]")
@@ -95,19 +95,19 @@ class WatchTests(SynchronousTestCase):
         service.until_body(b"[2]")
 
     def test_channel_refused(self):
-        """A user who may not publish on the channel sets nothing, and is told why."""
+        """A user without permission for the channel gets an error, and the key is not set."""
         self.store.command("ACL", "SETUSER", "bob", "on", ">pass", "~*", "+@all", "resetchannels")
-        url = f"redis://bob:pass@127.0.0.1:{self.store.port}/0?key=results&notify=news"
+        url = f"redis://bob:pass@127.0.0.1:{self.store.port}/0?key=results&notify=changes"
         ran = run(program("livestate"), "publish", "-", "--to", url, stdin=b"[1]")
         self.assertEqual((ran.returncode, ran.stderr.count("\n")), (1, 1))
         self.assertIn("NOPERM", ran.stderr)
         self.assertIsNone(self.store.command("GET", "results"))
 
-    def test_as_one(self):
-        """Whoever hears of it on the channel finds the new value in the key."""
-        url = f"{self.store.url}?key=results&notify=news"
+    def test_atomic(self):
+        """A subscriber notified on the channel finds the new value in the key."""
+        url = f"{self.store.url}?key=results&notify=changes"
         with redis.Redis(port=self.store.port, socket_timeout=LIMIT) as client, client.pubsub() as channel:
-            channel.subscribe("news")
+            channel.subscribe("changes")
             until(lambda: channel.get_message(timeout=0.1), "the subscription")
             for number in range(3):
                 ran = run(program("livestate"), "publish", "-", "--to", url, stdin=json.dumps(number).encode())
@@ -115,13 +115,13 @@ class WatchTests(SynchronousTestCase):
                 until(lambda: channel.get_message(timeout=0.1), "a message")
                 self.assertEqual(client.get("results"), json.dumps(number).encode())
 
-    def test_refusals(self):
-        """What cannot be watched, or written to, is refused at once."""
+    def test_errors(self):
+        """A file that cannot be watched, or a store that cannot be written to, is rejected at once."""
         for arguments in (("-", "--to", self.store.url), ("x.json", "--to", "demo:"), ("x.json", "--to", "nonsense")):
             ran = run(program("livestate"), "publish", "--watch", *arguments)
             self.assertEqual((ran.returncode, ran.stderr.count("\n")), (1, 1), ran)
         url = f"redis://:hush@127.0.0.1:{free_port()}/0"
         self.file.write_text("1")
         publisher = self.publish(url)
-        until(lambda: "refused" in publisher.output, "that it is away")
+        until(lambda: "refused" in publisher.output, "a line that it is down")
         self.assertNotIn("hush", publisher.output)

@@ -94,7 +94,7 @@ class ChannelTests(PushCase):
         self.listening(service)
         store.freeze()
         self.addCleanup(store.thaw)
-        until(lambda: "not told of changes: no answer within 5 s" in service.log, "the silence")
+        until(lambda: "change notifications unavailable: no answer within 5 s" in service.log, "the silence")
         store.thaw()
         until(lambda: service.log.count("listening for changes on") == 2, "the new subscription")
         self.change(store, service, "2")
@@ -111,14 +111,14 @@ class ChannelTests(PushCase):
         fetches = service.status()["fetches"]
         service.until_status(fetches=lambda n: n > fetches + 15)
         [line] = service.of_changes()
-        self.assertRegex(line, "not told of changes: Redis refuses the channel 'results': .*permissions")
+        self.assertRegex(line, "change notifications unavailable: Redis refused the channel 'results': .*permissions")
         self.assertEqual(service.about(), [])
 
     def test_down_at_start(self):
         """Started before Redis, it listens once Redis is there."""
         store = RedisServer(self, start=False)
         service = self.serve(f"{store.url}?notify=results")
-        until(lambda: "not told of changes: " in service.log, "the failure")
+        until(lambda: "change notifications unavailable: " in service.log, "the failure")
         store.start()
         self.listening(service)
         self.change(store, service, "1")
@@ -135,7 +135,7 @@ class FileTests(PushCase):
         """A file that is replaced or written in place is served at once, and not before it is whole."""
         self.file.write_text("1")
         service = self.serve(f"file:{self.file}")
-        until(lambda: "told of changes by inotify" in service.log, "the watch")
+        until(lambda: "watching for changes with inotify" in service.log, "the watch")
         for value in range(2, 12, 2):
             (self.folder / "new").write_text(str(value))
             (self.folder / "new").rename(self.file)
@@ -159,7 +159,7 @@ class FileTests(PushCase):
         self.file.symlink_to("..data/results.json")
         service = self.serve(f"file:{self.file}")
         service.until_body(b"1")
-        until(lambda: "told of changes by inotify" in service.log, "the watch")
+        until(lambda: "watching for changes with inotify" in service.log, "the watch")
         (self.folder / "..data_tmp").symlink_to("..2")
         os.rename(self.folder / "..data_tmp", self.folder / "..data")
         self.assert_at_once(service, "2")
@@ -195,9 +195,9 @@ class KeyspaceTests(PushCase):
         store.set("2")
         service.until_body(b"2")
         [line] = [line for line in service.of_changes() if "notify-keyspace-events" in line]
-        self.assertIn("until then changes are found by polling", line)
+        self.assertIn("changes are found only by polling", line)
         self.assertEqual(self.flags(store), "Ex")
-        wanted = re.search("run CONFIG SET notify-keyspace-events ([^ ]+) there", line)
+        wanted = re.search("run CONFIG SET notify-keyspace-events ([^ ]+) on the server", line)
         assert wanted is not None
         told = service.status()["notifications"]
         store.command("CONFIG", "SET", "notify-keyspace-events", wanted[1])
@@ -219,4 +219,4 @@ class KeyspaceTests(PushCase):
         self.listening(service)
         store.set("2")
         self.assert_at_once(service, "2")
-        [line] = [line for line in service.of_changes() if "cannot see whether" in line]
+        [line] = [line for line in service.of_changes() if "cannot check whether" in line]

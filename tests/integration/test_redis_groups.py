@@ -165,10 +165,10 @@ class SentinelTests(GroupCase):
         plain = f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}?sentinel_password=quiet"
         good = f"rediss+sentinel://reader:hush@127.0.0.1:{sentinel.tls_port}/{SERVICE}?sentinel_password=quiet&cafile="
         cases = {
-            "/unknown": (plain.replace(SERVICE, "other"), "the Sentinels know no service 'other'"),
-            "/nobody": (plain.replace(f":{sentinel.port}", ":1"), "no Sentinel answers: connection refused"),
-            "/login": (plain.replace("quiet", "loud"), "no Sentinel answers: Redis refuses the login"),
-            "/no-login": (plain.partition("?")[0], "NOAUTH Authentication required.: &sentinel_password="),
+            "/unknown": (plain.replace(SERVICE, "other"), "the Sentinels do not know the service 'other'"),
+            "/nobody": (plain.replace(f":{sentinel.port}", ":1"), "cannot query the Sentinels: connection refused"),
+            "/login": (plain.replace("quiet", "loud"), "cannot query the Sentinels: Redis rejected the login"),
+            "/no-login": (plain.partition("?")[0], "NOAUTH Authentication required. (set &sentinel_password="),
             "/stranger": (good + str(Authority(folder_for(self)).certificate), "certificate"),
         }
         sources = [f"--source={path}={url}" for path, (url, _) in cases.items()]
@@ -184,8 +184,8 @@ class SentinelTests(GroupCase):
             service.until_status(path, failures=lambda n: n >= 3)
             [line] = service.about(path)
             self.assertIn(text, line)
-        [line] = [line for line in service.of_changes() if "no replica can be read" in line]
-        self.assertIn("the Sentinels know of none that is well", line)
+        [line] = [line for line in service.of_changes() if "no replica is usable" in line]
+        self.assertIn("the Sentinels know of no healthy replica", line)
         for secret in ("quiet", "loud", "hush"):
             self.assertNotIn(secret, service.log + str(service.documents()))
         self.assertNotIn("Traceback", service.log)

@@ -88,7 +88,7 @@ CASES = (
     ("--https=ssl:PORT:privateKey=key.pem:certKey=nonsense.pem", "nonsense.pem"),
     ("--https=ssl:PORT:privateKey=nonsense.pem:certKey=certificate.pem", "nonsense.pem"),
     ("--https=ssl:PORT:privateKey=encrypted.pem:certKey=certificate.pem", "encrypted"),
-    ("--https=ssl:PORT:privateKey=other.pem:certKey=certificate.pem", "does not belong"),
+    ("--https=ssl:PORT:privateKey=other.pem:certKey=certificate.pem", "does not match"),
     ("--https=ssl:PORT:privateKey=key.pem", "key.pem"),
     ("--https=ssl:PORT:privateKey=key.pem:certKey=certificate.pem:extraCertChain=missing.pem", "missing.pem"),
     # The configuration file

@@ -1,4 +1,4 @@
-"""Ending, reloading and renewing while readers read: nothing of theirs is lost."""
+"""Shutdown, reload and renewal under load: clients lose nothing."""
 
 import http.client
 import os
@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import livestate
 from tests.integration.certificates import Authority
-from tests.integration.events import BackgroundReader
+from tests.integration.events import Subscriber
 from tests.integration.fronts import Front
 from tests.integration.http import get
 from tests.integration.load import Load, Wrk
@@ -24,8 +24,8 @@ from tests.integration.processes import Child, folder_for, free_port, twistd_arg
 from tests.integration.servers import Livestate
 
 
-class AloneCase(SynchronousTestCase):
-    """One livestate whose options stand in a file."""
+class InProcessCase(SynchronousTestCase):
+    """A livestate with a configuration file."""
 
     workers = 1
 
@@ -36,12 +36,12 @@ class AloneCase(SynchronousTestCase):
         self.configure()
 
     def configure(self, *lines: str, options: str = "") -> None:
-        """Write the file."""
+        """Write the configuration file."""
         documents = [options, '[[document]]\nsource = "file:a.json"', *lines]
         (self.folder / "live.toml").write_text("\n".join(documents))
 
     def start(self, *options: str, **more: Any) -> None:
-        """Start, and wait until all serve."""
+        """Start livestate, and wait until it is serving, with all workers."""
         self.service = Livestate(
             self, "--config=live.toml", f"--workers={self.workers}", *options, folder=self.folder, **more
         )
@@ -49,19 +49,19 @@ class AloneCase(SynchronousTestCase):
         if self.workers > 1:
             until(lambda: all(worker["pid"] for worker in self.service.workers()), "workers")
 
-    def hang_up(self, wanted: str) -> None:
-        """Send SIGHUP, and wait until the log says what came of it."""
-        count = self.service.log.count(wanted)
+    def hang_up(self, expected: str) -> None:
+        """Send SIGHUP, and wait for the log line that reports its result."""
+        count = self.service.log.count(expected)
         os.kill(self.service.pid, signal.SIGHUP)
-        until(lambda: self.service.log.count(wanted) > count, wanted)
+        until(lambda: self.service.log.count(expected) > count, expected)
 
     def until_replaced(self) -> None:
-        """Wait until new workers have taken the places, where there are any."""
+        """With workers, wait until new ones are serving."""
         if self.workers > 1:
-            until(lambda: "have taken the places" in self.service.log, "new workers")
+            until(lambda: "new workers are serving" in self.service.log, "new workers")
 
     def assert_nothing_lost(self, *loads: Load) -> None:
-        """End the loads, and see that all their requests were answered."""
+        """Stop the loads, and assert that all their requests were answered."""
         for load in loads:
             load.stop()
             self.assertEqual((load.lost, load.unaccepted, load.refused, load.wrong), ([], [], [], []))
@@ -69,22 +69,22 @@ class AloneCase(SynchronousTestCase):
         self.assertNotIn("Traceback", self.service.log)
 
 
-class AloneTests(AloneCase):
+class InProcessTests(InProcessCase):
     """The signals, with one process."""
 
     def test_end(self):
-        """SIGTERM loses no request, ends streams in an orderly way and long polls with an answer, and the code is 0.
+        """SIGTERM loses no request, ends streams properly, answers long polls, and exits with 0.
 
-        It waits for nobody who is quiet, and for no answer of theirs to TLS's goodbye.
+        It waits neither for idle connections nor for their response to TLS's close_notify.
         """
         self.start(https="")
         load = Load(self, self.service.http).start()
-        readers = [BackgroundReader(self, self.service) for _ in range(20)]
-        for reader in readers:
-            reader.until_begun()
-        poller, held = self.service.client(), []
+        subscribers = [Subscriber(self, self.service) for _ in range(20)]
+        for subscriber in subscribers:
+            subscriber.until_started()
+        poller, responses = self.service.client(), []
         tag = poller.get()["ETag"]
-        polling = threading.Thread(target=lambda: held.append(poller.get(If_None_Match=tag, Prefer="wait=50")))
+        polling = threading.Thread(target=lambda: responses.append(poller.get(If_None_Match=tag, Prefer="wait=50")))
         polling.start()
         until(lambda: self.service.status()["long_polls"] == 1, "a long poll", 5)
         idle = [self.service.client(https) for https in (False, True)]
@@ -95,33 +95,33 @@ class AloneTests(AloneCase):
         self.assertLess(time.monotonic() - began, 8)
         load.stop()
         self.assertEqual((load.lost, load.wrong), ([], []))
-        for reader in readers:
-            reader.wait()
-            self.assertTrue(reader.complete)
+        for subscriber in subscribers:
+            subscriber.wait()
+            self.assertTrue(subscriber.complete)
         polling.join(10)
-        self.assertEqual([(answer.status, answer["Connection"]) for answer in held], [(304, "close")])
+        self.assertEqual([(response.status, response["Connection"]) for response in responses], [(304, "close")])
         self.assertNotIn("Traceback", self.service.log)
 
     def test_last_answers(self):
-        """While it drains, answers say that they are the last, short cut or not, and a waiting connection is served."""
+        """During a drain, every response closes its connection, on the fast path or not, and idle ones are still served."""
         self.start()
         clients = [self.service.client() for _ in range(5)]
         for client in clients:
             client.get()
-        reader = BackgroundReader(self, self.service)
-        reader.until_begun()
+        subscriber = Subscriber(self, self.service)
+        subscriber.until_started()
         os.kill(self.service.pid, signal.SIGTERM)
-        until(lambda: "let go" in self.service.log, "SIGTERM")
+        until(lambda: "shutting down" in self.service.log, "SIGTERM")
         time.sleep(0.3)
         for client, fields in zip(clients, ({}, {"Accept": "*/*", "Range": "x"}, {"Foo": "bar"}), strict=False):
             self.assertEqual(client.get(**fields)["Connection"], "close")
         self.assertEqual(clients[3].get("/nothing")["Connection"], "close")
         ready = clients[4].get("/_live/ready")
         self.assertEqual((ready.status, ready.body, ready["Connection"]), (503, b"ending\n", "close"))
-        reader.wait()
+        subscriber.wait()
 
     def test_twice(self):
-        """A second SIGTERM, and Ctrl-C, wait for nobody."""
+        """A second SIGTERM, and Ctrl-C, stop livestate without waiting for clients."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self.start()
             idle = self.service.client()
@@ -129,14 +129,14 @@ class AloneTests(AloneCase):
             began = time.monotonic()
             if number == signal.SIGTERM:
                 os.kill(self.service.pid, number)
-                until(lambda: "let go" in self.service.log, "the first")
+                until(lambda: "shutting down" in self.service.log, "the first")
             os.kill(self.service.pid, number)
             self.assertEqual(self.service.wait(), 0)
             self.assertLess(time.monotonic() - began, 1.9)
             self.assertNotIn("Traceback", self.service.log)
 
     def status_as(self, host: str) -> int:
-        """Ask the admin listener by a name, and give the answer's status."""
+        """Return the status of a request to the admin listener under this host name."""
         connection = http.client.HTTPConnection(self.service.admin.partition("//")[2], timeout=20)
         self.addCleanup(connection.close)
         connection.request("GET", "/health", headers={"Host": host})
@@ -146,27 +146,27 @@ class AloneTests(AloneCase):
         """SIGHUP adds and removes documents, and loses no request; a document that stays keeps its version."""
         self.start("--access-log=access.log")
         load = Load(self, self.service.http).start()
-        reader = BackgroundReader(self, self.service)
-        reader.until_begun()
-        kept = self.service.client()
-        kept.get()
+        subscriber = Subscriber(self, self.service)
+        subscriber.until_started()
+        persistent = self.service.client()
+        persistent.get()
         version = self.service.status()["version"]
         self.assertEqual(self.status_as("new.example"), 421)
         self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"', options='admin-host = "new.example"')
-        self.hang_up("is in force")
-        # Also who kept a connection to what is let go is told that this server stays.
-        ready = kept.get("/_live/ready")
+        self.hang_up("is in effect")
+        # Readiness is also 200 on a persistent connection to the replaced site or worker: this server stays.
+        ready = persistent.get("/_live/ready")
         self.assertEqual((ready.status, ready.body), (200, b"ok\n"))
         self.assertEqual(self.status_as("new.example"), 200)
-        # Workers of before accept until they have been told not to.
-        until(lambda: all(self.service.get("/b").status == 200 for _ in range(20)), "the new one")
+        # The previous workers accept connections until they are told to drain.
+        until(lambda: all(self.service.get("/b").status == 200 for _ in range(20)), "the new document")
         self.assertEqual(self.service.get("/b").json(), ["b"])
         self.assertEqual(self.service.status()["version"], version)
         self.until_replaced()
-        reader.wait()
-        self.assertTrue(reader.complete)
+        subscriber.wait()
+        self.assertTrue(subscriber.complete)
         self.configure()
-        self.hang_up("is in force")
+        self.hang_up("is in effect")
         until(lambda: all(self.service.get("/b").status == 404 for _ in range(20)), "removed")
         answers = load.answers
         until(lambda: load.answers > answers + 100, "still under load")
@@ -175,54 +175,54 @@ class AloneTests(AloneCase):
         self.assertNotIn(b'path="/b"', get(self.service.admin, "/metrics").body)
 
     def test_wrk(self):
-        """Neither SIGHUP nor SIGUSR2 gives wrk an error of any kind, over HTTP and HTTPS, and all streams are ended."""
+        """SIGHUP and SIGUSR2 cause no error of any kind in wrk, over HTTP and HTTPS, and end all streams properly."""
         self.start(https="")
         loads = [Wrk(self, url) for url in (self.service.http, self.service.https)]
-        readers = self.readers(10)
+        subscribers = self.subscribers(10)
         until(lambda: sum(self.service.status()["answers"].values()) > 500, "load")
         self.configure('[[document]]\nsource = "file:b.json"\npath = "/b"')
-        self.hang_up("is in force")
-        for reader in readers:
-            reader.wait()
-            self.assertTrue(reader.complete)
+        self.hang_up("is in effect")
+        for subscriber in subscribers:
+            subscriber.wait()
+            self.assertTrue(subscriber.complete)
         if self.workers > 1:
-            readers = self.readers(10)
+            subscribers = self.subscribers(10)
             os.kill(self.service.pid, signal.SIGUSR2)
-            until(lambda: self.service.log.count("have taken the places") == 2, "new workers")
-            for reader in readers:
-                reader.wait()
-                self.assertTrue(reader.complete)
+            until(lambda: self.service.log.count("new workers are serving") == 2, "new workers")
+            for subscriber in subscribers:
+                subscriber.wait()
+                self.assertTrue(subscriber.complete)
         for load in loads:
             answers, errors = load.stop()
-            # At least the connections of the beginning, and those that were made anew.
+            # At least one response on each connection, before and after the reload.
             self.assertGreater(answers, 16)
             self.assertEqual(errors, "")
         self.assertNotIn("Traceback", self.service.log)
 
-    def readers(self, number: int) -> list[BackgroundReader]:
-        """Give readers of events who have had the first."""
-        readers = [BackgroundReader(self, self.service) for _ in range(number)]
-        for reader in readers:
-            reader.until_begun()
-        return readers
+    def subscribers(self, number: int) -> list[Subscriber]:
+        """Return subscribers that have received their first event."""
+        subscribers = [Subscriber(self, self.service) for _ in range(number)]
+        for subscriber in subscribers:
+            subscriber.until_started()
+        return subscribers
 
-    def test_nothing_new(self):
-        """SIGHUP with nothing new, as of logrotate, leaves connections alone."""
+    def test_nothing_changed(self):
+        """SIGHUP without any change, as from logrotate, leaves connections alone."""
         self.start("--access-log=access.log")
         client = self.service.client()
         client.get()
-        reader = BackgroundReader(self, self.service)
-        reader.until_begun()
+        subscriber = Subscriber(self, self.service)
+        subscriber.until_started()
         (self.folder / "access.log").rename(self.folder / "access.log.1")
         os.kill(self.service.pid, signal.SIGHUP)
-        until((self.folder / "access.log").exists, "the log file is made anew")
+        until((self.folder / "access.log").exists, "a new log file")
         time.sleep(0.5)
         self.assertEqual(client.get()["Connection"], "")
         (self.folder / "a.json").write_text('["c"]')
-        until(lambda: b'data: ["c"]' in reader.received, "the stream goes on")
+        until(lambda: b'data: ["c"]' in subscriber.received, "the stream goes on")
 
     def test_bad_options(self):
-        """Options that make no sense are refused in one line each time, and all goes on as before."""
+        """Invalid options are rejected in one line each, and nothing changes."""
         self.start()
         client = self.service.client()
         client.get()
@@ -233,21 +233,23 @@ class AloneTests(AloneCase):
             (["=="], "not TOML"),
         ):
             self.configure(*lines)
-            self.hang_up("the new configuration is refused")
-            line = next(line for line in reversed(self.service.log.splitlines()) if "is refused" in line)
+            self.hang_up("rejected the new configuration")
+            line = next(
+                line for line in reversed(self.service.log.splitlines()) if "rejected the new configuration" in line
+            )
             self.assertIn(expected, line)
-        # Nor is a development certificate made in place of one that is named and broken.
+        # No development certificate is created instead of a broken one that the options name.
         self.configure(options=f'https = "ssl:{free_port()}:interface=127.0.0.1:privateKey=a.json:certKey=a.json"')
-        self.hang_up("the new configuration is refused")
+        self.hang_up("rejected the new configuration")
         self.assertIn("no PEM", self.service.log.splitlines()[-1])
         self.assertFalse((self.folder / "server.pem").exists())
         self.assertEqual(client.get()["Connection"], "")
         self.assertNotIn("Traceback", self.service.log)
 
     def test_certificate(self):
-        """A changed certificate is served by itself, one that cannot be used is refused, and no request is lost.
+        """A changed certificate is served without a signal, an unusable one is rejected, and no request is lost.
 
-        Certbot's files are symbolic links, which it leads to the new files one after the other.
+        Certbot's files are symbolic links, which it points to the new files one after the other.
         """
         authority = Authority(self.folder)
         links = self.folder / "key.pem", self.folder / "certificate.pem"
@@ -258,7 +260,7 @@ class AloneTests(AloneCase):
         self.assertEqual(self.name_served(), "one")
         links[1].unlink()
         links[1].write_text("nothing")
-        self.hang_up("the new certificate is refused")
+        self.hang_up("rejected the new certificate")
         self.assertEqual(self.name_served(), "one")
         for link, file in zip(links, authority.issue("two"), strict=True):
             link.unlink()
@@ -266,14 +268,14 @@ class AloneTests(AloneCase):
         until(lambda: self.name_served() == "two", "noticed", 30)
         for link, file in zip(links, authority.issue("three"), strict=True):
             shutil.copy(file, link)
-        # It is served whatever becomes of the options.
+        # It is served even if the options are rejected.
         self.configure('[[document]]\nsource = "nonsense://b"\npath = "/b"')
-        self.hang_up("the new configuration is refused")
+        self.hang_up("rejected the new configuration")
         until(lambda: self.name_served() == "three", "reread", 30)
         self.assert_nothing_lost(load)
 
     def name_served(self) -> str:
-        """Give the name in the certificate that a new connection gets."""
+        """Return the name in the certificate that a new connection gets."""
         context = ssl.create_default_context(cafile=str(self.folder / "authority.pem"))
         with socket.create_connection(("127.0.0.1", int(self.service.https.rpartition(":")[2])), 10) as raw:
             with context.wrap_socket(raw, server_hostname="localhost") as connection:
@@ -281,7 +283,7 @@ class AloneTests(AloneCase):
                 return str(subject["subject"][0][0][1])
 
 
-class WorkersTests(AloneTests):
+class WorkersTests(InProcessTests):
     """The signals, with two workers."""
 
     workers = 2
@@ -291,85 +293,85 @@ class WorkersTests(AloneTests):
         self.code = self.folder / "code"
 
     def start_copy(self) -> None:
-        """Start with a copy of the code, which can be changed."""
+        """Start livestate from a copy of the code, which the test can change."""
         shutil.copytree(Path(livestate.__file__).parent, self.code / "livestate")
         self.start(env={**os.environ, "PYTHONPATH": str(self.code)})
 
     def change_code(self, name: str, before: str, after: str) -> None:
-        """Change a module of the copy."""
+        """Replace text in a module of the copy."""
         path = self.code / "livestate" / name
         text = path.read_text()
         self.assertIn(before, text)
         path.write_text(text.replace(before, after))
 
     def test_new_code(self):
-        """SIGUSR2 has workers with the code on disk take over, and loses no request."""
+        """SIGUSR2 replaces the workers by new ones with the code on disk, and loses no request."""
         self.start_copy()
         load = Load(self, self.service.http).start()
-        reader = BackgroundReader(self, self.service)
-        reader.until_begun()
+        subscriber = Subscriber(self, self.service)
+        subscriber.until_started()
         before = {worker["pid"] for worker in self.service.workers()}
         self.change_code("web/responses/responder.py", 'b"public, max-age=1,', 'b"public, max-age=7,')
         self.assertIn("max-age=1,", self.service.get()["Cache-Control"])
         os.kill(self.service.pid, signal.SIGUSR2)
-        # The old ones accept until they have been told not to.
+        # The previous workers accept connections until they are told to drain.
         until(lambda: "max-age=7," in self.service.get()["Cache-Control"], "new code")
-        reader.wait()
-        self.assertTrue(reader.complete)
-        until(lambda: len(self.service.workers()) == 2, "the old ones are gone")
+        subscriber.wait()
+        self.assertTrue(subscriber.complete)
+        until(lambda: len(self.service.workers()) == 2, "the previous workers are gone")
         self.assertFalse(before & {worker["pid"] for worker in self.service.workers()})
         self.assert_nothing_lost(load)
 
     def test_bad_code(self):
-        """Code that does not come to serve is refused, and the workers that are there stay."""
+        """Workers with broken code are rejected, and the current ones stay."""
         self.start_copy()
         before = {worker["pid"] for worker in self.service.workers()}
         for number, (module, line) in enumerate((("web/site.py", "class"), ("workers/pipe.py", "class"))):
             self.change_code(module, f"\n{line} ", f"\nnonsense {line} ")
             os.kill(self.service.pid, signal.SIGUSR2)
-            until(lambda: self.service.log.count("do not come to serve") == number + 1, "refused")  # noqa: B023
+            until(lambda: self.service.log.count("new workers failed to start") == number + 1, "refused")  # noqa: B023
         self.assertEqual({worker["pid"] for worker in self.service.workers()}, before)
         self.assertEqual(self.service.get().status, 200)
         self.assertIn("SyntaxError", self.service.log)
 
 
-class KeptSocketTests(SynchronousTestCase):
-    """A restart by a service manager that holds the listening socket, as systemd does with livestate.socket."""
+class InheritedSocketTests(SynchronousTestCase):
+    """A restart by a service manager that keeps the listening socket open, as systemd does with livestate.socket."""
 
     def test_restart(self):
-        """SIGTERM and the start after it give wrk no error of any kind: who comes between them waits."""
+        """A stop and a start cause no error of any kind in wrk; connections that arrive between them wait."""
         port = free_port()
-        with socket.create_server(("127.0.0.1", port), backlog=128) as kept:
-            before = self.start(kept)
+        with socket.create_server(("127.0.0.1", port), backlog=128) as listening:
+            child = self.start(listening)
             url = f"http://127.0.0.1:{port}"
             load = Wrk(self, url)
-            # One process hands over to workers, and these to one process.
+            # From one process to workers, and from these to one process.
             for workers in ("2", "1"):
-                reader = BackgroundReader(self, Front("the socket", http=url))
-                reader.until_begun()
-                self.assertEqual(before.stop(), 0)
-                reader.wait()
-                self.assertTrue(reader.complete)
-                between = BackgroundReader(self, Front("the socket", http=url))
-                before = self.start(kept, f"--workers={workers}")
-                between.until_begun()
+                subscriber = Subscriber(self, Front("the socket", http=url))
+                subscriber.until_started()
+                self.assertEqual(child.stop(), 0)
+                subscriber.wait()
+                self.assertTrue(subscriber.complete)
+                between = Subscriber(self, Front("the socket", http=url))
+                child = self.start(listening, f"--workers={workers}")
+                between.until_started()
             answers, errors = load.stop()
         self.assertGreater(answers, 100)
         self.assertEqual(errors, "")
 
-    def start(self, kept: socket.socket, *options: str) -> Child:
-        """Start livestate with the socket passed to it."""
-        # sd_listen_fds(3): the sockets are from descriptor 3 on, for the process that is named.
+    def start(self, listening: socket.socket, *options: str) -> Child:
+        """Start livestate with this listening socket passed to it."""
+        # sd_listen_fds(3): the sockets start at descriptor 3, and are meant for the process LISTEN_PID.
         script = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execvpe(sys.argv[2], sys.argv[2:], "
         script += "{**os.environ, 'LISTEN_FDS': '1', 'LISTEN_FDNAMES': 'http', 'LISTEN_PID': str(os.getpid())})"
         arguments = [*twistd_arguments(), "-n", "--pidfile=", "livestate", "--source=demo:", "--admin="]
         arguments += ["--http=systemd:domain=INET:index=0", *options]
         return Child(
             self,
-            [sys.executable, "-c", script, str(kept.fileno()), *arguments],
+            [sys.executable, "-c", script, str(listening.fileno()), *arguments],
             folder_for(self),
-            pass_fds=[kept.fileno()],
+            pass_fds=[listening.fileno()],
         )
 
 
-del AloneCase
+del InProcessCase

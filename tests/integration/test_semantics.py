@@ -200,7 +200,7 @@ class LintTests(ServedTests):
 
     def test_no_complaint_is_unexplained(self):
         """httplint finds nothing of level "warning" or "bad" in any kind of answer that is not explained here."""
-        complaints, describe_error = [], set()
+        complaints, explained = [], set()
         for status, linter in self.kinds():
             self.assertEqual(linter.status_code, status)
             for note in linter.notes:
@@ -208,11 +208,11 @@ class LintTests(ServedTests):
                 if note.level not in (levels.WARN, levels.BAD):
                     continue
                 if name in ACCEPTED:
-                    describe_error.add(name)
+                    explained.add(name)
                 else:
                     complaints.append(f"{status}: {name} on {note.subject}: {note.summary}")
         self.assertEqual(complaints, [])
-        self.assertEqual(describe_error, set(ACCEPTED), "an explanation that explains nothing any more")
+        self.assertEqual(explained, set(ACCEPTED), "an explanation that explains nothing any more")
 
 
 class RedisSemanticsTests(SynchronousTestCase):

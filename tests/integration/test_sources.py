@@ -37,7 +37,7 @@ class FileTests(SynchronousTestCase):
         os.utime(self.file, ns=(before.st_atime_ns, before.st_mtime_ns))
         until(lambda: service.get().body == b"[3]", "the file written in place", 1.2)
         self.file.unlink()
-        service.until_status(trouble="there is no such file")
+        service.until_status(trouble="no such file")
         self.assertEqual(service.get().body, b"[3]")
         self.replace("[4]")
         service.until_body(b"[4]")
@@ -249,7 +249,7 @@ class RestartTests(SynchronousTestCase):
         store.stop()
         service = Livestate(self, *options)
         self.assertEqual(service.get().status, 503)
-        self.assertEqual(service.log.count("cannot be used"), 1, service.log)
+        self.assertEqual(service.log.count("ignoring the saved document"), 1, service.log)
         store.start()
         service.until_body(b"[1,2,3]")
 

@@ -185,7 +185,7 @@ class HelpTests(SynchronousTestCase):
 
     def test_listed(self):
         """`twistd --help` lists livestate."""
-        self.assertRegex(run(*twistd_arguments(), "--help").stdout, r"\n +livestate +One live JSON document")
+        self.assertRegex(run(*twistd_arguments(), "--help").stdout, r"\n +livestate +Live JSON documents")
 
     def test_version(self):
         """`twistd livestate --version` and `livestate --version` say the same."""

@@ -78,12 +78,12 @@ CONNECTIONS: dict[str, dict[str, tuple[Fault | None, str]]] = {
         "mongodb": (announce, "not MongoDB's protocol"),
     },
     "without an end": {
-        "redis": (faults.flood(b"*1000\r\n", b"$65536\r\n" + b" " * 65536 + b"\r\n"), "the reply has no end"),
-        "http": (faults.flood(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 1000), "the head of its answer has no end"),
+        "redis": (faults.flood(b"*1000\r\n", b"$65536\r\n" + b" " * 65536 + b"\r\n"), "the reply is too long"),
+        "http": (faults.flood(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 1000), "the response head is too long"),
     },
     "garbage": {
         "redis": (instead(GARBAGE), "not a Redis reply"),
-        "http": (instead(GARBAGE), "not an HTTP answer"),
+        "http": (instead(GARBAGE), "not an HTTP response"),
         "mongodb": (cut_short, "not MongoDB's protocol"),
     },
     "refused": {"redis": (None, "refused"), "http": (None, "refused"), "mongodb": (None, "refused")},
@@ -170,7 +170,7 @@ class StoreFaultCase(SynchronousTestCase):
 
     def lines(self, mark: int) -> list[str]:
         """Give what was logged since `mark`, but for what is about the subscription."""
-        return [line for line in self.service.log[mark:].splitlines() if "push_report" not in line]
+        return [line for line in self.service.log[mark:].splitlines() if "notification_trouble" not in line]
 
     def failing(self, kind: str, reason: str, before: dict[str, Any]) -> None:
         """Wait until a store has failed twice for `reason`."""
@@ -208,14 +208,14 @@ class StoreFaultCase(SynchronousTestCase):
         lines = self.lines(mark)
         for kind, wanted in reasons.items():
             shown = [line.partition(f" /{kind}: ")[2] for line in lines if f" /{kind}: " in line]
-            if shown and "good again" in shown[0]:
+            if shown and "recovered" in shown[0]:
                 del shown[0]
             kept = [line for line in shown if not _UNDER_WAY.search(line) or any(map(_UNDER_WAY.search, wanted))]
             if len(kept) < len(shown):
-                troubles = [line for line in kept if "good again" not in line]
+                troubles = [line for line in kept if "recovered" not in line]
                 kept = [line for line, before in zip(troubles, ["", *troubles], strict=False) if line != before]
                 kept += shown[-1:] if ended else []
-            expected = [*wanted, "good again after"] if ended else wanted
+            expected = [*wanted, "recovered after"] if ended else wanted
             self.assertEqual(len(kept), len(expected), (kind, expected, shown))
             for line, word in zip(kept, expected, strict=True):
                 self.assertRegex(line, word)
@@ -230,7 +230,7 @@ class StoreFaultCase(SynchronousTestCase):
             return bool(self.service.status("/redis")["notifications"] > told)
 
         until(publish, "the subscription to be back")
-        lines = [line for line in self.service.log.splitlines() if "push_report" in line and "redis:" in line]
+        lines = [line for line in self.service.log.splitlines() if "notification_trouble" in line and "redis:" in line]
         self.assertLess(len(lines), most)
         self.assertIn("listening for changes", lines[-1])
 
@@ -292,12 +292,12 @@ class StoreFaultTests(StoreFaultCase):
             (self.say(b"-LOADING Redis is loading the dataset in memory", http(b"503 Busy")), {"redis": "LOADING", "http": "answered 503"}),
             (self.say(b"-READONLY You can't write against a read only replica.", http(b"401 Who")), {"redis": "READONLY", "http": "answered 401"}),
             (self.say(b"-OOM command not allowed when used memory > 'maxmemory'.", http(b"302 There")), {"redis": "OOM", "http": "answered 302"}),
-            (self.delete, {"redis": "no key", "http": "answered 404", "mongodb": "no document", "file": "no such file"}),
+            (self.delete, {"redis": "no such key", "http": "answered 404", "mongodb": "no document", "file": "no such file"}),
             (self.other_type, {"redis": "WRONGTYPE", "http": "answered 410", "mongodb": "several", "file": "[Ii]s a directory"}),
             *(
                 (lambda text=text: self.stores.put(text), dict.fromkeys(("redis", "http", "file"), reason))
                 for text, reason in (
-                    (b" ", "it is empty"),
+                    (b" ", "the document is empty"),
                     (b'"\xe9\xff"', "not UTF-8"),
                     (b'{"n":', "truncated"),
                     (deep, "nested too deeply"),

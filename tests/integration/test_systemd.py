@@ -160,9 +160,9 @@ class NotifyTests(SynchronousTestCase):
             child.signal(signum)
             manager.wait_for("READY=1", number)
             self.assertGreater(manager.last("READY=1") - manager.last("RELOADING=1"), 0.9)
-            self.assertEqual(child.output.count("have taken the places"), taken)
+            self.assertEqual(child.output.count("new workers are serving"), taken)
             status = [text for _, text in manager.messages if text.startswith("STATUS=")][-1]
-            self.assertEqual("new workers did not come to serve" in status, refused, status)
+            self.assertEqual("new workers failed to start" in status, refused, status)
         self.assertEqual(get(f"http://127.0.0.1:{self.http}", "/new").status, 200)
 
     def test_watchdog(self):
@@ -199,7 +199,7 @@ class NotifyTests(SynchronousTestCase):
         manager.wait_for("READY=1")
         limits = Path(f"/proc/{child.process.pid}/limits").read_text()
         self.assertRegex(limits, r"Max open files +2048 +2048 ")
-        self.assertEqual(child.output.count("at most 2048 files may be open"), 1, child.output)
+        self.assertEqual(child.output.count("the limit on open files is 2048"), 1, child.output)
 
     def obedient(self) -> list[str]:
         """Give the beginning of a command that runs OBEDIENT."""
@@ -266,7 +266,7 @@ class SocketActivationTests(SynchronousTestCase):
         """A socket that was not passed is one line that says how sockets are named."""
         for wrong in ("index=1", "name=web"):
             line = self.refusal(f"--http=systemd:domain=INET:{wrong}")
-            self.assertIn("systemd has passed no such socket", line)
+            self.assertIn("systemd passed no such socket", line)
 
     def test_other_domain(self):
         """A socket of another address family is one line that names the right one."""
@@ -276,9 +276,9 @@ class SocketActivationTests(SynchronousTestCase):
     def test_no_certificate(self):
         """HTTPS without a certificate is one line: none is made here."""
         line = self.refusal("--http=", "--https=systemd:domain=INET:index=0")
-        self.assertIn("name the certificate: systemd:domain=INET:index=0:privateKey=KEY.pem:certKey=", line)
+        self.assertIn("a certificate is required: systemd:domain=INET:index=0:privateKey=KEY.pem:certKey=", line)
         line = self.refusal("--http=systemd:domain=INET:index=0:privateKey=k.pem:certKey=c.pem")
-        self.assertIn("belongs to --https", line)
+        self.assertIn("belongs in --https", line)
 
 
 class UnitTests(SynchronousTestCase):

@@ -5,7 +5,7 @@ import json
 from selenium.webdriver.common.keys import Keys
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.browser import StreamEater, find_axe, serve_page, shared_browser
+from tests.integration.browser import StreamBlocker, find_axe, serve_page, shared_browser
 from tests.integration.http import get
 from tests.integration.processes import free_port, until
 from tests.integration.servers import Livestate, RedisServer
@@ -19,7 +19,7 @@ RESULTS = {
 
 
 class Case(SynchronousTestCase):
-    """One browser for all tests; a Redis and a livestate for each."""
+    """One browser for all tests; a Redis and a livestate for each of them."""
 
     def setUp(self):
         self.browser = shared_browser()
@@ -29,13 +29,13 @@ class Case(SynchronousTestCase):
         self.port = free_port()
         self.start()
         self.page = f"http://127.0.0.1:{self.port}/_live/"
-        self.browser.look()
+        self.browser.emulate()
         self.addCleanup(self.browser.open, "about:blank")
         self.browser.open("about:blank")
         self.browser.console()
 
     def start(self):
-        """Start livestate, also anew on the same port."""
+        """Start livestate. When it is started again, the port is the same."""
         sources = [
             f"--source={path}={self.redis.url}?key={key}"
             for path, key in (("/", "livestate"), ("/other.json", "other"))
@@ -46,28 +46,28 @@ class Case(SynchronousTestCase):
         """Write a document to Redis."""
         self.redis.set(json.dumps(state), key)
 
-    def open(self, **look):
+    def open(self, **device):
         """Open the page, and wait until it shows the document."""
-        self.browser.look(**look)
+        self.browser.emulate(**device)
         self.browser.open(self.page)
         self.browser.until_text("#status", "Live")
         self.browser.until_text("#tree", "title", "Election")
 
     def focused(self):
-        """Give the text of the row that has the focus."""
+        """Return the text of the focused row."""
         return self.browser.run("return document.activeElement.innerText.replace(/\\s+/g, ' ').trim()")
 
     def press(self, *keys):
-        """Press keys, wherever the focus is."""
+        """Press keys; they go to the focused element."""
         for key in keys:
             self.browser.driver.switch_to.active_element.send_keys(key)
 
 
 class LiveTests(Case):
-    """What is shown follows the store."""
+    """The page follows the store."""
 
     def test_changes(self):
-        """A change in Redis is on screen: in the tree, lit up, and in the chart, whose bars move; the console is empty."""
+        """A change in Redis is highlighted in the tree and moves the bars of the chart."""
         browser = self.browser
         self.open()
         browser.until_text("#chart", "Meadow", "100")
@@ -75,8 +75,9 @@ class LiveTests(Case):
         self.assertEqual([round(width) for width in browser.run(widths)], [100, 90, 40])
         self.assertEqual(browser.run("return document.querySelector('#series').selectedOptions[0].text"), "votes")
         browser.run(
-            "window.lit = new Set(); new MutationObserver(() => {"
-            " for (const key of document.querySelectorAll('[data-lit] .key')) lit.add(key.innerText); })"
+            "window.highlighted = new Set(); new MutationObserver(() => {"
+            " for (const key of document.querySelectorAll('[data-highlight] .key'))"
+            " highlighted.add(key.innerText); })"
             ".observe(document.querySelector('#tree'), { subtree: true, childList: true, attributes: true });"
             "window.row = document.querySelector('#tree li li .key').closest('li')"
         )
@@ -85,19 +86,21 @@ class LiveTests(Case):
         browser.until_text("#chart", "125", "Granite")
         self.assertEqual([round(width) for width in browser.run(widths)], [100, 80, 32, 8])
         self.assertEqual(browser.text("#chart li"), "Harbour +35 125")
-        self.assertEqual(browser.run("return [...lit].sort()"), ["Granite", "Harbour"])
-        self.assertTrue(browser.run("return row.isConnected"), "the tree was made anew")
+        self.assertEqual(browser.run("return [...highlighted].sort()"), ["Granite", "Harbour"])
+        self.assertTrue(browser.run("return row.isConnected"), "the tree was rebuilt")
         self.assertEqual(browser.text("#changes"), "1")
-        browser.until(lambda: not browser.run("return document.querySelector('[data-lit]')"), "the light to go out")
+        browser.until(
+            lambda: not browser.run("return document.querySelector('[data-highlight]')"), "the highlight to end"
+        )
         self.set({**RESULTS, "votes": {"Plum": 40}, "done": True})
         browser.until_text("#tree", "done true")
         self.assertNotIn("Harbour", browser.text("#tree"))
         browser.until_text("#version", "1")
-        browser.until_text("#store", "answers")
+        browser.until_text("#store", "responding")
         self.assertEqual(browser.console(), [])
 
     def test_restart(self):
-        """A restart of the server is survived without loading the page anew: offline first, then live with the newest."""
+        """The page survives a restart of the server: it goes offline, then live with the newest state."""
         browser = self.browser
         self.open()
         browser.run("window.same = true")
@@ -113,21 +116,21 @@ class LiveTests(Case):
         self.assertTrue(browser.run("return window.same"))
         self.set({**RESULTS, "title": "Later still"})
         browser.until_text("#tree", "Later still")
-        # Chromium itself notes each connection that is refused; a script can do nothing about that.
+        # Chromium itself logs every refused connection, and a script cannot prevent that.
         self.assertEqual([line for line in browser.console() if "net::ERR_" not in line], [])
 
     def test_store_away(self):
-        """While the store is away the page shows the last document, and says that the store is silent."""
+        """While the store is down, the page shows the last document and says that the store is silent."""
         self.open()
         self.redis.stop()
         self.browser.until_text("#store", "silent for")
         self.assertIn("Election", self.browser.text("#tree"))
         self.redis.start()
-        self.browser.until_text("#store", "answers")
+        self.browser.until_text("#store", "responding")
         self.assertEqual(self.browser.console(), [])
 
     def test_no_document_yet(self):
-        """A document that comes later is shown when it comes."""
+        """A document that does not exist yet is shown as soon as it does."""
         self.redis.command("DEL", "livestate")
         self.service.stop()
         self.start()
@@ -140,22 +143,22 @@ class LiveTests(Case):
         self.assertEqual(self.browser.console(), [])
 
     def test_blocked_streams(self):
-        """Behind a proxy that swallows event streams the page long-polls, says why, and still follows each change."""
+        """Behind a proxy that swallows event streams, the page long-polls, says why, and still shows every change."""
         browser = self.browser
-        eater = StreamEater(self, self.port)
-        browser.open(f"{eater.url}/_live/")
+        proxy = StreamBlocker(self, self.port)
+        browser.open(f"{proxy.url}/_live/")
         browser.until_text("#tree", "Election")
         browser.until(lambda: "olling" in browser.text("#status"), "polling")
-        self.assertIn("something in between may gather it", browser.text("#reason"))
+        self.assertIn("a proxy may be buffering it", browser.text("#reason"))
         for title in ("One", "Two", "Three"):
             self.set({**RESULTS, "title": title})
             browser.until_text("#tree", title)
-        browser.until_text("#status", "Live, by long-polling")
-        self.assertGreaterEqual(eater.eaten, 1)
+        browser.until_text("#status", "Live (long polling)")
+        self.assertGreaterEqual(proxy.swallowed, 1)
         self.assertEqual(browser.console(), [])
 
     def test_hostile_document(self):
-        """What a document holds is shown as text, whatever it is."""
+        """Markup in a document is shown as text."""
         attack = "<img src=x onerror='document.title=1'><script>document.title=1</script>"
         self.set(
             {attack: attack, "__proto__": {"constructor": 1}, "votes": {attack: 2, "b": {"colour": "red;}"}}, "": None}
@@ -167,7 +170,7 @@ class LiveTests(Case):
         self.assertEqual(self.browser.console(), [])
 
     def test_any_document(self):
-        """Every kind of JSON has its tree, and one takes the place of another."""
+        """Every kind of JSON value is shown, and can replace any other."""
         self.open()
         for state, shown in (
             (17, "17"),
@@ -184,7 +187,7 @@ class LiveTests(Case):
         self.assertEqual(self.browser.console(), [])
 
     def test_large_document(self):
-        """Of 20,000 nodes only those that are opened have elements, a page at a time, and they stay through changes."""
+        """Of 20,000 nodes, only the open ones have elements, a page at a time, and changes do not close them."""
         browser = self.browser
         rows = [{"name": f"row {n}", "votes": n, "padding": "x" * 100} for n in range(5000)]
         large = {"title": "Large", "rows": rows}
@@ -209,11 +212,11 @@ class LiveTests(Case):
         self.assertEqual(browser.console(), [])
 
 
-class UseTests(Case):
-    """The page is usable by everyone."""
+class UsabilityTests(Case):
+    """The page is accessible, and easy to use."""
 
     def test_documents(self):
-        """Each document is a link: chosen by mouse or keyboard it is shown, has an address, and Back goes back."""
+        """Each document is a link with an address of its own, and Back returns to the previous document."""
         browser = self.browser
         self.open()
         browser.driver.find_element("link text", "/other.json").send_keys(Keys.ENTER)
@@ -230,7 +233,7 @@ class UseTests(Case):
         self.assertEqual(browser.console(), [])
 
     def test_keyboard(self):
-        """The tree is one stop of the Tab key, and walked through with the keys of the tree pattern."""
+        """The tree is one tab stop, and follows the keyboard conventions of the tree view pattern."""
         browser = self.browser
         self.open()
         self.assertEqual(browser.run("return document.querySelectorAll('#tree [tabindex=\"0\"]').length"), 1)
@@ -266,7 +269,7 @@ class UseTests(Case):
         self.assertFalse(browser.run("return document.querySelector('#tree').contains(document.activeElement)"))
 
     def test_focus_is_kept(self):
-        """A row that has the focus keeps it through changes, and gives it to the branch above when it goes."""
+        """The focused row keeps the focus when it changes; when it is removed, its parent gets the focus."""
         self.open()
         self.press(*[Keys.TAB] * 6)
         self.browser.run("document.querySelector('#tree [tabindex=\"0\"]').focus()")
@@ -275,10 +278,10 @@ class UseTests(Case):
         self.set({**RESULTS, "votes": {"Meadow": 101}})
         self.browser.until(lambda: (self.focused() or "").startswith("Meadow 101"), "the change")
         self.set({**RESULTS, "votes": {"Plum": 1}})
-        self.browser.until(lambda: (self.focused() or "").startswith("votes {1}"), "the branch above")
+        self.browser.until(lambda: (self.focused() or "").startswith("votes {1}"), "the focus of the parent")
 
     def test_series(self):
-        """Another series can be chosen, and stays chosen while the document changes."""
+        """A selected series stays selected while the document changes."""
         browser = self.browser
         self.open()
         browser.until_text("#chart", "Meadow")
@@ -290,10 +293,10 @@ class UseTests(Case):
         self.assertIn("places", browser.run("return document.querySelector('#series').selectedOptions[0].text"))
 
     def test_pause(self):
-        """The page can be made to stand still, and shows the newest state when it goes on."""
+        """A paused page does not change, and shows the newest state when it is resumed."""
         browser = self.browser
         self.open()
-        button = browser.driver.find_element("css selector", "#hold")
+        button = browser.driver.find_element("css selector", "#pause")
         button.send_keys(Keys.SPACE)
         self.assertEqual(button.get_attribute("aria-pressed"), "true")
         self.set({**RESULTS, "title": "Meanwhile"})
@@ -304,22 +307,22 @@ class UseTests(Case):
         browser.until_text("#tree", "Meanwhile")
 
     def test_status_is_announced_rarely(self):
-        """What is announced changes with the connection's state only, not with each change of the document."""
+        """A screen reader announces changes of the connection's state, but not those of the document."""
         browser = self.browser
         self.open()
         live = "return [...document.querySelectorAll('[role=status], [role=alert], [aria-live]')].map((e) => e.id)"
         self.assertEqual(browser.run(live), ["status"])
         browser.run(
-            "window.said = 0; new MutationObserver(() => said++)"
+            "window.announced = 0; new MutationObserver(() => announced++)"
             ".observe(document.querySelector('#status'), { subtree: true, childList: true, characterData: true })"
         )
         for number in range(3):
             self.set({**RESULTS, "title": f"Title {number}"})
             browser.until_text("#tree", f"Title {number}")
-        self.assertEqual(browser.run("return said"), 0)
+        self.assertEqual(browser.run("return announced"), 0)
 
     def test_phone(self):
-        """On a screen 360 pixels wide nothing sticks out, and what is pressed is large enough."""
+        """On a screen 360 pixels wide, nothing overflows and touch targets are large enough."""
         browser = self.browser
         self.open(width=360, height=740)
         browser.until_text("#chart", "Meadow")
@@ -331,7 +334,7 @@ class UseTests(Case):
         self.assertEqual(small, 0)
 
     def test_reduced_motion(self):
-        """Who wants less motion sees what changed without any: nothing slides or fades."""
+        """With reduced motion, changes are highlighted without animation."""
         browser = self.browser
         self.open(motion="reduce")
         browser.until_text("#chart", "Meadow")
@@ -339,24 +342,26 @@ class UseTests(Case):
                     "addEventListener('transitionrun', (e) => moved.push(e.propertyName), true)")  # fmt: skip
         self.set({**RESULTS, "votes": {"Meadow": 1, "Harbour": 200, "Plum": 40}})
         browser.until_text("#tree", "Harbour 200")
-        lit = browser.run("return getComputedStyle(document.querySelector('[data-lit]')).backgroundColor")
-        self.assertNotIn(lit, ("rgba(0, 0, 0, 0)", ""))
-        browser.until(lambda: not browser.run("return document.querySelector('[data-lit]')"), "the light to go out")
+        colour = browser.run("return getComputedStyle(document.querySelector('[data-highlight]')).backgroundColor")
+        self.assertNotIn(colour, ("rgba(0, 0, 0, 0)", ""))
+        browser.until(
+            lambda: not browser.run("return document.querySelector('[data-highlight]')"), "the highlight to end"
+        )
         self.assertEqual(browser.run("return moved"), [])
 
     def test_axe(self):
-        """axe-core finds nothing to object to: in the light, in the dark, on a phone, and while offline."""
+        """axe-core finds no violation: in the light and dark schemes, on a phone, and while offline."""
         browser = self.browser
-        for look in ({}, {"scheme": "dark"}, {"width": 360, "height": 740}):
-            self.open(**look)
+        for device in ({}, {"scheme": "dark"}, {"width": 360, "height": 740}):
+            self.open(**device)
             browser.until_text("#chart", "Meadow")
-            self.assert_accessible(str(look))
+            self.assert_accessible(str(device))
         self.service.stop()
         browser.until_text("#status", "Offline")
         self.assert_accessible("offline")
 
     def assert_accessible(self, what):
-        """Run axe-core in the page."""
+        """Run axe-core in the page, and fail on any violation."""
         self.browser.run(find_axe().read_text(encoding="utf-8"))
         violations = self.browser.driver.execute_async_script(
             "const done = arguments[0]; axe.run().then(({ violations }) => done(violations), (error) => done([error]))"
@@ -366,10 +371,10 @@ class UseTests(Case):
 
 
 class ModuleTests(Case):
-    """livestate.js in pages of others."""
+    """livestate.js in pages of other sites."""
 
     def test_other_site(self):
-        """A page of another site imports the module, and follows a document with it, also over a restart."""
+        """A page of another site can import the module and follow a document, even across a restart."""
         browser = self.browser
         site = f"http://127.0.0.1:{self.port}"
         address = serve_page(

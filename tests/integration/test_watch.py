@@ -1,4 +1,4 @@
-"""`livestate watch` and the client below it, with a real livestate and Redis."""
+"""`livestate watch` and its client, with a real livestate and Redis."""
 
 import fcntl
 import json
@@ -24,29 +24,29 @@ from tests.integration.venvs import ROOT
 
 
 def document(number: int) -> str:
-    """Give a document with members that come, change and go."""
+    """Return a document whose members are added, changed and removed as the number grows."""
     members = {f"m{number % 3}": number, "places": [{"name": "Meadow", "votes": number}], "n": number}
     return json.dumps(members)
 
 
 class Watcher(Child):
-    """A `livestate watch` that runs, its standard output and errors in one file."""
+    """A running `livestate watch`, with its standard output and errors in one file."""
 
     def __init__(self, case: SynchronousTestCase, *arguments: str) -> None:
         super().__init__(case, [program("livestate"), "watch", *arguments], folder_for(case))
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """What it has printed, of --jsonl."""
-        whole = self.output.rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        """The lines that it printed with --jsonl."""
+        complete = self.output.rpartition("\n")[0]
+        return [json.loads(line) for line in complete.splitlines() if line.startswith("{")]
 
     def until_state(self, number: int) -> None:
-        """Wait until what it printed, all put together, is a document."""
+        """Wait until the printed states and patches add up to this document."""
         until(lambda: self.state() == json.loads(document(number)), f"document {number}")
 
     def state(self) -> Any:
-        """Put together what it has printed."""
+        """Return the sum of the printed states and patches."""
         state: Any = None
         for record in self.records:
             state = record["state"] if "state" in record else apply(state, record["patch"])
@@ -54,7 +54,7 @@ class Watcher(Child):
 
 
 class WatchCase(SynchronousTestCase):
-    """A key in Redis, served."""
+    """A key in Redis, served by livestate."""
 
     def setUp(self):
         self.store = RedisServer(self)
@@ -70,11 +70,11 @@ class WatchCase(SynchronousTestCase):
         self.store.set(document(number))
 
     def until_lines(self, watcher: Watcher, number: int) -> None:
-        """Wait until so many lines were printed."""
+        """Wait until this many lines are printed."""
         until(lambda: watcher.output.count("\n") == number, f"line {number}")
 
-    def assert_never_back(self, watcher: Watcher) -> None:
-        """See that neither versions nor what is in the documents ever went back."""
+    def assert_monotonic(self, watcher: Watcher) -> None:
+        """Check that neither the versions nor the documents ever went back."""
         versions = [record["version"] for record in watcher.records]
         self.assertEqual(versions, sorted(set(versions)))
         numbers = [(record["state"] if "state" in record else record["patch"])["n"] for record in watcher.records]
@@ -82,10 +82,10 @@ class WatchCase(SynchronousTestCase):
 
 
 class PrintTests(WatchCase):
-    """Into a pipe."""
+    """Printing into a pipe."""
 
     def test_every_change(self):
-        """Over HTTP and HTTPS, states or patches put together are the document after each of fifty changes."""
+        """Over HTTP and HTTPS, the states or patches add up to the document after each of fifty changes."""
         service = self.serve(https="")
         watchers = [
             Watcher(self, *arguments, "--jsonl", *patch)
@@ -100,14 +100,14 @@ class PrintTests(WatchCase):
             for watcher in watchers:
                 watcher.until_state(number)
         for number, watcher in enumerate(watchers):
-            self.assert_never_back(watcher)
+            self.assert_monotonic(watcher)
             self.assertEqual(any("patch" in record for record in watcher.records), number % 2 == 1)
             watcher.signal(signal.SIGINT)
             self.assertEqual(watcher.process.wait(LIMIT), 0)
             self.assertNotIn("livestate:", watcher.output)
 
-    def test_patches_as_they_are(self):
-        """Without --jsonl the first line is the state, and the patches after it, applied in order, give the document."""
+    def test_plain_patches(self):
+        """Without --jsonl, the first line is the state, and the patches after it, applied in order, give the document."""
         service = self.serve()
         watcher = Watcher(self, service.http, "--patch", "--count", "10")
         for number in range(1, 10):
@@ -120,7 +120,7 @@ class PrintTests(WatchCase):
         self.assertEqual(state, json.loads(document(9)))
 
     def test_restart(self):
-        """A restart of livestate, with a change while it is away, is survived: said once, and versions never go back."""
+        """A restart of livestate, with a change while it is down, is reported once, and versions never go back."""
         folder = folder_for(self)
         ports = [f"--http=tcp:{free_port()}:interface=127.0.0.1"]
         service = Livestate(self, self.source, "--interval=0.2", *ports, http=False, folder=folder)
@@ -130,16 +130,16 @@ class PrintTests(WatchCase):
         for number in range(1, 4):
             service.stop()
             if number == 2:
-                until(lambda: "asking on" in watcher.output, "that it is away")
+                until(lambda: "retrying" in watcher.output, "a line that it is down")
             self.change(number)
             service = Livestate(self, self.source, "--interval=0.2", *ports, http=False, folder=folder)
             watcher.until_state(number)
-        self.assert_never_back(watcher)
-        self.assertLessEqual(watcher.output.count("asking on"), 3)
+        self.assert_monotonic(watcher)
+        self.assertLessEqual(watcher.output.count("retrying"), 3)
         self.assertNotIn("Traceback", watcher.output)
 
     def test_started_first(self):
-        """Started before there is a server, it waits for one; and before there is a document, for that."""
+        """Started before the server, or before the document exists, it waits for them."""
         port = free_port()
         watcher = Watcher(self, f"http://127.0.0.1:{port}/", "--jsonl")
         self.store.command("DEL", "livestate")
@@ -150,7 +150,7 @@ class PrintTests(WatchCase):
         watcher.until_state(1)
 
     def test_polling(self):
-        """A server that has only the document, such as one before livestate had events, is polled."""
+        """A server without events is polled."""
         folder = folder_for(self)
         file = folder / "r.json"
         file.write_text(document(1))
@@ -162,17 +162,17 @@ class PrintTests(WatchCase):
         server.wait_for(lambda: "Starting factory" in server.output, "a file server")
         watcher = Watcher(self, url, "--jsonl")
         watcher.until_state(1)
-        time.sleep(1.1)  # its entity tags and times have a second's grain
+        time.sleep(1.1)  # its entity tags and times have a resolution of one second
         file.write_text(document(2))
         watcher.until_state(2)
         self.assertEqual({record["version"] for record in watcher.records}, {None})
 
     def test_pointer(self):
-        """--pointer prints one part, only when that changes, and says when it is not there."""
+        """--pointer prints one part only when that part changes, and reports when it is missing."""
         service = self.serve()
         part = Watcher(self, service.http, "--pointer", "/m1/x~1y", "--jsonl")
         whole = Watcher(self, service.http, "--jsonl")
-        until(lambda: "there is no /m1/x~1y" in part.output and whole.records, "that it is not there")
+        until(lambda: "there is no /m1/x~1y" in part.output and whole.records, "a line that it is missing")
         for number, value in enumerate(({"m1": {"x/y": 1}}, {"m1": {"x/y": 1}, "z": 2}, {"m1": {"x/y": {"a": 2}}}), 2):
             self.store.set(json.dumps(value))
             self.until_lines(whole, number)
@@ -180,14 +180,14 @@ class PrintTests(WatchCase):
         self.assertEqual([record["state"] for record in part.records], [1, {"a": 2}])
 
     def test_count(self):
-        """--count ends it, with exit code 0; without --jsonl a state is indented JSON."""
+        """After --count states it exits with status 0; without --jsonl a state is indented JSON."""
         service = self.serve()
         ran = run(program("livestate"), "watch", service.http, "--count", "1")
         self.assertEqual((ran.returncode, ran.stderr), (0, ""))
         self.assertEqual(ran.stdout, json.dumps(json.loads(document(0)), indent=2) + "\n")
 
     def test_broken_pipe(self):
-        """`| head -n 1` ends it at once, though nothing more is printed, without a word."""
+        """`| head -n 1` ends it silently and at once, even if nothing more is printed."""
         service = self.serve()
         ran = subprocess.run(
             ["bash", "-c", f"{program('livestate')} watch {service.http} --jsonl | head -n 1; echo ${{PIPESTATUS[0]}}"],
@@ -201,7 +201,7 @@ class ReadmeTests(WatchCase):
     """The example in README.md."""
 
     def test_python(self):
-        """It prints a state with its version, and then what changes."""
+        """The example prints a state with its version, and then the changes."""
         readme = (ROOT / "README.md").read_text(encoding="utf-8")
         (example,) = re.findall(r"^```python\n(.*?livestate\.client.*?)^```", readme, re.DOTALL | re.MULTILINE)
         url = "http://localhost:8080/demo"
@@ -214,27 +214,27 @@ class ReadmeTests(WatchCase):
         self.assertRegex(child.output.splitlines()[1], r"^\d+ \{.*'n': 1.*\} (None|\{.*\})$")
 
 
-class RefusalTests(WatchCase):
-    """What ends it with exit code 1 and one line."""
+class ErrorTests(WatchCase):
+    """Errors that end it with exit status 1 and one line."""
 
-    def refusal(self, *arguments: str) -> str:
+    def error(self, *arguments: str) -> str:
         ran = run(program("livestate"), "watch", *arguments)
         self.assertEqual((ran.returncode, ran.stdout, ran.stderr.count("\n")), (1, "", 1), ran)
         self.assertTrue(ran.stderr.startswith("livestate: "))
         return ran.stderr
 
-    def test_refusals(self):
-        """No such document, a certificate that nobody vouches for or another authority's, and a URL that is none."""
+    def test_errors(self):
+        """A missing document, a certificate of an unknown or different authority, and an invalid URL are errors."""
         service = self.serve(https="")
-        stranger = Authority(folder_for(self))
-        self.assertIn("answered 404", self.refusal(f"{service.http}/missing"))
-        self.assertIn("--cafile", self.refusal(service.https))
-        self.assertIn("certificate", self.refusal(service.https, "--cafile", str(stranger.certificate)))
-        self.assertIn("missing.pem", self.refusal(service.https, "--cafile", "missing.pem"))
-        self.assertIn("nonsense", self.refusal("nonsense"))
+        other = Authority(folder_for(self))
+        self.assertIn("answered 404", self.error(f"{service.http}/missing"))
+        self.assertIn("--cafile", self.error(service.https))
+        self.assertIn("certificate", self.error(service.https, "--cafile", str(other.certificate)))
+        self.assertIn("missing.pem", self.error(service.https, "--cafile", "missing.pem"))
+        self.assertIn("nonsense", self.error("nonsense"))
 
     def test_output(self):
-        """Standard output that takes nothing."""
+        """Standard output that cannot be written to is an error."""
         service = self.serve()
         with open("/dev/full", "wb") as full:
             ran = subprocess.run(
@@ -246,7 +246,7 @@ class RefusalTests(WatchCase):
         )
 
     def test_usage(self):
-        """Wrong usage is exit code 2."""
+        """Wrong usage exits with status 2."""
         for arguments in (
             (),
             ("http://h/", "--count", "0"),
@@ -288,11 +288,11 @@ class Terminal:
         os.write(self.master, keys)
 
     def read(self) -> bytes:
-        """Give all that was written to the terminal so far."""
+        """Return everything written to the terminal so far."""
         while select.select([self.master], [], [], 0)[0]:
             try:
                 data = os.read(self.master, 65536)
-            except OSError:  # Linux has this for the end
+            except OSError:  # how Linux reports the end
                 break
             self.data += data
             if not data:
@@ -300,10 +300,10 @@ class Terminal:
         return self.data
 
     def screen(self) -> Emulator:
-        """Give what is on the screen."""
-        whole = self.read().rpartition(b"\x1b[?2026l")[0]
+        """Return the content of the screen."""
+        complete = self.read().rpartition(b"\x1b[?2026l")[0]
         emulator = Emulator(*self.size)
-        emulator.write(whole[max(0, whole.rfind(b"\x1b[2J")) :])
+        emulator.write(complete[max(0, complete.rfind(b"\x1b[2J")) :])
         return emulator
 
     def until_text(self, text: str) -> Emulator:
@@ -318,7 +318,7 @@ class Terminal:
 
 
 class ScreenTests(WatchCase):
-    """On a terminal."""
+    """The screen on a terminal."""
 
     def watch(self, service: Livestate) -> Terminal:
         terminal = Terminal(self, program("livestate"), "watch", service.http)
@@ -326,23 +326,23 @@ class ScreenTests(WatchCase):
         return terminal
 
     def test_live(self):
-        """The document is on one screen, what changes is lit up, and it is drawn anew in another size."""
+        """The document is shown on one screen, changes are highlighted, and a resize redraws it."""
         terminal = self.watch(self.serve())
         screen = terminal.until_text('"n": 0')
-        self.assertIn("events", screen.line)
+        self.assertIn("events", screen.status_line)
         self.change(1)
         self.store.command("PUBLISH", "livestate", "")
         screen = terminal.until_text('"n": 1')
         self.assertIn('{"name": "Meadow", "votes": 1}', screen.text())
-        self.assertIn("1", screen.lit[screen.rows.index('  "n": 1')])
+        self.assertIn("1", screen.highlighted[screen.rows.index('  "n": 1')])
         drawn = terminal.read().count(b"\x1b[2J")
         terminal.resize(30, 5)
         until(lambda: terminal.read().rpartition(b"\x1b[?2026l")[0].count(b"\x1b[2J") > drawn, "a new screen")
-        self.assertEqual(len(terminal.screen().line), 30)
+        self.assertEqual(len(terminal.screen().status_line), 30)
         self.assertIn("more", terminal.until_text("…").text())
 
     def test_restart(self):
-        """A server that goes away is shown as gone, with the document, and as there again."""
+        """While the server is down, the lost connection and the document are shown; after its return, the new state."""
         port = free_port()
         options = self.source, "--interval=0.2", f"--http=tcp:{port}:interface=127.0.0.1"
         service = Livestate(self, *options, http=False)
@@ -352,10 +352,10 @@ class ScreenTests(WatchCase):
         self.assertIn('"n": 0', terminal.until_text("no connection: connection refused").text())
         self.change(1)
         Livestate(self, *options, http=False)
-        self.assertIn("live", terminal.until_text('"n": 1').line)
+        self.assertIn("live", terminal.until_text('"n": 1').status_line)
 
     def test_ends(self):
-        """Ctrl-C and SIGTERM give the terminal back as it was, with exit code 0."""
+        """Ctrl-C and SIGTERM restore the terminal and exit with status 0."""
         service = self.serve()
         for end in (b"\x03", None):
             terminal = self.watch(service)
@@ -371,14 +371,14 @@ class ScreenTests(WatchCase):
             self.assertNotIn(b"Traceback", terminal.data)
 
     def test_error(self):
-        """An error gives the terminal back first, so that the line that says why can be read."""
+        """An error restores the terminal first, so that its message can be read."""
         terminal = Terminal(self, program("livestate"), "watch", f"{self.serve().http}/missing")
         self.assertEqual(terminal.process.wait(LIMIT), 1)
         self.assertRegex(terminal.read().decode(), r"1049l.*livestate: http://\S+/missing: answered 404\r\n\Z")
         self.assertEqual(terminal.settings(), terminal.before)
 
     def test_suspended(self):
-        """Ctrl-Z gives the terminal back, and `fg` draws the document anew."""
+        """Ctrl-Z restores the terminal, and `fg` redraws the document."""
         service = self.serve()
         shell = Terminal(self, "bash", "--norc", "--noediting", "-i")
         shell.type(f"{program('livestate')} watch {service.http}\n".encode())
@@ -387,14 +387,14 @@ class ScreenTests(WatchCase):
         until(lambda: b"Stopped" in shell.read().rpartition(b"\x1b[?1049l")[2], "the shell")
         self.change(1)
         shell.type(b"fg\n")
-        until(lambda: b'"n": 1' in shell.read().rpartition(b"\x1b[?1049h")[2], "the document, anew")
+        until(lambda: b'"n": 1' in shell.read().rpartition(b"\x1b[?1049h")[2], "the redrawn document")
         shell.type(b"\x03")
         until(lambda: b"$ " in shell.read().rpartition(b"\x1b[?1049l")[2], "the shell")
         shell.type(b"echo status=$?\n")
-        until(lambda: b"status=0" in shell.read(), "exit code 0")
+        until(lambda: b"status=0" in shell.read(), "exit status 0")
 
     def test_lines_on_a_terminal(self):
-        """With --jsonl or --patch there is no screen: a line each."""
+        """With --jsonl, lines are printed on a terminal too."""
         terminal = Terminal(self, program("livestate"), "watch", self.serve().http, "--jsonl", "--count", "1")
         self.assertEqual(terminal.process.wait(LIMIT), 0)
         self.assertTrue(terminal.read().startswith(b'{"version":'))

@@ -17,14 +17,14 @@ from tests.integration.load import Load
 from tests.integration.processes import children, ended, folder_for, free_port, run, twistd_arguments, until
 from tests.integration.servers import Livestate
 
-#: socket(7) has it, Python's module has not.
+#: The constant of socket(7), which Python's module does not have.
 SO_TIMESTAMPNS = 35
 
 
 def worker_of(service: Livestate, connection: socket.socket | None) -> int:
-    """Give the process that `connection` leads to."""
+    """Return the id of the worker process that `connection` leads to."""
     assert connection is not None
-    # The kernel gives one port to connections with several servers.
+    # A local port alone is not enough: the kernel uses it for connections to several servers.
     ports = [f"{name[1]:04X}" for name in (connection.getpeername(), connection.getsockname())]
     for worker in service.workers():
         table = Path(f"/proc/{worker['pid']}/net/tcp").read_text()
@@ -39,11 +39,11 @@ def worker_of(service: Livestate, connection: socket.socket | None) -> int:
                     return int(worker["pid"])
             except OSError:
                 continue
-    raise AssertionError("nobody has this connection")
+    raise AssertionError("no worker has this connection")
 
 
 class WorkersCase(SynchronousTestCase):
-    """One livestate with two workers that serves a file."""
+    """A livestate with two workers that serves a file."""
 
     options: tuple[str, ...] = ()
 
@@ -53,12 +53,12 @@ class WorkersCase(SynchronousTestCase):
         self.start("--workers=2", *self.options)
 
     def start(self, *options: str, **more: Any) -> None:
-        """Start, and wait until both workers serve."""
+        """Start livestate, and wait until its workers are serving."""
         self.service = Livestate(
             self, "--source=file:live.json", "--interval=0.2", *options, folder=self.folder, **more
         )
         self.service.until_served()
-        until(lambda: all(worker["pid"] for worker in self.service.workers()), "both workers are there")
+        until(lambda: all(worker["pid"] for worker in self.service.workers()), "all workers are serving")
 
     def write(self, data: bytes) -> None:
         """Replace the document."""
@@ -66,10 +66,10 @@ class WorkersCase(SynchronousTestCase):
         (self.folder / "new").rename(self.folder / "live.json")
 
     def one_each(self) -> dict[int, Client]:
-        """Give a connection to each worker."""
+        """Return a connection to each worker."""
         found: dict[int, Client] = {}
 
-        def another() -> bool:
+        def connect() -> bool:
             client = self.service.client()
             client.get()
             if found.setdefault(worker_of(self.service, client._connection.sock), client) is not client:
@@ -78,65 +78,65 @@ class WorkersCase(SynchronousTestCase):
                 self.addCleanup(client.close)
             return len(found) == 2
 
-        until(another, "connections to both workers")
+        until(connect, "connections to both workers")
         return found
 
 
 class ServingTests(WorkersCase):
-    """What workers serve."""
+    """The responses, counters and logs of workers."""
 
     options = ("--access-log=access.log",)
 
     def test_change(self):
-        """A change of the document is seen on connections to either worker, with the same entity tag and version."""
+        """A change of the document arrives at both workers, with the same entity tag."""
         clients = self.one_each()
         self.write(b"[1]")
         for client in clients.values():
-            until(lambda: client.get().body == b"[1]", "the change")  # noqa: B023  # called within the turn
+            until(lambda: client.get().body == b"[1]", "the change")  # noqa: B023  # called within the iteration
         tags = {client.get()["ETag"] for client in clients.values()}
         self.assertEqual(len(tags), 1)
 
     def test_together(self):
-        """All workers show a new version within 50 ms of each other: the first event of each, median of the changes."""
-        readers: dict[int, socket.socket] = {}
+        """All workers send a new version within 50 ms of each other (median of nine changes)."""
+        subscribers: dict[int, socket.socket] = {}
         url = urlsplit(self.service.http)
 
-        def another() -> bool:
-            reader = socket.create_connection((url.hostname, url.port or 0), timeout=20)
-            self.addCleanup(reader.close)
-            reader.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-            reader.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
-            self.received(reader, b"data:")
-            readers.setdefault(worker_of(self.service, reader), reader)
-            return len(readers) == 2
+        def connect() -> bool:
+            subscriber = socket.create_connection((url.hostname, url.port or 0), timeout=20)
+            self.addCleanup(subscriber.close)
+            subscriber.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            subscriber.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+            self.time_of(subscriber, b"data:")
+            subscribers.setdefault(worker_of(self.service, subscriber), subscriber)
+            return len(subscribers) == 2
 
-        until(another, "a reader of each worker")
-        # A machine that gives one of the workers no time for a while says nothing about livestate: others may be tried.
+        until(connect, "a subscriber of each worker")
+        # A busy machine may give one of the workers no CPU time for a while, which is no fault of livestate's: retry.
         for attempt in range(4):
-            spreads = sorted(self.spread(list(readers.values()), 10 * attempt + number) for number in range(1, 10))
+            spreads = sorted(self.spread(list(subscribers.values()), 10 * attempt + number) for number in range(1, 10))
             print(f"\nbetween the workers: {1000 * spreads[4]:.2f} ms (median of 9), at most {1000 * spreads[-1]:.2f}")
             if spreads[4] < 0.05:
                 break
         self.assertLess(spreads[4], 0.05, spreads)
 
-    def spread(self, readers: list[socket.socket], number: int) -> float:
-        """Change the document to `number`, and give the seconds from when the first reader had it to the last."""
+    def spread(self, subscribers: list[socket.socket], number: int) -> float:
+        """Change the document to `number`; return the seconds between the first and the last subscriber to get it."""
         self.write(b"[%d]" % number)
-        times = [self.received(reader, b"data: [%d]" % number) for reader in readers]
+        times = [self.time_of(subscriber, b"data: [%d]" % number) for subscriber in subscribers]
         return max(times) - min(times)
 
-    def received(self, reader: socket.socket, wanted: bytes) -> float:
-        """Read until `wanted` has come; give the time when it came, as the kernel noted it, whenever it is read."""
+    def time_of(self, subscriber: socket.socket, expected: bytes) -> float:
+        """Read until `expected` has arrived; return the time when the kernel received it."""
         data = b""
-        while wanted not in data:
-            some, ((_, _, stamp),), _, _ = reader.recvmsg(65536, socket.CMSG_SPACE(16))
+        while expected not in data:
+            some, ((_, _, stamp),), _, _ = subscriber.recvmsg(65536, socket.CMSG_SPACE(16))
             assert some, data
             data += some
         seconds, nanoseconds = struct.unpack("@ll", stamp)
         return float(seconds + nanoseconds / 1e9)
 
     def test_codings_and_age(self):
-        """Each worker gives every content coding, 304, and an age that the store's confirmations keep small."""
+        """Each worker serves every content coding, responds with 304, and keeps the age small."""
         self.write(b'{"text": "%b"}' % (b"word " * 100))
         for client in self.one_each().values():
             for coding in ("br", "gzip", "zstd"):
@@ -149,7 +149,7 @@ class ServingTests(WorkersCase):
             self.assertEqual(client.get("/_live/ready").body, b"ok\n")
 
     def test_stale(self):
-        """Both workers know when the document is confirmed no more."""
+        """Both workers notice when the document is no longer confirmed."""
         clients = self.one_each()
         (self.folder / "live.json").unlink()
         for client in clients.values():
@@ -157,7 +157,7 @@ class ServingTests(WorkersCase):
             self.assertEqual(client.get().status, 200)
 
     def test_large(self):
-        """A document that the pipe does not hold at once arrives whole, with its codings."""
+        """A document that is larger than the pipe's buffers arrives complete, with its codings."""
         document = b"[%b]" % b", ".join(b'"%d %s"' % (n, os.urandom(8).hex().encode()) for n in range(100_000))
         self.write(document)
         for client in self.one_each().values():
@@ -165,7 +165,7 @@ class ServingTests(WorkersCase):
             self.assertEqual(client.get(Accept_Encoding="br").document, document)
 
     def test_sums(self):
-        """/status adds up what the workers have counted, a killed one included, and shows each of them."""
+        """/status sums the counters of all workers, including a killed one, and shows each worker."""
         clients = self.one_each()
         before = self.counted()
         for client in clients.values():
@@ -182,26 +182,28 @@ class ServingTests(WorkersCase):
             self.assertEqual(metrics[f'livestate_worker_restarts_total{{reason="{reason}"}}'], number)
 
     def counted(self) -> int:
-        """Give how many answers were counted, when the workers have told of all."""
+        """Return the number of responses, after the workers have reported all of them."""
         time.sleep(2.2)
         return sum(self.service.status()["answers"].values())
 
     def test_metrics(self):
-        """/metrics has the sums over all workers, of how long delivery took as well, and so has /status for browsers."""
-        each = self.one_each()
+        """/metrics has the sums over all workers, including the delivery delay, and /status has a page for browsers."""
+        clients = self.one_each()
         url = urlsplit(self.service.http)
-        readers = [socket.create_connection((url.hostname, url.port or 0), timeout=10) for _ in range(6)]
-        for reader in readers:
-            self.addCleanup(reader.close)
-            reader.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
-        for client in each.values():
+        subscribers = [socket.create_connection((url.hostname, url.port or 0), timeout=10) for _ in range(6)]
+        for subscriber in subscribers:
+            self.addCleanup(subscriber.close)
+            subscriber.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in clients.values():
             for _ in range(3):
                 client.get("/", If_None_Match="*")
 
         metrics = self.metrics
-        until(lambda: metrics()['livestate_event_readers{path="/"}'] == 6, "the readers of both workers are counted")
+        until(
+            lambda: metrics()['livestate_event_readers{path="/"}'] == 6, "the subscribers of both workers are counted"
+        )
         answers = 'livestate_responses_total{code="304",coding="",path="/"}'
-        until(lambda: metrics().get(answers) == 6, "the answers of both workers are counted")
+        until(lambda: metrics().get(answers) == 6, "the responses of both workers are counted")
         self.write(b"[1]")
         until(lambda: metrics()['livestate_events_sent_total{path="/"}'] == 12, "the change is sent to all")
         now = metrics()
@@ -218,15 +220,15 @@ class ServingTests(WorkersCase):
         self.assertIn(b"<caption>Workers</caption>", page)
 
     def metrics(self) -> dict[str, float]:
-        """Give what /metrics says, by name and labels."""
+        """Return the values in /metrics, by name and labels."""
         lines = get(self.service.admin, "/metrics").body.decode().splitlines()
         return {key: float(value) for key, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
     def test_access_log(self):
-        """Both workers write whole lines to one access log, and SIGHUP has both open it anew."""
+        """Both workers write whole lines to one access log, and SIGHUP makes both reopen it."""
         clients = self.one_each()
         log = self.folder / "access.log"
-        until(lambda: log.read_text().count("\n") >= 2, "lines of before")
+        until(lambda: log.read_text().count("\n") >= 2, "lines before the rotation")
         log.rename(self.folder / "access.log.1")
         os.kill(self.service.pid, signal.SIGHUP)
         until(log.exists, "a new file")
@@ -239,18 +241,18 @@ class ServingTests(WorkersCase):
 
 
 class DeathTests(WorkersCase):
-    """What happens when a process of them ends."""
+    """What happens when one of the processes exits."""
 
     def test_killed(self):
         """A worker that is killed under load is replaced within a second, and no connection is refused meanwhile."""
         load = Load(self, self.service.http).start()
-        for place in (0, 1):
+        for slot in (0, 1):
             count = load.answers + 200
-            until(lambda: load.answers > count, "load")  # noqa: B023  # called within the turn
-            victim = self.service.workers()[place]["pid"]
+            until(lambda: load.answers > count, "load")  # noqa: B023  # called within the iteration
+            victim = self.service.workers()[slot]["pid"]
             began = time.monotonic()
             os.kill(victim, signal.SIGKILL)
-            until(lambda: self.service.workers()[place]["pid"] not in (victim, None), "another")  # noqa: B023
+            until(lambda: self.service.workers()[slot]["pid"] not in (victim, None), "another")  # noqa: B023
             self.assertLess(time.monotonic() - began, 1.0)
         load.stop()
         self.assertEqual((load.refused, load.wrong), ([], []))
@@ -258,7 +260,7 @@ class DeathTests(WorkersCase):
         self.assertNotIn("Traceback", self.service.log)
 
     def test_stopped(self):
-        """A worker that answers no more is killed and replaced; who waited at its socket is served."""
+        """A worker that hangs is killed and replaced; connections that wait at its socket are served."""
         victim = self.service.workers()[1]["pid"]
         load = Load(self, self.service.http, connections=8, most=1, pause=0.02).start()
         os.kill(victim, signal.SIGSTOP)
@@ -266,25 +268,25 @@ class DeathTests(WorkersCase):
         load.stop()
         self.assertTrue(ended(victim))
         self.assertEqual((load.refused, load.wrong), ([], []))
-        # Connections that it had accepted are lost; there were 8 at most.
+        # Only connections that it had accepted may be lost, 8 at most.
         self.assertLessEqual(len(load.lost + load.unaccepted), 8)
-        self.assertIn("does not answer", self.service.log)
+        self.assertIn("not responding", self.service.log)
         self.assertEqual([worker["unresponsive_restarts"] for worker in self.service.workers()], [0, 1])
 
     def test_supervisor_killed(self):
-        """When the supervisor is killed, nobody serves old documents: all its processes end."""
+        """When the supervisor is killed, all its processes exit, so that none serves old documents."""
         clients = self.one_each()
-        below = children(self.service.pid)
-        self.assertEqual(len(below), 3)
-        os.kill(below[-1], signal.SIGSTOP)
+        descendants = children(self.service.pid)
+        self.assertEqual(len(descendants), 3)
+        os.kill(descendants[-1], signal.SIGSTOP)
         os.kill(self.service.pid, signal.SIGKILL)
-        until(lambda: all(ended(pid) for pid in below), "all are gone", 2.0)
+        until(lambda: all(ended(pid) for pid in descendants), "all are gone", 2.0)
         for client in clients.values():
             self.assertRaises(OSError, client.get)
         self.assertRaises(OSError, self.service.get)
 
     def test_zygote_killed(self):
-        """When the process that forks the workers is killed there is another, the workers serve on, and can be replaced."""
+        """When the zygote is killed, another is started; the workers keep serving and can be replaced."""
         zygote, *workers = children(self.service.pid)
         load = Load(self, self.service.http).start()
         os.kill(zygote, signal.SIGKILL)
@@ -296,40 +298,40 @@ class DeathTests(WorkersCase):
         until(lambda: self.service.workers()[0]["pid"] not in (*workers, None), "replaced")
 
     def test_end(self):
-        """SIGTERM ends all of them."""
-        below = children(self.service.pid)
+        """SIGTERM stops all processes."""
+        descendants = children(self.service.pid)
         self.service.stop()
-        self.assertTrue(all(ended(pid) for pid in below))
+        self.assertTrue(all(ended(pid) for pid in descendants))
         self.assertNotIn("Traceback", self.service.log)
 
     def test_terminal(self):
-        """Ctrl-C, which the terminal sends to all processes, ends them in an orderly way."""
-        below = children(self.service.pid)
-        for pid in (*below, self.service.pid):
+        """Ctrl-C, which the terminal sends to all processes, stops them without a traceback."""
+        descendants = children(self.service.pid)
+        for pid in (*descendants, self.service.pid):
             os.kill(pid, signal.SIGINT)
-        until(lambda: all(ended(pid) for pid in (*below, self.service.pid)), "ended")
+        until(lambda: all(ended(pid) for pid in (*descendants, self.service.pid)), "ended")
         self.assertNotIn("Traceback", self.service.log)
 
 
 class ListeningTests(WorkersCase):
-    """What workers can listen on."""
+    """The kinds of listeners that workers support."""
 
     def setUp(self):
         self.folder = folder_for(self)
         self.write(b"[0]")
 
     def test_resumption(self):
-        """A TLS session that one worker began is resumed by the others."""
+        """A TLS session of one worker can be resumed at the others."""
         self.start("--workers=3", https="")
         port = int(self.service.https.rpartition(":")[2])
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             context = ssl.create_default_context(cafile=str(self.service.cafile))
             context.minimum_version = context.maximum_version = version
             self.assertEqual(resumptions(port, context, 40), [False] + [True] * 39)
-        until(lambda: all(worker["answers"] for worker in self.service.workers()), "each had some of them")
+        until(lambda: all(worker["answers"] for worker in self.service.workers()), "each worker served some requests")
 
     def test_unix_socket(self):
-        """Workers share a Unix socket, which is gone at the end."""
+        """Workers share a Unix socket, which is removed at the end."""
         path = self.folder / "web.sock"
         self.start("--workers=2", f"--http=unix:{path}")
         for _ in range(20):
@@ -346,7 +348,7 @@ class ListeningTests(WorkersCase):
         self.assertEqual(get(f"http://[::1]:{port}").body, b"[0]")
 
     def test_not_shared(self):
-        """What cannot be handed to workers is refused in one line."""
+        """A listener that workers cannot serve is refused in one line."""
         ran = run(
             *twistd_arguments(), "-n", "--pidfile=", "livestate", "--source=demo:", "--workers=2", "--admin=",
             f"--http=haproxy:tcp:{free_port()}", cwd=self.folder,
@@ -355,7 +357,7 @@ class ListeningTests(WorkersCase):
         self.assertIn("only tcp:, ssl:, unix:", ran.stderr)
 
     def test_stock_reactor(self):
-        """Workers run the reactor that the supervisor runs."""
+        """Workers run the same reactor as the supervisor."""
         self.start("--workers=2")
         kind = "EPollReactor" if os.environ.get("LIVESTATE_TEST_REACTOR") == "epoll" else "DirectReactor"
         self.assertIn(kind, self.service.log)

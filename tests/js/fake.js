@@ -1,15 +1,15 @@
-/** A small server that speaks as livestate does, and as proxies that spoil it do, when told to. */
+/** A small server that answers as livestate does, and on request as a broken server or proxy would. */
 
 import { createServer } from "node:http";
 
 export class FakeServer {
-  /** What happens to event streams: "open", "gathered" (no byte comes), "refused" (403), "page" (a login page). */
+  /** How event streams are answered: "open", "buffered" (no byte arrives), "refused" (403), "page" (a login page). */
   events = "open";
-  /** What happens to questions that may be held: "held", "ignored", "cut". */
-  waiting = "held";
-  /** Milliseconds in `retry:`. */
+  /** How long polls are answered: "held", "ignored" (at once), "cut" (the connection is closed). */
+  longPolls = "held";
+  /** The value of `retry:`, in milliseconds. */
   retry = 20;
-  /** The requests so far: { path, headers, at }. */
+  /** The requests so far: { path, query, headers, at }. */
   requests = [];
   state = undefined;
   version = 1000;
@@ -30,7 +30,7 @@ export class FakeServer {
     return `http://127.0.0.1:${this.port}/doc`;
   }
 
-  /** Come (back) up, on the same port. */
+  /** Start listening, after `down` on the same port as before. */
   async up() {
     this.#server = createServer((request, response) => this.#answer(request, response));
     this.#server.on("connection", (socket) => {
@@ -41,7 +41,7 @@ export class FakeServer {
     this.port = this.#server.address().port;
   }
 
-  /** Go away, and cut all connections. */
+  /** Stop listening, and close all connections. */
   async down() {
     const closed = new Promise((resolve) => this.#server.close(resolve));
     for (const socket of this.#sockets) socket.destroy();
@@ -50,7 +50,7 @@ export class FakeServer {
     this.#held.clear();
   }
 
-  /** Have another state, told as a patch where one is given. */
+  /** Change the state. Streams with `delta=merge` get the patch, if there is one. */
   set(state, patch) {
     this.state = state;
     this.#text = JSON.stringify(state);
@@ -62,12 +62,12 @@ export class FakeServer {
     for (const release of this.#held) release();
   }
 
-  /** What the newest event is called. */
+  /** The id of the newest event. */
   get id() {
     return `${this.version}-q3_x-A`;
   }
 
-  /** Send something on all streams. */
+  /** Send text on all streams. */
   send(text) {
     for (const { response } of this.#streams) response.write(text);
   }
@@ -77,11 +77,13 @@ export class FakeServer {
     for (const { response } of this.#streams) response.end();
   }
 
-  asked(path) {
+  /** Return the requests for a path. */
+  requestsFor(path) {
     return this.requests.filter((request) => request.path === path);
   }
 
-  get open() {
+  /** The number of open streams. */
+  get openStreams() {
     return this.#streams.size;
   }
 
@@ -99,7 +101,7 @@ export class FakeServer {
   #stream(request, response, deltas) {
     if (this.events === "refused") return response.writeHead(403).end();
     if (this.events === "page") return response.writeHead(200, { "Content-Type": "text/html" }).end("<p>Please log in");
-    if (this.events === "gathered") return;
+    if (this.events === "buffered") return;
     response.writeHead(200, { "Content-Type": "text/event-stream" });
     response.write(`retry: ${this.retry}\n\n`);
     const current = request.headers["last-event-id"] === this.id;
@@ -111,10 +113,10 @@ export class FakeServer {
 
   #document(request, response) {
     if (this.state === undefined) return response.writeHead(503, { "Retry-After": "1" }).end();
-    const wait = this.waiting !== "ignored" && /wait=(\d+)/.exec(request.headers.prefer ?? "");
+    const wait = this.longPolls !== "ignored" && /wait=(\d+)/.exec(request.headers.prefer ?? "");
     const applied = wait ? { "Preference-Applied": wait[0] } : {};
-    const give = () => {
-      this.#held.delete(give);
+    const answer = () => {
+      this.#held.delete(answer);
       clearTimeout(timer);
       const etag = `"${this.version}"`;
       const fields = { ETag: etag, ...applied };
@@ -122,9 +124,9 @@ export class FakeServer {
       else response.writeHead(200, { "Content-Type": "application/json", ...fields }).end(this.#text);
     };
     let timer;
-    if (!wait || request.headers["if-none-match"] !== `"${this.version}"`) return give();
-    if (this.waiting === "cut") return setTimeout(() => request.socket.destroy(), 30);
-    timer = setTimeout(give, Number(wait[1]) * 1000);
-    this.#held.add(give);
+    if (!wait || request.headers["if-none-match"] !== `"${this.version}"`) return answer();
+    if (this.longPolls === "cut") return setTimeout(() => request.socket.destroy(), 30);
+    timer = setTimeout(answer, Number(wait[1]) * 1000);
+    this.#held.add(answer);
   }
 }

@@ -1,4 +1,4 @@
-/** livestate.js against a server that can be told to misbehave. Run by tests/web/static/test_livestate_js.py, or `npm test`. */
+/** livestate.js against a fake server that can misbehave. Run by tests/web/static/test_livestate_js.py or `npm test`. */
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it } from "node:test";
@@ -6,31 +6,33 @@ import { afterEach, beforeEach, describe, it } from "node:test";
 import { EventParser, merge, share, subscribe } from "../../livestate/web/static/livestate.js";
 import { FakeServer } from "./fake.js";
 
-/** Milliseconds that anything may take on a busy machine; only a failing test waits so long. */
-const LIMIT = 15_000;
+/** Milliseconds to wait for a condition on a busy machine; only a failing test waits this long. */
+const TIMEOUT = 15_000;
 
-/** Short ones, so that what takes minutes takes moments. */
-const TIMES = { patience: 300, silence: 400, retry: 20, longest: 60, again: 200, seldom: 400, interval: 40, wait: 1000,
-  answer: 2000, hidden: 30 };
+/** Short times, so that a test of minutes takes moments. */
+const TIMES = { retry: 20, longest: 60, again: 200, seldom: 400, interval: 40, wait: 1000, answer: 2000, hidden: 30 };
+
+/** Timeouts of streams, long by default: a busy machine may be slow. Tests of blocked or silent streams shorten them. */
+const PATIENT = { patience: 60_000, silence: 60_000 };
 
 async function until(condition, what) {
-  const deadline = Date.now() + LIMIT;
+  const deadline = Date.now() + TIMEOUT;
   for (;;) {
     const result = condition();
     if (result) return result;
-    if (Date.now() > deadline) throw new Error(`not within ${LIMIT} ms: ${what}`);
+    if (Date.now() > deadline) throw new Error(`not within ${TIMEOUT} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
 
-const pass = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const delay = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 function freeze(value) {
   if (typeof value === "object" && value !== null) Object.values(Object.freeze(value)).forEach(freeze);
   return value;
 }
 
-/** Numbers that look random, and are the same each time. */
+/** Return a generator of pseudo-random numbers, the same in every run. */
 function randomNumbers(seed) {
   return (below) => {
     seed = (seed * 1103515245 + 12345) % 2147483648;
@@ -50,56 +52,56 @@ function randomJSON(random, depth = 3) {
 }
 
 describe("EventParser", () => {
-  const all = (...pieces) => {
+  const parseAll = (...chunks) => {
     const parser = new EventParser();
-    return pieces.flatMap((piece) => parser.push(piece));
+    return chunks.flatMap((chunk) => parser.push(chunk));
   };
 
-  it("reads the examples of the standard", () => {
-    assert.deepEqual(all("data: YHOO\ndata: +2\ndata: 10\n\n"), [{ type: "message", data: "YHOO\n+2\n10", id: "" }]);
-    assert.deepEqual(all(": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n"), [
+  it("parses the examples of the standard", () => {
+    assert.deepEqual(parseAll("data: YHOO\ndata: +2\ndata: 10\n\n"), [{ type: "message", data: "YHOO\n+2\n10", id: "" }]);
+    assert.deepEqual(parseAll(": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n"), [
       { type: "message", data: "first event", id: "1" },
       { type: "message", data: "second event", id: "" },
       { type: "message", data: " third event", id: "" },
     ]);
-    assert.deepEqual(all("data\n\ndata\ndata\n\ndata:").map((event) => event.data), ["", "\n"]);
-    assert.deepEqual(all("data:test\n\ndata: test\n\n").map((event) => event.data), ["test", "test"]);
+    assert.deepEqual(parseAll("data\n\ndata\ndata\n\ndata:").map((event) => event.data), ["", "\n"]);
+    assert.deepEqual(parseAll("data:test\n\ndata: test\n\n").map((event) => event.data), ["test", "test"]);
   });
 
-  it("keeps the identifier over events, and the type for one only", () => {
-    assert.deepEqual(all("event: patch\nid: 7\ndata: x\n\ndata: y\n\nid: \0\ndata: z\n\n"), [
+  it("keeps the id for the following events, but the type for one event only", () => {
+    assert.deepEqual(parseAll("event: patch\nid: 7\ndata: x\n\ndata: y\n\nid: \0\ndata: z\n\n"), [
       { type: "patch", data: "x", id: "7" },
       { type: "message", data: "y", id: "7" },
       { type: "message", data: "z", id: "7" },
     ]);
-    assert.deepEqual(all("event: patch\n\ndata: y\n\n"), [{ type: "message", data: "y", id: "" }]);
+    assert.deepEqual(parseAll("event: patch\n\ndata: y\n\n"), [{ type: "message", data: "y", id: "" }]);
   });
 
-  it("takes digits only as a time to retry", () => {
+  it("accepts only digits as a retry time", () => {
     const parser = new EventParser();
     parser.push("retry: 1500\nretry: x\nretry: 1e9\nretry: -1\nretry:\n");
     assert.equal(parser.retry, 1500);
   });
 
-  it("gives the same events wherever the stream is cut, whatever ends its lines", () => {
+  it("returns the same events however the stream is split and whichever line ends it has", () => {
     const lines = ["data: one", "id: 1", "", "", ": comment", "event: patch", "data:", "data: täxt", "", "data", "", "id"];
     const random = randomNumbers(1);
     for (let round = 0; round < 300; round++) {
       const text = lines.map((line) => line + ["\n", "\r", "\r\n"][random(3)]).join("");
-      const pieces = [];
+      const chunks = [];
       for (let at = 0; at < text.length; ) {
         const next = at + random(5);
-        pieces.push(text.slice(at, next));
+        chunks.push(text.slice(at, next));
         at = next;
       }
-      assert.deepEqual(all(...pieces), all(text), JSON.stringify(pieces));
+      assert.deepEqual(parseAll(...chunks), parseAll(text), JSON.stringify(chunks));
     }
-    assert.equal(all(lines.join("\r\n")).length, 3);
+    assert.equal(parseAll(lines.join("\r\n")).length, 3);
   });
 });
 
 describe("merge", () => {
-  it("does what the examples of RFC 7396 say", () => {
+  it("agrees with the examples of RFC 7396", () => {
     const examples = [
       ['{"a":"b"}', '{"a":"c"}', '{"a":"c"}'],
       ['{"a":"b"}', '{"b":"c"}', '{"a":"b","b":"c"}'],
@@ -122,7 +124,7 @@ describe("merge", () => {
     }
   });
 
-  /** The algorithm of RFC 7396 section 2, word by word. */
+  /** The algorithm of RFC 7396 section 2, implemented literally. */
   function reference(target, patch) {
     if (typeof patch !== "object" || patch === null || Array.isArray(patch)) return patch;
     const isObject = typeof target === "object" && target !== null && !Array.isArray(target);
@@ -134,19 +136,19 @@ describe("merge", () => {
     return Object.fromEntries(members);
   }
 
-  it("gives what the RFC's own algorithm gives, and changes neither state nor patch", () => {
+  it("agrees with the RFC's algorithm, and modifies neither state nor patch", () => {
     const random = randomNumbers(2);
     for (let round = 0; round < 2000; round++) {
       const [target, patch] = [randomJSON(random), randomJSON(random)];
-      const [before, given] = [JSON.stringify(target), JSON.stringify(patch)];
+      const [before, patchText] = [JSON.stringify(target), JSON.stringify(patch)];
       const result = merge(freeze(target), patch);
-      assert.deepEqual(result, reference(JSON.parse(before), JSON.parse(given)), `${before} ${given}`);
+      assert.deepEqual(result, reference(JSON.parse(before), JSON.parse(patchText)), `${before} ${patchText}`);
       assert.equal(JSON.stringify(target), before);
-      assert.equal(JSON.stringify(result), JSON.stringify(reference(JSON.parse(before), JSON.parse(given))));
+      assert.equal(JSON.stringify(result), JSON.stringify(reference(JSON.parse(before), JSON.parse(patchText))));
     }
   });
 
-  it("leaves what is not in the patch, or equal, the same object", () => {
+  it("keeps the objects that the patch does not change", () => {
     const state = freeze({ a: { x: 1 }, b: { y: [1, { z: 2 }] }, c: {} });
     const next = merge(state, { a: { x: 2 }, b: { y: [5, { z: 2 }] } });
     assert.notEqual(next.a, state.a);
@@ -155,7 +157,7 @@ describe("merge", () => {
     assert.equal(merge(state, { a: { x: 1 }, nothing: null }), state);
   });
 
-  it("makes a member called __proto__ a member", () => {
+  it("treats __proto__ as an ordinary member", () => {
     const next = merge({}, JSON.parse('{"__proto__": {"admin": true}}'));
     assert.equal(next.admin, undefined);
     assert.equal(JSON.stringify(next), '{"__proto__":{"admin":true}}');
@@ -163,7 +165,7 @@ describe("merge", () => {
 });
 
 describe("share", () => {
-  it("gives a state that is equal to the fresh one, and identical to the old where nothing changed", () => {
+  it("returns a state equal to the new one, with the previous objects where nothing changed", () => {
     const random = randomNumbers(3);
     let identical = 0;
     for (let round = 0; round < 2000; round++) {
@@ -179,36 +181,36 @@ describe("share", () => {
 });
 
 describe("subscribe", () => {
-  let fake, states, infos, statuses, end;
+  let fake, states, infos, statuses, unsubscribe;
 
   beforeEach(async () => {
     fake = await FakeServer.start();
     [states, infos, statuses] = [[], [], []];
-    end = () => {};
+    unsubscribe = () => {};
   });
 
   afterEach(async () => {
-    end();
+    unsubscribe();
     await fake.down();
   });
 
-  function begin(options = {}) {
-    end = subscribe(
+  function start(options = {}) {
+    unsubscribe = subscribe(
       fake.url,
       (state, info) => {
         states.push(freeze(state));
         infos.push(info);
       },
-      { onStatus: (status) => statuses.push(status), ...options, times: { ...TIMES, silence: 60_000, ...options.times } },
+      { onStatus: (status) => statuses.push(status), ...options, times: { ...TIMES, ...PATIENT, ...options.times } },
     );
   }
 
   const shows = (state) => until(() => JSON.stringify(states.at(-1)) === JSON.stringify(state), JSON.stringify(state));
   const is = (state) => until(() => statuses.at(-1)?.state === state, `${state}, not ${JSON.stringify(statuses)}`);
 
-  it("gives the state first and then each change, patches applied, the rest untouched", async () => {
+  it("reports the state first and then every change, with patches applied and the rest unchanged", async () => {
     fake.set({ votes: { a: 1, b: 2 }, places: [{ n: 1 }, { n: 2 }] });
-    begin();
+    start();
     await shows(fake.state);
     fake.set({ votes: { a: 5, b: 2 }, places: [{ n: 1 }, { n: 2 }] }, { votes: { a: 5 } });
     await shows(fake.state);
@@ -226,9 +228,9 @@ describe("subscribe", () => {
     assert.deepEqual(fake.requests.map(({ path, query }) => path + query), ["/doc/events?delta=merge"]);
   });
 
-  it("asks for whole states where that is wanted", async () => {
+  it("requests whole states if delta is none", async () => {
     fake.set({ a: 1 });
-    begin({ delta: "none" });
+    start({ delta: "none" });
     await shows({ a: 1 });
     fake.set({ a: 2 }, { a: 2 });
     await shows({ a: 2 });
@@ -237,32 +239,32 @@ describe("subscribe", () => {
   });
 
   it("is live while there is no document yet", async () => {
-    begin();
+    start();
     await is("live");
     assert.deepEqual(states, []);
     fake.set({ a: 1 });
     await shows({ a: 1 });
   });
 
-  it("reads a state of many lines, and one cut in the middle of a character", async () => {
-    begin();
+  it("reads a state of several lines, split in the middle of a character", async () => {
+    start();
     await is("live");
-    await until(() => fake.open, "a stream");
+    await until(() => fake.openStreams, "a stream");
     fake.send('id: 5\ndata: {"name":\ndata: "');
     const [first, second] = Buffer.from("ü");
     fake.send(Buffer.from([first]));
-    await pass(30);
+    await delay(30);
     fake.send(Buffer.from([second]));
     fake.send('"}\n\n');
     await shows({ name: "ü" });
   });
 
-  it("resumes behind the version that it has", async () => {
+  it("resumes after its latest version", async () => {
     fake.set({ a: 1 });
-    begin();
+    start();
     await shows({ a: 1 });
     fake.cut();
-    await until(() => fake.asked("/doc/events").length === 2, "another connection");
+    await until(() => fake.requestsFor("/doc/events").length === 2, "another connection");
     assert.equal(fake.requests[1].headers["last-event-id"], "1001-q3_x-A");
     await is("live");
     assert.equal(states.length, 1);
@@ -270,14 +272,14 @@ describe("subscribe", () => {
     await shows({ a: 2 });
   });
 
-  it("waits as long as the server says before it comes back, and a little longer by chance", async () => {
+  it("reconnects after the time that the server asks for, plus jitter", async () => {
     fake.set({ a: 1 });
     fake.retry = 300;
     const waited = [];
-    begin();
+    start();
     for (let round = 1; round < 5; round++) {
-      await until(() => fake.open, "a stream");
-      await pass(20);
+      await until(() => fake.openStreams, "a stream");
+      await delay(20);
       const cut = Date.now();
       fake.cut();
       await until(() => fake.requests.length > round, "another connection");
@@ -287,50 +289,50 @@ describe("subscribe", () => {
     assert.ok(new Set(waited).size > 1, String(waited));
   });
 
-  it("survives a server that is away, and has told of it", async () => {
+  it("survives an unreachable server, and reports it", async () => {
     fake.set({ a: 1 });
-    begin();
+    start();
     await shows({ a: 1 });
     await fake.down();
     await is("offline");
     assert.match(statuses.at(-1).reason, /the document cannot be reached/);
     fake.state = undefined;
-    await pass(200);
+    await delay(200);
     fake.set({ a: 2 });
     await fake.up();
     await shows({ a: 2 });
     await is("live");
   });
 
-  it("makes longer pauses the longer the server is away", async () => {
+  it("backs off while the server is unreachable", async () => {
     await fake.down();
-    const asked = [];
-    begin({
+    const attempts = [];
+    start({
       times: { retry: 20, longest: 160 },
       fetch: (url) => {
-        if (String(url).includes("/events")) asked.push(Date.now());
-        return Promise.reject(new TypeError("away"));
+        if (String(url).includes("/events")) attempts.push(Date.now());
+        return Promise.reject(new TypeError("unreachable"));
       },
     });
-    await until(() => asked.length === 7, "some attempts");
-    const pauses = asked.slice(1).map((at, index) => at - asked[index]);
-    for (const [index, least] of [20, 40, 80, 160, 160].entries()) assert.ok(pauses[index] >= least - 3, String(pauses));
+    await until(() => attempts.length === 7, "some attempts");
+    const pauses = attempts.slice(1).map((at, index) => at - attempts[index]);
+    for (const [index, min] of [20, 40, 80, 160, 160].entries()) assert.ok(pauses[index] >= min - 3, String(pauses));
     await fake.up();
   });
 
   for (const [how, reason] of [
-    ["gathered", /the event stream gives nothing/],
-    ["refused", /the event stream answered 403/],
-    ["page", /there is no event stream/],
+    ["buffered", /the event stream sends no data/],
+    ["refused", /the event stream returned status 403/],
+    ["page", /the response is not an event stream/],
   ]) {
-    it(`long-polls where the stream is blocked (${how}), and goes back to it`, async () => {
+    it(`long-polls while the stream is blocked (${how}), then returns to it`, async () => {
       fake.set({ a: 1, same: [1] });
       fake.events = how;
-      begin();
+      start({ times: { patience: 300 } });
       await shows({ a: 1, same: [1] });
       await is("polling");
       assert.match(statuses.at(-1).reason, reason);
-      await until(() => fake.requests.some(({ headers }) => headers.prefer === "wait=1"), "a question that may be held");
+      await until(() => fake.requests.some(({ headers }) => headers.prefer === "wait=1"), "a long poll");
       fake.set({ a: 2, same: [1] });
       await shows({ a: 2, same: [1] });
       assert.deepEqual(infos.map((info) => info.transport), ["poll", "long-poll"]);
@@ -338,27 +340,27 @@ describe("subscribe", () => {
       assert.equal(states[1].same, states[0].same);
       assert.equal(infos[1].version, null);
       assert.equal(infos[1].etag, '"1002"');
-      await until(() => fake.asked("/doc/events").length > 2, "the stream to be tried again");
+      await until(() => fake.requestsFor("/doc/events").length > 2, "the stream to be tried again");
       fake.events = "open";
       await is("live");
-      const asked = fake.asked("/doc").length;
+      const count = fake.requestsFor("/doc").length;
       fake.set({ a: 3, same: [1] }, { a: 3 });
       await shows({ a: 3, same: [1] });
       assert.equal(states.at(-1).same, states[0].same);
       assert.equal(infos.at(-1).transport, "events");
-      await pass(100);
-      assert.equal(fake.asked("/doc").length, asked);
+      await delay(100);
+      assert.equal(fake.requestsFor("/doc").length, count);
     });
   }
 
   for (const how of ["ignored", "cut"]) {
-    it(`asks again and again where waiting is not possible either (${how})`, async () => {
+    it(`polls if long polls do not work either (${how})`, async () => {
       fake.set({ a: 1 });
       fake.events = "refused";
-      fake.waiting = how;
-      begin({ times: { again: 60_000, seldom: 60_000 } });
+      fake.longPolls = how;
+      start({ times: { again: 60_000, seldom: 60_000 } });
       await shows({ a: 1 });
-      await until(() => fake.asked("/doc").length > 4, "questions");
+      await until(() => fake.requestsFor("/doc").length > 4, "polls");
       for (let a = 2; a < 5; a++) {
         fake.set({ a });
         await shows({ a });
@@ -366,29 +368,29 @@ describe("subscribe", () => {
       assert.deepEqual(infos.map((info) => info.transport), ["poll", "poll", "poll", "poll"]);
       assert.equal(statuses.at(-1).transport, "poll");
       assert.equal(statuses.some((status) => status.state === "offline"), false);
-      assert.ok(fake.asked("/doc").slice(1).every(({ headers }) => headers["if-none-match"]));
+      assert.ok(fake.requestsFor("/doc").slice(1).every(({ headers }) => headers["if-none-match"]));
     });
   }
 
-  it("does not ask in a hurry where an answer only says that it waited", async () => {
-    const asked = [];
-    begin({
+  it("keeps to the polling interval if a response only claims that it was held", async () => {
+    const polledAt = [];
+    start({
       times: { interval: 200, again: 60_000, seldom: 60_000 },
       fetch: async (url, { headers }) => {
         if (String(url).includes("/events")) return new Response("", { status: 403 });
-        asked.push(Date.now());
+        polledAt.push(Date.now());
         const fields = { ETag: '"1"', "Preference-Applied": "wait=1" };
         return headers["If-None-Match"] ? new Response(null, { status: 304, headers: fields }) : new Response("1", { headers: fields });
       },
     });
-    await until(() => asked.length === 4, "questions");
-    assert.ok(asked[3] - asked[1] > 350, String(asked));
+    await until(() => polledAt.length === 4, "polls");
+    assert.ok(polledAt[3] - polledAt[1] > 350, String(polledAt));
   });
 
-  it("goes offline when polling fails too, and comes back to the stream", async () => {
+  it("goes offline when polling fails too, then returns to the stream", async () => {
     fake.set({ a: 1 });
     fake.events = "refused";
-    begin();
+    start();
     await is("polling");
     await fake.down();
     await is("offline");
@@ -398,24 +400,24 @@ describe("subscribe", () => {
     await shows({ a: 1 });
   });
 
-  it("says what the document answered, and comes when it is told to", async () => {
+  it("reports the status of the document, and obeys Retry-After", async () => {
     fake.events = "refused";
-    begin();
+    start();
     await is("offline");
-    assert.match(statuses.at(-1).reason, /the document answered 503/);
-    const asked = fake.requests.length;
-    await pass(500);
-    assert.equal(fake.requests.length, asked);
+    assert.match(statuses.at(-1).reason, /the document returned status 503/);
+    const count = fake.requests.length;
+    await delay(500);
+    assert.equal(fake.requests.length, count);
     fake.set({ a: 1 });
     await shows({ a: 1 });
   });
 
-  it("leaves a stream that is silent for too long", async () => {
+  it("gives up a stream that is silent for too long", async () => {
     fake.set({ a: 1 });
-    begin({ times: { silence: 200 } });
+    start({ times: { silence: 200 } });
     await shows({ a: 1 });
     fake.send(":\n\n");
-    await until(() => statuses.some(({ reason }) => /is silent/.test(reason ?? "")), "that it is silent");
+    await until(() => statuses.some(({ reason }) => /has gone silent/.test(reason ?? "")), "the report of the silence");
     fake.set({ a: 2 });
     await shows({ a: 2 });
   });
@@ -424,92 +426,92 @@ describe("subscribe", () => {
     ["a state that is not JSON", "id: 2000\ndata: {\n\n"],
     ["a patch that is not JSON", "event: patch\nid: 2000\ndata: {]\n\n"],
   ]) {
-    it(`reports ${what}, and recovers by a fresh state`, async () => {
+    it(`reports ${what}, and recovers with a whole state`, async () => {
       fake.set({ a: 1 });
-      begin();
+      start();
       await shows({ a: 1 });
       fake.send(text);
       await until(() => statuses.some(({ reason }) => /not JSON/.test(reason ?? "")), "a report");
       await is("live");
-      assert.equal(fake.asked("/doc/events").at(-1).headers["last-event-id"], undefined);
+      assert.equal(fake.requestsFor("/doc/events").at(-1).headers["last-event-id"], undefined);
       fake.set({ a: 3 }, { a: 3 });
       await shows({ a: 3 });
     });
   }
 
-  it("takes no patch to a state that it does not hold", async () => {
+  it("rejects a patch without a state before it", async () => {
     const answers = ["retry: 20\n\nevent: patch\nid: 3\ndata: {\"a\":2}\n\n"];
-    begin({ fetch: (url, init) => (answers.length && String(url).includes("/events")
+    start({ fetch: (url, init) => (answers.length && String(url).includes("/events")
       ? Promise.resolve(new Response(answers.pop(), { headers: { "Content-Type": "text/event-stream" } })) : fetch(url, init)) });
     fake.set({ a: 9 });
     await shows({ a: 9 });
-    assert.ok(statuses.some(({ reason }) => /not held/.test(reason ?? "")));
+    assert.ok(statuses.some(({ reason }) => /without a state/.test(reason ?? "")));
     assert.ok(states.every((state) => state.a === 9));
   });
 
-  it("ignores events of types that it does not know", async () => {
+  it("ignores events of unknown types", async () => {
     fake.set({ a: 1 });
-    begin();
+    start();
     await shows({ a: 1 });
-    fake.send("event: news\nid: 7\ndata: nothing\n\n");
+    fake.send("event: other\nid: 7\ndata: nothing\n\n");
     fake.set({ a: 2 }, { a: 2 });
     await shows({ a: 2 });
     assert.equal(statuses.at(-1).state, "live");
   });
 
-  it("ends when told to, and says nothing after that", async () => {
+  it("ends when unsubscribed, and calls no callback after that", async () => {
     fake.set({ a: 1 });
-    begin();
+    start();
     await shows({ a: 1 });
-    end();
+    unsubscribe();
     assert.equal(statuses.at(-1).state, "ended");
-    await until(() => fake.open === 0, "the stream's end");
-    const told = statuses.length;
+    await until(() => fake.openStreams === 0, "the end of the stream");
+    const reported = statuses.length;
     fake.set({ a: 2 });
-    end();
-    await pass(100);
-    assert.deepEqual([states.length, statuses.length, fake.requests.length], [1, told, 1]);
+    unsubscribe();
+    await delay(100);
+    assert.deepEqual([states.length, statuses.length, fake.requests.length], [1, reported, 1]);
   });
 
-  it("ends by a signal, also by one that came before", async () => {
+  it("ends when its signal is aborted, also before the start", async () => {
     const controller = new AbortController();
     fake.set({ a: 1 });
-    begin({ signal: controller.signal });
+    start({ signal: controller.signal });
     await shows({ a: 1 });
     controller.abort();
     assert.equal(statuses.at(-1).state, "ended");
-    await until(() => fake.open === 0, "the stream's end");
-    begin({ signal: controller.signal });
+    await until(() => fake.openStreams === 0, "the end of the stream");
+    start({ signal: controller.signal });
     await is("ended");
     assert.equal(fake.requests.length, 1);
   });
 
-  it("can be ended by the callback that it calls", async () => {
+  it("can be ended from its own callback", async () => {
     fake.set({ a: 1 });
     let calls = 0;
-    end = subscribe(fake.url, () => (calls++, end()), { times: TIMES });
+    unsubscribe = subscribe(fake.url, () => (calls++, unsubscribe()), { times: TIMES });
     await until(() => calls, "a state");
     fake.set({ a: 2 });
-    await pass(50);
+    await delay(50);
     assert.equal(calls, 1);
   });
 
-  it("throws nothing: not for a wrong URL, nor for what the callbacks throw", async (test) => {
-    const shown = test.mock.method(console, "error", () => {});
-    const wrong = [];
-    subscribe("http://[", () => {}, { onStatus: (status) => wrong.push(status.state) });
-    await until(() => wrong.at(-1) === "ended", "the end");
-    assert.deepEqual(wrong, ["offline", "ended"]);
+  it("throws neither for an invalid URL nor for errors of the callbacks", async (test) => {
+    const logged = test.mock.method(console, "error", () => {});
+    const reported = [];
+    subscribe("http://[", () => {}, { onStatus: (status) => reported.push(status.state) });
+    await until(() => reported.at(-1) === "ended", "the end");
+    assert.deepEqual(reported, ["offline", "ended"]);
     fake.set({ a: 1 });
     let calls = 0;
-    end = subscribe(fake.url, () => {
+    unsubscribe = subscribe(fake.url, () => {
       calls++;
       throw new Error("mine");
     }, { times: TIMES });
     await until(() => calls === 1, "a state");
     fake.set({ a: 2 }, { a: 2 });
     await until(() => calls === 2, "another state");
-    assert.equal(shown.mock.callCount(), 2);
+    assert.equal(logged.mock.callCount(), 2);
     assert.equal(fake.requests.length, 1);
   });
 
@@ -528,59 +530,59 @@ describe("subscribe", () => {
       page.dispatchEvent(new Event("visibilitychange"));
     }
 
-    it("takes relative addresses", async () => {
+    it("resolves relative URLs", async () => {
       fake.set({ a: 1 });
-      end = subscribe("../doc", (state) => states.push(state));
+      unsubscribe = subscribe("../doc", (state) => states.push(state));
       await shows({ a: 1 });
       assert.equal(fake.requests[0].path, "/doc/events");
     });
 
-    it("lets go of the stream while hidden, and catches up at once when shown", async () => {
+    it("closes the stream while hidden, and catches up at once when shown", async () => {
       fake.set({ a: 1 });
       fake.retry = 60_000;
-      begin();
+      start();
       await shows({ a: 1 });
       show("hidden");
       await is("paused");
-      await until(() => fake.open === 0, "the stream's end");
+      await until(() => fake.openStreams === 0, "the end of the stream");
       fake.set({ a: 2 });
-      await pass(100);
+      await delay(100);
       assert.equal(states.length, 1);
       show("visible");
       await shows({ a: 2 });
       assert.equal(fake.requests.at(-1).headers["last-event-id"], "1001-q3_x-A");
     });
 
-    it("keeps the stream when it is hidden for a moment only, or is told to go on", async () => {
+    it("keeps the stream if it is hidden briefly, or if hidden is continue", async () => {
       fake.set({ a: 1 });
-      begin({ times: { hidden: 2_000 } });
+      start({ times: { hidden: 2_000 } });
       await shows({ a: 1 });
       show("hidden");
-      await pass(50);
+      await delay(50);
       show("visible");
       fake.set({ a: 2 });
       await shows({ a: 2 });
       assert.equal(fake.requests.length, 1);
-      end();
-      begin({ hidden: "continue" });
+      unsubscribe();
+      start({ hidden: "continue" });
       await is("live");
       show("hidden");
       fake.set({ a: 3 });
       await shows({ a: 3 });
-      await pass(100);
+      await delay(100);
       assert.equal(statuses.at(-1).state, "live");
     });
 
-    it("stops polling while hidden too, and begins hidden where the page is", async () => {
+    it("stops polling while hidden too, and starts paused in a hidden page", async () => {
       fake.set({ a: 1 });
       fake.events = "refused";
-      fake.waiting = "ignored";
+      fake.longPolls = "ignored";
       page.visibilityState = "hidden";
-      begin();
+      start();
       await is("paused");
-      const asked = fake.requests.length;
-      await pass(150);
-      assert.equal(fake.requests.length, asked);
+      const count = fake.requests.length;
+      await delay(150);
+      assert.equal(fake.requests.length, count);
       fake.set({ a: 2 });
       show("visible");
       await shows({ a: 2 });

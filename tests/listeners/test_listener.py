@@ -1,4 +1,4 @@
-"""Listening as strports strings say."""
+"""Listening on the endpoints that strports strings describe."""
 
 import os
 import socket
@@ -28,12 +28,12 @@ from tests.support import Authority, FakeReactor, log_lines, many, pem, until, w
 
 reactor: Any = _reactor
 
-# The kernel's numbers of them (include/net/tcp_states.h).
+# The kernel's numbers for the states (include/net/tcp_states.h).
 TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT, TCP_CLOSE_WAIT = 1, 4, 5, 6, 8
 
 
 class FolderCase(SynchronousTestCase):
-    """A folder to be in."""
+    """A test with a working directory of its own."""
 
     def setUp(self):
         self.folder = Path(self.mktemp()).absolute()
@@ -43,13 +43,13 @@ class FolderCase(SynchronousTestCase):
         self.reactor = FakeReactor()
 
     def listen(self, option, description):
-        """Start a listener in a reactor that only notes it."""
+        """Start a listener in a reactor that only records it."""
         listener = Listener(self.reactor, option, description, Factory())
         listener.privilegedStartService()
         return listener
 
     def refusal(self, option, description):
-        """Give the one line for a description that is refused."""
+        """Return the one-line message for a description that is refused."""
         text = str(self.assertRaises(SettingsError, Listener, self.reactor, option, description, Factory()))
         self.assertEqual(len(text.splitlines()), 1)
         self.assertTrue(text.startswith(f"{option}="), text)
@@ -57,10 +57,10 @@ class FolderCase(SynchronousTestCase):
 
 
 class DescriptionTests(FolderCase):
-    """What is understood, and what is refused."""
+    """Which descriptions are accepted, and which are refused."""
 
     def test_tcp(self):
-        """A plain port gets the deep backlog, unless the description names one, and its interface."""
+        """A TCP port gets the large backlog, unless the description sets one, and its interface."""
         for description, interface, backlog in (
             ("tcp:0", "", BACKLOG),
             ("tcp:port=0", "", BACKLOG),
@@ -73,21 +73,21 @@ class DescriptionTests(FolderCase):
             self.assertEqual(self.reactor.tcpServers[-1][2:], (backlog, interface), description)
 
     def test_ssl(self):
-        """A TLS port gets the deep backlog too, and its interface."""
+        """A TLS port gets the large backlog too, and its interface."""
         self.listen("--https", "ssl:0")
         self.assertEqual(self.reactor.sslServers[-1][3:], (BACKLOG, ""))
         self.listen("--https", r"ssl:port=0:interface=\:\:1:backlog=8")
         self.assertEqual(self.reactor.sslServers[-1][3:], (8, "::1"))
 
     def test_unix(self):
-        """Other kinds of strports strings are Twisted's affair."""
+        """Twisted handles other types of strports strings."""
         self.listen("--http", "unix:live.sock")
         self.assertEqual(self.reactor.unixServers[-1][0], "live.sock")
 
     @many
     @given(st.text(min_size=1, max_size=12), st.text(max_size=12))
     def test_escapes(self, interface, other):
-        """Colons and backslashes that are escaped stay in the value, whatever stands around them."""
+        """Escaped colons and backslashes become part of the value, whatever surrounds them."""
         description = f"tcp:8080:interface={quoteStringArgument(interface)}:x={quoteStringArgument(other)}:backlog=5"
         expected = {"port": "8080", "interface": interface, "x": other, "backlog": "5"}
         self.assertEqual(parse_strports(description), ("tcp", expected))
@@ -95,7 +95,7 @@ class DescriptionTests(FolderCase):
     @many
     @given(st.text(st.sampled_from("tcpsl:=\\08/."), max_size=16))
     def test_parses_as_twisted_does(self, rest):
-        """Wherever Twisted understands a description of one port, it is understood alike."""
+        """A description that Twisted can parse is parsed in the same way."""
         try:
             (kind, *bare), named = endpoints._parse(f"tcp:{rest}")
         except (RuntimeError, StopIteration):
@@ -104,27 +104,27 @@ class DescriptionTests(FolderCase):
             self.assertEqual(parse_strports(f"tcp:{rest}"), (kind, {**named, "port": bare[0]}))
 
     def test_wrong(self):
-        """A description that makes no sense is refused in one line that says what was expected."""
+        """An invalid description is refused with one line that says what was expected."""
         for option, description, expected in (
             ("--http", "", ""),
             ("--http", "8080", "such as tcp:8080"),
             ("--https", "8443", "such as ssl:8443"),
             ("--http", "tpc:8080", ""),
-            ("--http", "tcp:", "port is a number from 0 to 65535, not ''"),
+            ("--http", "tcp:", "port must be a number from 0 to 65535, not ''"),
             ("--http", "tcp", "expected a port, such as tcp:8080"),
-            ("--http", "tcp:http", "port is a number"),
-            ("--http", "tcp:65536", "port is a number"),
-            ("--http", "tcp:-1", "port is a number"),
+            ("--http", "tcp:http", "port must be a number"),
+            ("--http", "tcp:65536", "port must be a number"),
+            ("--http", "tcp:-1", "port must be a number"),
             ("--http", "tcp:0:backlog=many", ""),
             ("--http", "tcp:0:colour=red", "colour"),
             ("--http", "tcp:0:1:2:3", ""),
             ("--http", "tcp:0:interface=no such host", ""),
             ("--http", "tcp:0:interface=192.0.2.1", "no such address"),
-            ("--http", "unix:no/such/folder/live.sock", "no folder"),
+            ("--http", "unix:no/such/folder/live.sock", "no directory"),
             ("--http", "tcp:0\\", ""),
             ("--http", "unix:\\", ""),
             ("--https", "ssl", "expected a port, such as ssl:8080"),
-            ("--https", "ssl:0:backlog=0", "backlog is a number from 1"),
+            ("--https", "ssl:0:backlog=0", "backlog must be a number from 1"),
             ("--https", "ssl:0:colour=red", "no argument 'colour'"),
             ("--https", "ssl:0:privateKey=missing.pem", "cannot read missing.pem"),
             ("--admin", "ssl:0:certKey=missing.pem", "cannot read missing.pem"),
@@ -132,16 +132,16 @@ class DescriptionTests(FolderCase):
             self.assertIn(expected, self.refusal(option, description), description)
 
     def test_folder_of_certificates(self):
-        """A folder that Twisted's `tls:` cannot walk through is refused as all else is."""
+        """A directory that Twisted's `tls:` cannot walk is refused like any other error."""
         (self.folder / "certificates").mkdir()
         (self.folder / "certificates/itself").symlink_to(".")
         self.assertIn("Cycle", self.refusal("--https", "tls:certificates:0"))
 
     def test_plain_and_tls(self):
-        """Plain HTTP is never served where TLS was asked for, nor the other way round; admin may be either."""
+        """--https never serves plain HTTP, and --http never TLS; --admin may serve either."""
         for description in ("tcp:0", "tcp6:0", "unix:live.sock"):
             self.assertIn("not TLS", self.refusal("--https", description))
-        self.assertIn("belongs to --https", self.refusal("--http", "ssl:0"))
+        self.assertIn("belongs in --https", self.refusal("--http", "ssl:0"))
         self.listen("--admin", "tcp:0")
         self.listen("--admin", "ssl:0")
 
@@ -152,8 +152,8 @@ class DescriptionTests(FolderCase):
         st.text(st.sampled_from("0189:=\\/.-aintefcbklogprdKy é\x00"), max_size=14),
     )
     def test_any_description(self, option, kind, rest):
-        """Any description at all makes a listener, or is refused by a SettingsError."""
-        # What may be bound to here is no part of this, nor what lies around on this machine.
+        """Any description either makes a listener or is refused with a SettingsError."""
+        # The result must not depend on which ports can be bound, or on the files, on this machine.
         with mock.patch.object(socket.socket, "bind"), mock.patch.object(FilePath, "walk", return_value=[]):
             try:
                 Listener(self.reactor, option, kind + rest, Factory())
@@ -162,24 +162,24 @@ class DescriptionTests(FolderCase):
 
 
 class CertificateTests(FolderCase):
-    """Which certificate a TLS listener has."""
+    """Which certificate a TLS listener serves."""
 
     def context_of(self, description):
         self.listen("--https", description)
         return self.reactor.sslServers[-1][2].options.getContext()
 
     def test_development(self):
-        """Named none, and no server.pem here, one is made, and its fingerprint is logged, once for all listeners."""
+        """Without named files or a server.pem, one is created and its fingerprint logged, once for all listeners."""
         with log_lines(LogLevel.warn) as lines:
             self.context_of("ssl:0")
             made = (self.folder / "server.pem").read_bytes()
             self.context_of("ssl:0:interface=127.0.0.1")
         self.assertEqual((self.folder / "server.pem").read_bytes(), made)
         self.assertEqual(len(lines), 1)
-        self.assertRegex(lines[0], r"development certificate, .*server\.pem: .*([0-9A-F]{2}:){31}[0-9A-F]{2}\. ")
+        self.assertRegex(lines[0], r"development certificate .*server\.pem; .*([0-9A-F]{2}:){31}[0-9A-F]{2}\. ")
 
     def test_files(self):
-        """Keys and certificates are taken from the files that are named; one file may hold both."""
+        """Keys and certificates are loaded from the named files; one file may hold both."""
         key, certificate = Authority().issue("localhost")
         written(self.folder / "key.pem", pem(key))
         written(self.folder / "cert.pem", pem(certificate))
@@ -194,7 +194,7 @@ class CertificateTests(FolderCase):
         self.assertFalse((self.folder / "server.pem").exists())
 
     def test_named_and_broken(self):
-        """Named any file, and it cannot be used, none is made in its place, and one that is here is not taken."""
+        """If a named file cannot be used, server.pem is neither created nor used instead."""
         key, certificate = Authority().issue("localhost")
         written(self.folder / "key.pem", pem(key))
         written(self.folder / "cert.pem", pem(certificate))
@@ -205,27 +205,27 @@ class CertificateTests(FolderCase):
             "ssl:0:privateKey=key.pem", "ssl:0:certKey=cert.pem", "ssl:0:privateKey=missing.pem", "ssl:0:privateKey=",
             "ssl:0:certKey=", "ssl:0:privateKey=:certKey=", "ssl:0:privatekey=key.pem",
         )  # fmt: skip
-        for there in (False, True):
+        for exists in (False, True):
             for description in broken:
                 self.refusal("--https", description)
-            self.assertEqual((self.folder / "server.pem").exists(), there)
+            self.assertEqual((self.folder / "server.pem").exists(), exists)
             self.context_of("ssl:0")
 
     def test_server_pem(self):
-        """A server.pem that is here and cannot be used is refused, and not made anew."""
+        """An existing server.pem that cannot be used is refused, and not replaced."""
         written(self.folder / "server.pem", b"garbage")
         self.assertIn("server.pem", self.refusal("--https", "ssl:0"))
         self.assertEqual((self.folder / "server.pem").read_bytes(), b"garbage")
 
 
 def states_of(port):
-    """Give the states of this machine's IPv4 sockets at a local port (proc(5), /proc/net/tcp)."""
+    """Return the states of this machine's IPv4 sockets on a local port (proc(5), /proc/net/tcp)."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {int(line[3], 16) for line in lines if line[1].endswith(f":{port:04X}")}
 
 
-class Silent(Protocol):
-    """Says hello, as nothing else does."""
+class Greeter(Protocol):
+    """Send hello and close; the factory's `lost` fires when the connection is lost."""
 
     def connectionMade(self):
         transport: Any = self.transport
@@ -240,7 +240,7 @@ class Silent(Protocol):
 
 
 class RealTests(TestCase):
-    """With real sockets."""
+    """Listening on real sockets."""
 
     timeout = 20
 
@@ -253,7 +253,7 @@ class RealTests(TestCase):
         self.number = self.busy.getsockname()[1]
 
     def test_busy(self):
-        """A port that is in use is a SettingsError of one line before anything runs, with what to do about it."""
+        """A port in use is a SettingsError before anything runs, with one line that says what to do."""
         folder = Path(self.mktemp())
         folder.mkdir()
         self.addCleanup(os.chdir, os.getcwd())
@@ -261,11 +261,13 @@ class RealTests(TestCase):
         for option, kind in (("--http", "tcp"), ("--https", "ssl"), ("--admin", "tcp")):
             description = f"{kind}:{self.number}:interface=127.0.0.1"
             text = str(self.assertRaises(SettingsError, Listener, reactor, option, description, Factory()))
-            expected = f"{option}={description}: the port is in use; stop what uses it, or name another"
+            expected = (
+                f"{option}={description}: the port is in use; stop the process that uses it, or choose another port"
+            )
             self.assertEqual(text, expected)
 
     def test_busy_later(self):
-        """A port that was taken meanwhile ends the process with that one line."""
+        """If another process has taken the port in the meantime, the process exits with the same line."""
         self.busy.close()
         listener = Listener(reactor, "--http", f"tcp:{self.number}:interface=127.0.0.1", Factory())
         with socket.socket() as taker:
@@ -278,7 +280,7 @@ class RealTests(TestCase):
         self.assertEqual(lines, [str(end)])
 
     async def test_just_closed(self):
-        """A port is free to use after a restart, whatever state the earlier server's connections linger in."""
+        """A port is available after a restart, whatever state the previous server's connections linger in."""
 
         def left_by_server(accepted, client):  # FIN_WAIT_2, and TIME_WAIT once the client has left too
             accepted.close()
@@ -315,13 +317,13 @@ class RealTests(TestCase):
             accepted.settimeout(10)
             leave(accepted, client)
             self.busy.close()
-            await until(reactor, lambda: state in states_of(self.number))  # noqa: B023  # it is called within the turn
+            await until(reactor, lambda: state in states_of(self.number))  # noqa: B023  # called within the iteration
             listener = Listener(reactor, "--http", f"tcp:{self.number}:interface=127.0.0.1", Factory())
             listener.privilegedStartService()
             self.addCleanup(listener.stopService)
 
     def test_held_by_a_child(self):
-        """A port whose listening socket lives on in a child of the earlier server is in use until that ends."""
+        """A port stays in use while a child of the previous server holds its listening socket."""
         child = subprocess.Popen(["sleep", "60"], pass_fds=[self.busy.fileno()])
         self.busy.close()
         try:
@@ -334,7 +336,7 @@ class RealTests(TestCase):
         Listener(reactor, "--http", description, Factory())
 
     def test_forbidden(self):
-        """A port that needs rights is a line that says which."""
+        """For a port that needs privileges, the message says which."""
 
         def refuse(*args):
             raise PermissionError(13, "Permission denied")
@@ -344,9 +346,9 @@ class RealTests(TestCase):
         self.assertIn("ports below 1024 need root or CAP_NET_BIND_SERVICE", str(error))
 
     async def test_serves(self):
-        """Once started it serves its factory, and once stopped the port is free again."""
+        """Once started, a listener serves its factory; once stopped, its port is free again."""
         self.busy.close()
-        factory: Any = Factory.forProtocol(Silent)
+        factory: Any = Factory.forProtocol(Greeter)
         listener = Listener(reactor, "--http", f"tcp:{self.number}:interface=127.0.0.1", factory)
         listener.privilegedStartService()
         listener.startService()
@@ -367,7 +369,7 @@ class RealTests(TestCase):
         self.busy.close()
         key, certificate = Authority().issue("localhost")
         both = written(Path(self.mktemp()), pem(key, certificate))
-        factory: Any = Factory.forProtocol(Silent)
+        factory: Any = Factory.forProtocol(Greeter)
         description = f"ssl:{self.number}:interface=127.0.0.1:certKey={quoteStringArgument(both)}"
         listener = Listener(reactor, "--https", description, factory)
         listener.privilegedStartService()
@@ -379,13 +381,13 @@ class RealTests(TestCase):
                 with context.wrap_socket(plain) as client:
                     return client.recv(100), client.getpeercert(binary_form=True)
 
-        said, sent = await deferToThread(read)
-        self.assertEqual(said, b"hello")
-        self.assertEqual(sent, ssl.PEM_cert_to_DER_cert(pem(certificate).decode("ascii")))
+        received, served = await deferToThread(read)
+        self.assertEqual(received, b"hello")
+        self.assertEqual(served, ssl.PEM_cert_to_DER_cert(pem(certificate).decode("ascii")))
         await until(reactor, lambda: factory.lost.called)
         stopped: Any = listener.stopService()
         await stopped
 
     def test_never_started(self):
-        """One that was never started can be stopped."""
+        """A listener that was never started can be stopped."""
         self.assertIsNone(Listener(reactor, "--http", "tcp:0", Factory()).stopService())

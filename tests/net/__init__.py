@@ -1,1 +1,1 @@
-"""Tests of the direct sockets: real connections on 127.0.0.1, each test with a reactor of its own."""
+"""Tests of `livestate.net`, on real connections to 127.0.0.1; most tests build their own reactor."""

@@ -1,9 +1,9 @@
 """
 What the tests of the direct sockets share.
 
-Each test builds a `DirectReactor` as Twisted's own reactor tests do, so it does
-not matter under which reactor trial runs.  Clients are blocking sockets in a
-thread: they share no code with what they test.
+Each test builds a `DirectReactor`, as Twisted's own reactor tests do, so trial may
+run on any reactor.  Clients are blocking sockets in a thread, and share no code with
+what they test.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ CLIENT_TIMEOUT = 10
 
 @functools.cache
 def make_pem() -> bytes:
-    """A certificate for localhost and its key."""
+    """Return a certificate for localhost and its key."""
     return pem(*Authority().issue())
 
 
 def server_options() -> Any:
-    """The context factory of the test's certificate."""
+    """Return a context factory with the certificate of `make_pem`."""
     return PrivateCertificate.loadPEM(make_pem()).options()
 
 
 def client_context(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-    """A client that speaks just that version, and trusts everybody."""
+    """Return a client context that speaks only `version` and trusts every server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -48,16 +48,16 @@ def client_context(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLC
     return context
 
 
-def connect(port: int, tls: ssl.SSLContext | None = None, **more: Any) -> Any:
-    """A blocking client, with TLS if there is a context."""
+def connect(port: int, tls: ssl.SSLContext | None = None, **options: Any) -> Any:
+    """Return a connected blocking socket, with TLS if a context is given."""
     sock = socket.create_connection(("127.0.0.1", port), CLIENT_TIMEOUT)
     if tls is None:
         return sock
-    return tls.wrap_socket(sock, suppress_ragged_eofs=False, **more)
+    return tls.wrap_socket(sock, suppress_ragged_eofs=False, **options)
 
 
 def read_all(sock: Any) -> bytes:
-    """Read until the end."""
+    """Read until the end of the connection."""
     pieces = []
     while piece := sock.recv(65536):
         pieces.append(piece)
@@ -65,18 +65,18 @@ def read_all(sock: Any) -> bytes:
 
 
 def read_exactly(sock: Any, size: int) -> bytes:
-    """Read so many bytes."""
+    """Read exactly `size` bytes."""
     pieces = bytearray()
     while len(pieces) < size:
         piece = sock.recv(min(65536, size - len(pieces)))
         if not piece:
-            raise AssertionError(f"the end after {len(pieces)} of {size} bytes")
+            raise AssertionError(f"the connection ended after {len(pieces)} of {size} bytes")
         pieces += piece
     return bytes(pieces)
 
 
 class Recorder(Protocol):
-    """Remembers what happens to it; echoes by default."""
+    """A protocol that records what happens to it, and echoes what it receives."""
 
     transport: Any
     reason: Failure | None
@@ -99,7 +99,7 @@ class Recorder(Protocol):
 
 
 class DirectCase(ReactorBuilder, SynchronousTestCase):
-    """A test with a reactor, a server and a client in a thread."""
+    """A test with a reactor, a server, and a client in a thread."""
 
     reactorFactory = DirectReactor
 
@@ -109,10 +109,10 @@ class DirectCase(ReactorBuilder, SynchronousTestCase):
         self.servers: list[Any] = []
 
     def listen(self, protocol: Callable[[], Any], tls: bool = False) -> Any:
-        """A port whose protocols are remembered in `servers`."""
+        """Return a listening port whose protocols are collected in `servers`."""
         case = self
 
-        class Remembering(Factory):
+        class Collecting(Factory):
             noisy = False
 
             def buildProtocol(self, addr: Any) -> Any:
@@ -122,8 +122,8 @@ class DirectCase(ReactorBuilder, SynchronousTestCase):
                 return built
 
         if tls:
-            return self.reactor.listenSSL(0, Remembering(), server_options(), interface="127.0.0.1")
-        return self.reactor.listenTCP(0, Remembering(), interface="127.0.0.1")
+            return self.reactor.listenSSL(0, Collecting(), server_options(), interface="127.0.0.1")
+        return self.reactor.listenTCP(0, Collecting(), interface="127.0.0.1")
 
     def run_client(
         self,
@@ -133,8 +133,8 @@ class DirectCase(ReactorBuilder, SynchronousTestCase):
         timeout: float = 30,
     ) -> Any:
         """
-        Run the reactor until the client is through and all its connections
-        are lost (or whatever `until` asks); return what the client returned.
+        Run the reactor until the client is done and all its connections are lost
+        (or `until` is true), and return what the client returned.
         """
         results: list[Any] = []
         number = port.getHost().port
@@ -145,20 +145,20 @@ class DirectCase(ReactorBuilder, SynchronousTestCase):
             except BaseException as e:
                 results.append(e)
 
-        def settled() -> bool:
+        def all_lost() -> bool:
             return all(server.reason is not None for server in self.servers)
 
-        wanted = until or settled
+        finished = until or all_lost
         thread = threading.Thread(target=run, daemon=True)
 
-        def look() -> None:
-            if results and (isinstance(results[0], BaseException) or wanted()):
+        def check() -> None:
+            if results and (isinstance(results[0], BaseException) or finished()):
                 self.reactor.stop()
             else:
-                self.reactor.callLater(0.005, look)
+                self.reactor.callLater(0.005, check)
 
         self.reactor.callWhenRunning(thread.start)
-        self.reactor.callWhenRunning(look)
+        self.reactor.callWhenRunning(check)
         self.runReactor(self.reactor, timeout)
         thread.join(timeout)
         if isinstance(results[0], BaseException):
@@ -167,7 +167,7 @@ class DirectCase(ReactorBuilder, SynchronousTestCase):
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 5) -> None:
-    """In a client's thread: wait until it is true, or fail."""
+    """Wait until the condition is true, or fail. Call this in a client's thread."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

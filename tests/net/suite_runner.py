@@ -1,10 +1,10 @@
 """
-Runs Twisted's own suites on the direct reactor; started by `test_twisted_suites` in a process of its own.
+Runs Twisted's own suites on the direct reactor; `test_twisted_suites` starts this in a process of its own.
 
-``builder``: suites that build a reactor for each test.  ``installed``: suites that
-use the process's reactor.  ``channel``: the same, and where they make an
-`HTTPChannel` they get a `LiveChannel`.  Prints one line of JSON: how many tests passed and
-which did not, by id.
+The first argument is the mode.  ``builder`` runs suites that build a reactor for each
+test.  ``installed`` runs suites that use the process's reactor.  ``channel`` does the
+same with `LiveChannel` instead of `HTTPChannel`.  The output is one line of JSON: how
+many tests passed, and the ids of those that failed.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from twisted.trial.reporter import TestResult
 
 REACTOR = "livestate.net.reactor.DirectReactor"
 
-NOT_RUN = {
-    "test_lostFileDescriptor": "epoll cannot see a closed descriptor; Twisted skips it by the stock class's name",
+EXCLUDED = {
+    "test_lostFileDescriptor": "epoll does not report a closed descriptor; Twisted skips it by the stock class's name",
 }
 
 
 def run(mode: str, names: list[str]) -> dict[str, Any]:
-    """Run the named modules' tests; the modules are imported only here."""
+    """Run the tests of the named modules, which are imported only here."""
     if mode in ("installed", "channel"):
         from livestate.net.reactor import install  # noqa: PLC0415
 
         install()
         if mode == "channel":
-            stand_in()
+            install_live_channel()
     else:
         from twisted.internet.test import reactormixins  # noqa: PLC0415
 
-        # Read when a test module is imported.
+        # A test module reads this when it is imported.
         reactormixins.ReactorBuilder._reactors = [REACTOR]
     from twisted.trial.runner import TestLoader, TrialSuite  # noqa: PLC0415
     from twisted.trial.unittest import TestCase  # noqa: F401, PLC0415  # registers the adapters
 
     loader = TestLoader()
     result = TestResult()
-    suite = TrialSuite([drop(loader.loadByName(name, recurse=True)) for name in names])
+    suite = TrialSuite([without_excluded(loader.loadByName(name, recurse=True)) for name in names])
     suite.run(result)
     return {
         "passed": result.successes,
@@ -49,8 +49,8 @@ def run(mode: str, names: list[str]) -> dict[str, Any]:
     }
 
 
-def stand_in() -> None:
-    """Put livestate's channel, with a site that has no document, in the place of twisted.web's."""
+def install_live_channel() -> None:
+    """Replace twisted.web's channel with livestate's, for a site without documents."""
     from twisted.internet.task import Clock  # noqa: PLC0415
     from twisted.web import http  # noqa: PLC0415
 
@@ -58,7 +58,7 @@ def stand_in() -> None:
     from livestate.web.http1.fair_scheduler import FairScheduler  # noqa: PLC0415
     from livestate.web.site import LiveSite  # noqa: PLC0415
 
-    class AtOnce(Clock):
+    class ImmediateClock(Clock):
         running = False
 
         def callLater(self, *args: Any, **kwargs: Any) -> Any:
@@ -69,24 +69,24 @@ def stand_in() -> None:
                     self.advance(0)
                 self.running = False
 
-    class StandIn(LiveChannel):
-        # The suites bring requests of their own, and count on what twisted.web makes of them by default.
+    class TestedChannel(LiveChannel):
+        # The suites set their own request classes, and expect twisted.web's default otherwise.
         requestFactory: Any = http.Request
 
         def __init__(self) -> None:
             site = LiveSite({}, Clock())
-            # The suites know of no turns: a reader's comes at once.
-            site.connections.scheduler = FairScheduler(AtOnce())
+            # The suites do not expect scheduling, so each client's turn comes at once.
+            site.connections.scheduler = FairScheduler(ImmediateClock())
             super().__init__(site, site.connections)
             self.factory = None
 
-    http.HTTPChannel = StandIn  # type: ignore[misc]
+    http.HTTPChannel = TestedChannel  # type: ignore[misc]
 
 
-def drop(suite: Any) -> Any:
-    """Take the tests that cannot run out of a suite."""
-    kept = [drop(test) if hasattr(test, "_tests") else test for test in suite]
-    suite._tests = [test for test in kept if hasattr(test, "_tests") or test._testMethodName not in NOT_RUN]
+def without_excluded(suite: Any) -> Any:
+    """Return the suite without the tests that cannot run."""
+    tests = [without_excluded(test) if hasattr(test, "_tests") else test for test in suite]
+    suite._tests = [test for test in tests if hasattr(test, "_tests") or test._testMethodName not in EXCLUDED]
     return suite
 
 

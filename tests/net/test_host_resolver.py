@@ -1,4 +1,4 @@
-"""Looking up names, with a getaddrinfo that does what it is told."""
+"""Resolving host names, with a getaddrinfo that the tests control."""
 
 import socket
 import threading
@@ -28,7 +28,7 @@ reactor: Any = _reactor
 
 @implementer(IResolutionReceiver)
 class Receiver:
-    """Notes what it is told."""
+    """A resolution receiver that records its notifications."""
 
     def __init__(self):
         self.events: list[Any] = []
@@ -44,18 +44,18 @@ class Receiver:
         self.complete.callback(None)
 
 
-class Resolver:
-    """A getaddrinfo: it gives or raises `answer`, and while it is held, in its own time."""
+class FakeGetaddrinfo:
+    """A getaddrinfo that returns or raises `answer`, and blocks while `go_on` is cleared."""
 
     def __init__(self):
         self.answer: Any = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
         self.go_on = threading.Event()
         self.go_on.set()
-        self.asked = 0
+        self.calls = 0
         self.running = 0
 
     def __call__(self, *_):
-        self.asked += 1
+        self.calls += 1
         self.running += 1
         self.go_on.wait(20)
         self.running -= 1
@@ -64,113 +64,117 @@ class Resolver:
         return self.answer
 
 
-class NamesTests(TestCase):
-    """The resolver by itself."""
+class HostResolverTests(TestCase):
+    """The resolver on its own."""
 
     timeout = 20
 
     def setUp(self):
-        self.resolver = Resolver()
-        self.addCleanup(self.resolver.go_on.set)
-        self.names = HostResolver(reactor, self.resolver)
+        self.getaddrinfo = FakeGetaddrinfo()
+        self.addCleanup(self.getaddrinfo.go_on.set)
+        self.resolver = HostResolver(reactor, self.getaddrinfo)
 
-    def ask(self, name="store.example", **more):
+    def resolve(self, name="store.example", **options):
         receiver: Any = Receiver()
-        resolution = self.names.resolveHostName(receiver, name, 80, **more)
+        resolution = self.resolver.resolveHostName(receiver, name, 80, **options)
         verifyObject(IHostResolution, resolution)
         self.assertEqual(resolution.name, name)
         return receiver, resolution
 
     def test_interface(self):
-        """It is a resolver as Twisted knows it."""
-        verifyObject(IHostnameResolver, self.names)
+        """The resolver provides Twisted's interface."""
+        verifyObject(IHostnameResolver, self.resolver)
 
     async def test_found(self):
-        """Each address that there is of the name is told of, with its port, of either family."""
-        self.resolver.answer.append((socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 80, 0, 0)))
-        self.resolver.answer.append((socket.AF_UNIX, socket.SOCK_STREAM, 6, "", ()))
-        receiver, _ = self.ask()
+        """The receiver gets every IPv4 and IPv6 address of the name, with the port."""
+        self.getaddrinfo.answer.append((socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 80, 0, 0)))
+        self.getaddrinfo.answer.append((socket.AF_UNIX, socket.SOCK_STREAM, 6, "", ()))
+        receiver, _ = self.resolve()
         await receiver.complete
         self.assertEqual(
             receiver.events, ["began", IPv4Address("TCP", "127.0.0.1", 80), IPv6Address("TCP", "::1", 80, 0, 0)]
         )
 
-    async def test_asked_for(self):
-        """getaddrinfo is asked for the family and the kind of socket that are wanted."""
-        asked = []
+    async def test_arguments(self):
+        """getaddrinfo gets the requested address family and socket type."""
+        calls = []
 
         def getaddrinfo(*key):
-            asked.append(key)
+            calls.append(key)
             return []
 
-        self.names = HostResolver(reactor, getaddrinfo)
-        for more in ({}, {"addressTypes": [IPv4Address]}, {"addressTypes": [IPv6Address], "transportSemantics": "UDP"}):
-            await self.ask(**more)[0].complete
+        self.resolver = HostResolver(reactor, getaddrinfo)
+        for options in (
+            {},
+            {"addressTypes": [IPv4Address]},
+            {"addressTypes": [IPv6Address], "transportSemantics": "UDP"},
+        ):
+            await self.resolve(**options)[0].complete
         families = socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6
-        kinds = socket.SOCK_STREAM, socket.SOCK_STREAM, socket.SOCK_DGRAM
-        self.assertEqual(asked, [("store.example", 80, *rest) for rest in zip(families, kinds, strict=True)])
+        types = socket.SOCK_STREAM, socket.SOCK_STREAM, socket.SOCK_DGRAM
+        self.assertEqual(calls, [("store.example", 80, *rest) for rest in zip(families, types, strict=True)])
 
     async def test_not_found(self):
-        """Whatever goes wrong, the answer is that there is no address, and the next question is a new one."""
+        """If the lookup fails in any way, there is no address, and the next request starts a new lookup."""
         for error in (
             socket.gaierror(-2, "Name or service not known"),
             OSError(24, "Too many open files"),
             UnicodeError(),
         ):
-            self.resolver.answer = error
-            receiver, _ = self.ask()
+            self.getaddrinfo.answer = error
+            receiver, _ = self.resolve()
             await receiver.complete
             self.assertEqual(receiver.events, ["began"])
-        self.assertEqual(self.resolver.asked, 3)
+        self.assertEqual(self.getaddrinfo.calls, 3)
 
     async def test_shared(self):
-        """Who asks for a name that is being looked up has the same answer; who has left is not told."""
-        self.resolver.go_on.clear()
-        (first, _), (left, leaving), (last, _) = self.ask(), self.ask(), self.ask()
-        other, _ = self.ask("other.example")
-        leaving.cancel()
-        leaving.cancel()
-        await until(reactor, lambda: self.resolver.running == 2)
-        self.resolver.go_on.set()
+        """Requests for a name that is being looked up share the result; a cancelled one gets nothing."""
+        self.getaddrinfo.go_on.clear()
+        (first, _), (cancelled, resolution), (last, _) = self.resolve(), self.resolve(), self.resolve()
+        other, _ = self.resolve("other.example")
+        resolution.cancel()
+        resolution.cancel()
+        await until(reactor, lambda: self.getaddrinfo.running == 2)
+        self.getaddrinfo.go_on.set()
         for receiver in (first, last, other):
             await receiver.complete
             self.assertEqual(len(receiver.events), 2)
-        self.assertEqual((left.events, left.complete.called, self.resolver.asked), (["began"], False, 2))
+        self.assertEqual((cancelled.events, cancelled.complete.called, self.getaddrinfo.calls), (["began"], False, 2))
 
-    async def test_all_have_left(self):
-        """A lookup that nobody waits for any more is not begun a second time beside itself."""
-        self.resolver.go_on.clear()
-        _, leaving = self.ask()
-        leaving.cancel()
-        receiver, _ = self.ask()
-        self.resolver.go_on.set()
+    async def test_all_cancelled(self):
+        """While a lookup runs whose requests were all cancelled, a new request does not start another."""
+        self.getaddrinfo.go_on.clear()
+        _, resolution = self.resolve()
+        resolution.cancel()
+        receiver, _ = self.resolve()
+        self.getaddrinfo.go_on.set()
         await receiver.complete
-        self.assertEqual(self.resolver.asked, 1)
+        self.assertEqual(self.getaddrinfo.calls, 1)
 
     def test_addresses(self):
-        """An address is no name: it is there at once, without a thread."""
-        self.names = HostResolver(reactor)
-        for address, kind in (("127.0.0.1", IPv4Address), ("::1", IPv6Address)):
-            receiver, _ = self.ask(address)
+        """An IP address is resolved at once, without a thread."""
+        self.resolver = HostResolver(reactor)
+        for address, address_type in (("127.0.0.1", IPv4Address), ("::1", IPv6Address)):
+            receiver, _ = self.resolve(address)
             self.successResultOf(receiver.complete)
-            self.assertEqual([type(event) for event in receiver.events], [str, kind])
+            self.assertEqual([type(event) for event in receiver.events], [str, address_type])
 
 
 class OutageTests(TestCase):
-    """A store behind a name."""
+    """A store whose host name cannot be resolved for a while."""
 
     timeout = 60
 
     def setUp(self):
-        self.resolver = Resolver()
-        self.addCleanup(self.resolver.go_on.set)
-        before = reactor.installNameResolver(HostResolver(reactor, self.resolver))
-        self.addCleanup(reactor.installNameResolver, before)
+        self.getaddrinfo = FakeGetaddrinfo()
+        self.addCleanup(self.getaddrinfo.go_on.set)
+        previous = reactor.installNameResolver(HostResolver(reactor, self.getaddrinfo))
+        self.addCleanup(reactor.installNameResolver, previous)
         root = Resource()
         root.putChild(b"", Data(b"1", "application/json"))
         self.port = reactor.listenTCP(0, Site(root, reactor=reactor), interface="127.0.0.1")
         number = self.port.getHost().port
-        self.resolver.answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", number))]
+        self.getaddrinfo.answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", number))]
         self.document = Document(reactor, "/", 1000)
         source = make_source(reactor, f"http://store.example:{number}/", 1000)
         self.poller = Poller(self.document, source, 0.05, reactor)
@@ -182,26 +186,29 @@ class OutageTests(TestCase):
         await deferLater(reactor, 0.05)
 
     async def test_fails_and_comes_back(self):
-        """While the name is not found that is one line of log; once it is, the document is there within 2 s."""
-        good, self.resolver.answer = self.resolver.answer, socket.gaierror(-3, "Temporary failure in name resolution")
+        """Failed lookups log one line; once one succeeds, the document arrives within 2 s."""
+        good, self.getaddrinfo.answer = (
+            self.getaddrinfo.answer,
+            socket.gaierror(-3, "Temporary failure in name resolution"),
+        )
         with log_lines() as lines:
             self.poller.startService()
-            await until(reactor, lambda: self.poller.tally.failures >= 4)
+            await until(reactor, lambda: self.poller.stats.failures >= 4)
             self.assertEqual(len(lines), 1)
             self.assertIn("store.example", lines[0])
-            began, self.resolver.answer = reactor.seconds(), good
+            started, self.getaddrinfo.answer = reactor.seconds(), good
             await until(reactor, lambda: self.document.snapshot is not None)
-            self.assertLess(reactor.seconds() - began, 2)
+            self.assertLess(reactor.seconds() - started, 2)
         self.assertEqual(len(lines), 2)
 
     async def test_hangs(self):
-        """A lookup that hangs keeps one thread however often the store is asked, and none of the reactor's."""
-        self.resolver.go_on.clear()
+        """However often the store is polled, a lookup that hangs blocks one thread, and none of the reactor's."""
+        self.getaddrinfo.go_on.clear()
         self.poller.startService()
-        await until(reactor, lambda: self.poller.tally.failures >= 4)
-        self.assertEqual((self.resolver.asked, self.resolver.running), (1, 1))
+        await until(reactor, lambda: self.poller.stats.failures >= 4)
+        self.assertEqual((self.getaddrinfo.calls, self.getaddrinfo.running), (1, 1))
         self.assertEqual(await deferToThread(lambda: 1), 1)
-        began = reactor.seconds()
-        self.resolver.go_on.set()
+        started = reactor.seconds()
+        self.getaddrinfo.go_on.set()
         await until(reactor, lambda: self.document.snapshot is not None)
-        self.assertLess(reactor.seconds() - began, 2)
+        self.assertLess(reactor.seconds() - started, 2)

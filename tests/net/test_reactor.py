@@ -1,4 +1,4 @@
-"""The reactor: installing it, its second helpings, and no descriptors left."""
+"""The reactor: installing it, calls after the poll, deadlines, and running out of descriptors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class InstallTests(SynchronousTestCase):
         )
         self.assertEqual(child.communicate(timeout=30), ("refused\n", ""))
 
-    def test_nothing_else_of_the_project_is_imported(self) -> None:
+    def test_imports_nothing_else_of_livestate(self) -> None:
         child = start(
             "import sys, livestate.net.reactor\n"
             "print(sorted(m for m in sys.modules if m.startswith('livestate.') and 'livestate.net' not in m))\n"
@@ -86,8 +86,8 @@ class NoDescriptorsTests(SynchronousTestCase):
                 sock.sendall(b"again")
                 self.assertEqual(read_exactly(sock, 5), b"again")
             child.kill()
-            said = child.stderr.read()
-            self.assertEqual((said.count("\n"), said.count("EMFILE")), (1, 1), said)
+            log = child.stderr.read()
+            self.assertEqual((log.count("\n"), log.count("EMFILE")), (1, 1), log)
         finally:
             for sock in socks:
                 sock.close()
@@ -100,37 +100,37 @@ class NoDescriptorsTests(SynchronousTestCase):
 
 
 class ShortageTests(DirectCase):
-    def test_nothing_spins_where_the_machine_is_short_of_files(self) -> None:
-        tries: list[float] = []
+    def test_does_not_spin_when_the_machine_is_out_of_files(self) -> None:
+        attempts: list[float] = []
         port = self.listen(Recorder)
         real = port.socket
 
         class Short:
-            """A listening socket whose accept fails until it is given the real one."""
+            """A listening socket whose accept always fails."""
 
             def __getattr__(inner, name: str) -> Any:
                 return getattr(real, name)
 
             def _accept(inner) -> Any:
-                tries.append(time.monotonic())
+                attempts.append(time.monotonic())
                 raise OSError(errno.ENFILE, "too many")
 
         port.socket = Short()
-        self.patch(module, "REST", 0.3)
+        self.patch(module, "ACCEPT_PAUSE", 0.3)
 
         def client(number: int) -> bytes:
             with connect(number) as sock:
                 sock.sendall(b"x")
-                wait_for(lambda: len(tries) > 2)
+                wait_for(lambda: len(attempts) > 2)
                 port.socket = real
                 return read_exactly(sock, 1)
 
         self.assertEqual(self.run_client(client, port), b"x")
-        self.assertLess(len(tries), 6)
+        self.assertLess(len(attempts), 6)
 
 
 class LoopTests(DirectCase):
-    def test_run_after_poll_is_not_run_at_once_nor_twice(self) -> None:
+    def test_run_after_poll_runs_later_and_once(self) -> None:
         calls: list[str] = []
 
         ours, theirs = socket.socketpair()
@@ -168,7 +168,7 @@ class LoopTests(DirectCase):
         self.assertEqual(len(calls), 2)
         self.reactor.removeReader(selectable)
 
-    def test_one_clients_bug_is_its_own(self) -> None:
+    def test_an_exception_affects_only_its_connection(self) -> None:
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
                 if data == b"bug":
@@ -202,7 +202,7 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual(self.expired, ["a"])
         self.assertEqual(len(self.deadlines), 1)
 
-    def test_no_timer_where_nobody_waits(self) -> None:
+    def test_no_timer_without_deadlines(self) -> None:
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.deadlines.add("a", 1)
         self.deadlines.add("b", 1)
@@ -216,7 +216,7 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertEqual(self.expired, ["c"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_the_last_of_them_may_end_another(self) -> None:
+    def test_expiring_one_item_may_discard_another(self) -> None:
         deadlines: Deadlines[str] = Deadlines(self.clock, lambda item: deadlines.discard("b"))
         deadlines.add("a", 1)
         deadlines.add("b", 1)

@@ -1,4 +1,4 @@
-"""Connections that hold little of what is written, tried on real sockets."""
+"""Limiting what connections buffer, on real sockets."""
 
 import socket
 import sys
@@ -12,12 +12,12 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from livestate.net.stream import NOTSENT_LOWAT, STOCK_BUFFER, hold_little, unsent
+from livestate.net.stream import NOTSENT_LOWAT, STOCK_BUFFER, limit_buffering, unsent
 from tests.net.harness import DirectCase, Recorder, client_context, connect, read_all
 
 
 class Producer:
-    """Notes what the transport says."""
+    """A producer that records the transport's calls."""
 
     def __init__(self):
         self.calls = []
@@ -36,7 +36,7 @@ class StreamTests(TestCase):
     timeout = 30
 
     def connect(self, family=socket.AF_INET):
-        """Give a stock transport and the socket at its other end."""
+        """Return a stock transport and the socket at its other end."""
         theirs, ours = socket.socketpair() if family == socket.AF_UNIX else self._tcp()
         ours.setblocking(False)
         no_port: Any = None
@@ -59,9 +59,9 @@ class StreamTests(TestCase):
             return theirs, listener.accept()[0]
 
     async def test_pauses(self):
-        """The producer is paused when more is left than one read takes, and resumed when all is sent."""
+        """The producer is paused when more is queued than the limit, and resumed when everything is sent."""
         transport, theirs = self.connect()
-        hold_little(transport)
+        limit_buffering(transport)
         producer = Producer()
         transport.registerProducer(producer, True)
         transport.write(b"x")
@@ -73,12 +73,12 @@ class StreamTests(TestCase):
         self.assertEqual(theirs.recv(3), b"xyy")
         transport.unregisterProducer()
 
-    async def test_kernel_holds_little(self):
-        """Of what a peer does not read, the kernel takes little more than the mark, where it would take megabytes."""
+    async def test_kernel_buffers_little(self):
+        """If a peer does not read, the kernel buffers little more than the limit, instead of megabytes."""
         if sys.platform != "linux":
             return
         transport, theirs = self.connect()
-        hold_little(transport)
+        limit_buffering(transport)
         taken = 0
         for _ in range(200):
             try:
@@ -98,7 +98,7 @@ class StreamTests(TestCase):
             await turn()
 
     async def test_queue_counts(self):
-        """What waits in the transport counts as unsent, and is less by what was sent."""
+        """Data that waits in the transport counts as unsent until it is sent."""
         transport, theirs = self.connect()
         transport.write(b"x" * 10_000_000)
         while not transport.dataBuffer:
@@ -111,26 +111,26 @@ class StreamTests(TestCase):
         self.assertLess(unsent(transport), before)
 
     async def test_other_transports(self):
-        """A Unix socket has its bound in the transport alone, and what is no socket is left as it is."""
+        """For a Unix socket, only the transport gets a limit; a transport without a socket is left unchanged."""
         transport, _ = self.connect(socket.AF_UNIX)
-        hold_little(transport)
+        limit_buffering(transport)
         self.assertEqual(transport.bufferSize, STOCK_BUFFER)
         self.assertEqual(unsent(transport), 0)
-        hold_little(StringTransport())
+        limit_buffering(StringTransport())
         self.assertEqual(unsent(StringTransport()), 0)
 
     async def test_wrapped(self):
-        """Of a transport around another one, the inner one is meant."""
+        """If a transport wraps another one, the limit applies to the inner one."""
         transport, _ = self.connect()
         wrapper = protocol.Protocol()
         wrapper.transport = transport
-        hold_little(wrapper)
+        limit_buffering(wrapper)
         self.assertEqual(transport.bufferSize, STOCK_BUFFER)
 
 
 class DirectTests(DirectCase):
     def test_conflates(self):
-        """On direct transports, TCP and TLS, a producer that writes when it may is never more than one piece ahead."""
+        """On direct transports, TCP and TLS, a producer that obeys pauses never queues more than one piece."""
         for tls in (False, True):
             queued: list[int] = []
 
@@ -138,7 +138,7 @@ class DirectTests(DirectCase):
                 writable, written = True, 0
 
                 def connectionMade(self):
-                    hold_little(self.transport)
+                    limit_buffering(self.transport)
                     self.transport.registerProducer(self, True)
 
                 def dataReceived(self, data, queued=queued):
@@ -168,13 +168,13 @@ class DirectTests(DirectCase):
 
             self.servers.clear()
             self.assertEqual(self.run_client(client, self.listen(Server, tls)), 4_000_000)
-            self.assertTrue(any(queued), "it was never paused")
+            self.assertTrue(any(queued), "the producer was never paused")
             self.assertLessEqual(max(queued), 1000)
             self.reactor = self.buildReactor()
 
 
 def turn():
-    """Let the reactor go round once."""
+    """Return a Deferred that fires after a turn of the reactor."""
     turned: Deferred[None] = Deferred()
     reactor.callLater(0.001, turned.callback, None)
     return turned

@@ -1,4 +1,4 @@
-"""The direct TLS transport: OpenSSL's rules, and what stock Twisted's TLS lets a protocol see."""
+"""The direct TLS transport follows OpenSSL's rules, and looks to a protocol like stock Twisted's TLS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SkipTest
 from zope.interface import implementer
 
-from livestate.net import goodbye, records, tls_transport
+from livestate.net import close_notify, records, tls_transport
 from livestate.net.port import DirectPort
 from livestate.net.tls import DirectTLSPort
 from livestate.net.tls_transport import DirectTLSServer
@@ -43,13 +43,13 @@ def tls_connect(port: int, version: ssl.TLSVersion = TLS13) -> Any:
     return connect(port, client_context(version))
 
 
-def say_goodbye(sock: Any) -> None:
-    """Send close_notify, wait for the other one, close."""
+def close_cleanly(sock: Any) -> None:
+    """Send close_notify, wait for the peer's, and close."""
     sock.unwrap().close()
 
 
-class Quiet(Recorder):
-    """Answers nothing."""
+class Sink(Recorder):
+    """A protocol that only receives."""
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
@@ -61,7 +61,7 @@ class TLSCase(DirectCase):
 
     @property
     def reason(self) -> Any:
-        """Why the only server connection was lost."""
+        """The reason why the only server connection was lost."""
         (server,) = self.servers
         return server.reason.value
 
@@ -77,7 +77,7 @@ class HandshakeTests(TLSCase):
             sock = tls_connect(port, version)
             sock.sendall(b"hello")
             answer = read_exactly(sock, 5)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return answer
 
         self.assertEqual(self.run_client(client, self.listen(Server)), b"hello")
@@ -104,7 +104,7 @@ class HandshakeTests(TLSCase):
     def test_session_reused_without_private_names(self) -> None:
         self.assertFalse(records.session_reused(object()))
 
-    def test_what_a_protocol_can_ask(self) -> None:
+    def test_interfaces_and_properties(self) -> None:
         seen: dict[str, Any] = {}
 
         class Server(Recorder):
@@ -127,7 +127,7 @@ class HandshakeTests(TLSCase):
             sock = tls_connect(port)
             sock.sendall(b"x")
             read_all(sock)
-            say_goodbye(sock)
+            close_cleanly(sock)
 
         self.run_client(client, self.listen(Server))
         self.assertEqual(
@@ -177,7 +177,7 @@ class HandshakeTests(TLSCase):
             sock.sendall(b"x")
             read_exactly(sock, 1)
             name: str | None = sock.selected_alpn_protocol()
-            say_goodbye(sock)
+            close_cleanly(sock)
             return name
 
         port = self.reactor.listenSSL(0, Negotiating(), server_options(), interface="127.0.0.1")
@@ -197,7 +197,7 @@ class HandshakeTests(TLSCase):
 
         def client(port: int) -> str:
             try:
-                sock = tls_connect(port, TLS12)  # in TLS 1.3 the client would see it only later
+                sock = tls_connect(port, TLS12)  # with TLS 1.3, the client would learn of it only later
             except ssl.SSLError as e:
                 return str(e.reason)
             sock.close()
@@ -207,7 +207,7 @@ class HandshakeTests(TLSCase):
         self.servers.append(server)
         factory = Factory.forProtocol(lambda: server)
         port = self.reactor.listenSSL(0, factory, Creator(), interface="127.0.0.1")
-        # The creator's own set_verify is in force: a client without a certificate is refused.
+        # The creator's own set_verify is in effect, so a client without a certificate is refused.
         self.assertNotEqual(self.run_client(client, port), "connected")
         ((_, transport),) = made
         self.assertIsInstance(transport, DirectTLSServer)
@@ -224,7 +224,7 @@ class HandshakeTests(TLSCase):
         def client(port: int) -> bytes:
             sock = tls_connect(port)
             greeting = read_all(sock)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return greeting
 
         self.assertEqual(self.run_client(client, self.listen(Greeter)), b"hello, world")
@@ -238,7 +238,7 @@ class HandshakeTests(TLSCase):
         def client(port: int) -> int:
             sock = tls_connect(port)
             size = len(read_all(sock))
-            say_goodbye(sock)
+            close_cleanly(sock)
             return size
 
         self.assertEqual(self.run_client(client, self.listen(Greeter)), 250_000)
@@ -254,7 +254,7 @@ class HandshakeTests(TLSCase):
         self.run_client(client, self.listen(Server))
         self.assertIsInstance(self.reason, ConnectionAborted)
 
-    def test_garbage_drops_just_that_connection(self) -> None:
+    def test_garbage_drops_only_its_connection(self) -> None:
         def client(port: int) -> bytes:
             good = tls_connect(port)
             with connect(port) as bad:
@@ -263,16 +263,16 @@ class HandshakeTests(TLSCase):
                     read_all(bad)
             good.sendall(b"hello")
             answer = read_exactly(good, 5)
-            say_goodbye(good)
+            close_cleanly(good)
             return answer
 
-        # Nothing is logged: trial would fail the test.
+        # Nothing is logged, or trial would fail the test.
         self.assertEqual(self.run_client(client, self.listen()), b"hello")
         reasons = {type(server.reason.value) for server in self.servers}
         self.assertEqual(reasons, {SSL.Error, ConnectionDone})
 
     def test_http_is_answered(self) -> None:
-        """A client that speaks HTTP without TLS is told so, and reads it: it is not reset."""
+        """A client that speaks HTTP without TLS gets an answer that says so, and is not reset before it has read it."""
 
         def client(port: int) -> list[bytes]:
             answers = []
@@ -317,7 +317,7 @@ class HandshakeTests(TLSCase):
                 sock = tls_connect(each)
                 sock.sendall(b"x")
                 answers.append(read_exactly(sock, 1))
-                say_goodbye(sock)
+                close_cleanly(sock)
             return answers
 
         self.assertEqual(self.run_client(client, port), [b"x", b"x"])
@@ -344,13 +344,13 @@ class DataTests(TLSCase):
             sock.sendall(b"x")
             time.sleep(0.2)
             got = read_all(sock)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return got
 
         self.assertTrue(self.run_client(client, self.listen(Server)) == b"<" + BIG + b">")
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_fifty_megabytes_by_a_producer_are_bounded(self) -> None:
+    def test_queue_of_a_fifty_megabyte_producer_is_bounded(self) -> None:
         pushers = []
 
         class Server(Recorder):
@@ -366,12 +366,12 @@ class DataTests(TLSCase):
             size = 0
             while piece := sock.recv(65536):
                 size += len(piece)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return size
 
         self.assertEqual(self.run_client(client, self.listen(Server)), 50_000_000)
         self.assertGreater(pushers[0].pauses, 0)
-        self.assertLess(pushers[0].most_queued, 2**16 + 50_000)
+        self.assertLess(pushers[0].max_queued, 2**16 + 50_000)
 
     def test_a_burst_of_full_records_needs_no_more_events(self) -> None:
         size = 40 * 2**14 + 7
@@ -380,13 +380,13 @@ class DataTests(TLSCase):
             sock = tls_connect(port)
             sock.sendall(b"r" * size)
             wait_for(lambda: len(self.servers[0].received) == size)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return True
 
-        self.assertTrue(self.run_client(client, self.listen(Quiet)))
+        self.assertTrue(self.run_client(client, self.listen(Sink)))
 
     def test_data_sent_with_the_end_of_the_handshake(self) -> None:
-        # pyOpenSSL's memory BIOs let the client send both in one segment.
+        # With pyOpenSSL's memory BIOs, the client can send both in one segment.
         def client(port: int) -> bool:
             connection = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
             connection.set_connect_state()
@@ -403,10 +403,10 @@ class DataTests(TLSCase):
                 wait_for(lambda: self.servers[0].received == b"early bird")
             return True
 
-        self.assertTrue(self.run_client(client, self.listen(Quiet)))
+        self.assertTrue(self.run_client(client, self.listen(Sink)))
 
     def test_pause_and_resume(self) -> None:
-        class Server(Quiet):
+        class Server(Sink):
             def dataReceived(self, data: bytes) -> None:
                 super().dataReceived(data)
                 self.transport.pauseProducing()
@@ -420,7 +420,7 @@ class DataTests(TLSCase):
             sock = tls_connect(port)
             sock.sendall(b"x" * 2 * 2**14)
             wait_for(lambda: self.servers[0].calls.count("quiet") == 2)
-            say_goodbye(sock)
+            close_cleanly(sock)
 
         self.run_client(client, self.listen(Server))
         self.assertEqual(self.servers[0].calls, ["made", "quiet", "quiet", "lost"])
@@ -442,14 +442,14 @@ class DataTests(TLSCase):
             sock = tls_connect(port)
             sock.sendall(b"x")
             answer = read_exactly(sock, 2)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return answer
 
         self.assertEqual(self.run_client(client, self.listen(Server)), b"ok")
         self.assertEqual(len(refused), 3)
 
     def test_read_that_wants_to_write(self) -> None:
-        """The read is repeated when the socket is writable, and not before."""
+        """The read is repeated once the socket is writable, and not before."""
         attempts = []
         real = records.read_record
 
@@ -466,7 +466,7 @@ class DataTests(TLSCase):
             answer = read_exactly(sock, 5)
             sock.sendall(b"again")
             answer += read_exactly(sock, 5)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return answer
 
         with mock.patch.object(tls_transport, "read_record", reluctant):
@@ -475,7 +475,7 @@ class DataTests(TLSCase):
         self.assertIsInstance(self.reason, ConnectionDone)
 
     def test_write_that_wants_to_read(self) -> None:
-        """The write is repeated after the next read event; nothing spins meanwhile."""
+        """The write is repeated after the next read event, and the reactor does not spin meanwhile."""
         attempts = []
         real = records.write_record
 
@@ -492,7 +492,7 @@ class DataTests(TLSCase):
             before = len(attempts)
             sock.sendall(b"again")
             answer = read_exactly(sock, 11)
-            say_goodbye(sock)
+            close_cleanly(sock)
             self.assertLess(before, 4)
             return answer
 
@@ -500,8 +500,8 @@ class DataTests(TLSCase):
             self.assertEqual(self.run_client(client, self.listen()), b"hello again")
 
 
-class GoodbyeTests(TLSCase):
-    def test_server_says_it_first(self) -> None:
+class CloseNotifyTests(TLSCase):
+    def test_server_closes_first(self) -> None:
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
                 self.transport.write(b"bye")
@@ -511,14 +511,14 @@ class GoodbyeTests(TLSCase):
         def client(port: int) -> bytes:
             sock = tls_connect(port)
             sock.sendall(b"x")
-            got = read_all(sock)  # raises if the end came without close_notify
-            say_goodbye(sock)
+            got = read_all(sock)  # raises if the connection ends without close_notify
+            close_cleanly(sock)
             return got
 
         self.assertEqual(self.run_client(client, self.listen(Server)), b"bye")
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_client_leaves_without_it(self) -> None:
+    def test_client_closes_without_close_notify(self) -> None:
         def client(port: int) -> None:
             sock = tls_connect(port)
             sock.sendall(b"x")
@@ -538,13 +538,13 @@ class GoodbyeTests(TLSCase):
         self.run_client(client, self.listen())
         self.assertIsInstance(self.reason, ConnectionLost)
 
-    def test_what_is_queued_is_sent_to_a_client_that_said_it(self) -> None:
+    def test_queue_is_sent_after_the_clients_close_notify(self) -> None:
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
                 self.transport.write(BIG)
 
         def client(port: int) -> int:
-            # wrap_bio, so that the client can send close_notify and go on reading.
+            # With wrap_bio, the client can send close_notify and continue to read.
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
             tls = client_context().wrap_bio(incoming, outgoing)
             with connect(port) as sock:
@@ -557,8 +557,8 @@ class GoodbyeTests(TLSCase):
                         incoming.write(sock.recv(65536))
                 tls.write(b"x")
                 sock.sendall(outgoing.read())
-                # The data must be queued at the server before the goodbye.
-                wait_for(lambda: self.servers and self.servers[0].transport._queued())
+                # The server must have queued the data before it gets close_notify.
+                wait_for(lambda: self.servers and self.servers[0].transport._has_queued_data())
                 try:
                     tls.unwrap()
                 except ssl.SSLWantReadError:
@@ -571,10 +571,10 @@ class GoodbyeTests(TLSCase):
         self.assertGreater(self.run_client(client, self.listen(Server)), len(BIG))
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_producer_is_stopped_by_the_clients(self) -> None:
+    def test_clients_close_notify_stops_the_producer(self) -> None:
         class Producer(Pusher):
             def resumeProducing(self) -> None:
-                """Has nothing to say now."""
+                """Produce nothing yet."""
 
         producers = []
 
@@ -588,19 +588,19 @@ class GoodbyeTests(TLSCase):
             sock = tls_connect(port)
             sock.sendall(b"x")
             read_exactly(sock, 1)
-            say_goodbye(sock)
+            close_cleanly(sock)
 
         self.run_client(client, self.listen(Server))
         self.assertEqual(producers[0].left, 0)
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_client_that_never_answers_is_not_awaited_for_ever(self) -> None:
+    def test_wait_for_the_clients_close_notify_is_bounded(self) -> None:
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
                 self.transport.loseConnection()
 
         port = self.listen(Server)
-        port.goodbye_timeout = 0.1
+        port.close_notify_timeout = 0.1
 
         def client(number: int) -> None:
             sock = tls_connect(number)
@@ -611,8 +611,8 @@ class GoodbyeTests(TLSCase):
         self.run_client(client, port)
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_quiet_client_is_not_awaited(self) -> None:
-        """One who has long had all is left at once, with a goodbye; what it does with that is its own affair."""
+    def test_idle_client_is_not_awaited(self) -> None:
+        """If the client received everything long ago, the server sends close_notify and closes without waiting."""
 
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
@@ -620,22 +620,22 @@ class GoodbyeTests(TLSCase):
                 self.transport.reactor.callLater(0.3, self.transport.loseConnection)
 
         port = self.listen(Server)
-        port.goodbye_timeout = 10 * CLIENT_TIMEOUT
+        port.close_notify_timeout = 10 * CLIENT_TIMEOUT
 
         def client(number: int) -> bytes:
             sock = tls_connect(number)
             sock.sendall(b"x")
             wait_for(lambda: self.servers and self.servers[0].reason is not None)
-            got = read_all(sock)  # raises if the end came without close_notify
+            got = read_all(sock)  # raises if the connection ends without close_notify
             sock.close()
             return got
 
-        with mock.patch.object(goodbye, "QUIET", 100):
+        with mock.patch.object(close_notify, "IDLE_MILLISECONDS", 100):
             self.assertEqual(self.run_client(client, port), b"all")
         self.assertIsInstance(self.reason, ConnectionDone)
 
-    def test_what_was_just_sent_is_awaited(self) -> None:
-        """After an answer the client's goodbye is awaited, and what it sends before that is no reason to reset it."""
+    def test_client_that_may_still_receive_is_awaited(self) -> None:
+        """After an answer the server waits for close_notify, and data that arrives first does not cause a reset."""
 
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
@@ -643,7 +643,7 @@ class GoodbyeTests(TLSCase):
                 self.transport.loseConnection()
 
         port = self.listen(Server)
-        port.goodbye_timeout = 10 * CLIENT_TIMEOUT
+        port.close_notify_timeout = 10 * CLIENT_TIMEOUT
 
         def client(number: int) -> bytes:
             sock = tls_connect(number)
@@ -652,14 +652,14 @@ class GoodbyeTests(TLSCase):
                 time.sleep(0.05)
             self.assertIsNone(self.servers[0].reason)
             got = read_all(sock)
-            say_goodbye(sock)
+            close_cleanly(sock)
             return got
 
         self.assertEqual(self.run_client(client, port), b"all")
         self.assertIsInstance(self.reason, ConnectionDone)
 
     def test_half_close_by_the_server(self) -> None:
-        class Server(Quiet):
+        class Server(Sink):
             def dataReceived(self, data: bytes) -> None:
                 super().dataReceived(data)
                 if data == b"go":
@@ -697,7 +697,7 @@ class GoodbyeTests(TLSCase):
             sock.sendall(b"x")
             try:
                 read_all(sock)
-            except (ConnectionResetError, ssl.SSLEOFError):  # in a record's middle: the latter
+            except (ConnectionResetError, ssl.SSLEOFError):  # the latter in the middle of a record
                 return "reset"
             return "end"
 
@@ -740,7 +740,7 @@ class GoodbyeTests(TLSCase):
 
 
 class OpenSSLClientTests(TLSCase):
-    """With ``openssl s_client``, whose keys ask for a new key or a renegotiation."""
+    """Clients that use ``openssl s_client``, whose commands request a key update or a renegotiation."""
 
     def talk(self, version: str, command: bytes) -> bytes:
         def client(port: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The direct TCP transport keeps what `tcp.Server` promises, and sends at once."""
+"""The direct TCP transport behaves like `tcp.Server`, and sends at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from livestate.net.port import DirectPort
 from livestate.net.transport import DirectServer
 from tests.net.harness import DirectCase, Recorder, connect, read_all, read_exactly, wait_for
 
-BIG = bytes(range(256)) * 4 * 8192  # 8 MiB: more than a socket takes
+BIG = bytes(range(256)) * 4 * 8192  # 8 MiB: more than a socket buffers
 
 
 def reset(sock: socket.socket) -> None:
@@ -27,11 +27,11 @@ def reset(sock: socket.socket) -> None:
 
 @implementer(IPushProducer)
 class Pusher:
-    """Writes pieces as long as it is not paused."""
+    """A producer that writes pieces until it is paused."""
 
     def __init__(self, transport: Any, piece: bytes, count: int) -> None:
         self.transport, self.piece, self.left = transport, piece, count
-        self.paused = self.pauses = self.most_queued = 0
+        self.paused = self.pauses = self.max_queued = 0
 
     def resumeProducing(self) -> None:
         self.paused = 0
@@ -39,7 +39,7 @@ class Pusher:
             self.left -= 1
             self.transport.write(self.piece)
             queued = len(self.transport.dataBuffer) - self.transport.offset + self.transport._tempDataLen
-            self.most_queued = max(self.most_queued, queued)
+            self.max_queued = max(self.max_queued, queued)
         if not self.left:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
@@ -54,7 +54,7 @@ class Pusher:
 
 @implementer(IPullProducer)
 class Puller:
-    """Writes one piece each time it is asked; asked from inside write, it fails."""
+    """A producer that writes one piece each time it is resumed, and fails if that happens inside write."""
 
     def __init__(self, transport: Any, piece: bytes, count: int) -> None:
         self.transport, self.piece, self.left = transport, piece, count
@@ -144,12 +144,12 @@ class WriteTests(DirectCase):
 
         class Server(Recorder):
             def connectionMade(self) -> None:
-                self.transport.stopReading()  # so that only the write can notice
+                self.transport.stopReading()  # so that only the write can fail
 
             def dataReceived(self, data: bytes) -> None:
                 raise AssertionError("not reading")
 
-        def write_twice() -> None:
+        def write_to_servers() -> None:
             for _ in range(3):
                 for server in self.servers:
                     server.transport.write(b"x" * 100)
@@ -158,13 +158,13 @@ class WriteTests(DirectCase):
         def client(port: int) -> None:
             reset(connect(port))
             time.sleep(0.2)
-            self.reactor.callFromThread(write_twice)
+            self.reactor.callFromThread(write_to_servers)
 
         self.run_client(client, self.listen(Server))
         self.assertEqual(inside, [[], [], []])
         self.assertIsInstance(self.servers[0].reason.value, ConnectionLost)
 
-    def test_failed_write_while_reading_is_no_clean_end(self) -> None:
+    def test_failed_write_while_reading_is_not_a_clean_end(self) -> None:
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
                 # The client is gone when the second write happens.
@@ -198,7 +198,7 @@ class WriteTests(DirectCase):
 
         self.assertEqual(self.run_client(client, self.listen(Server)), 20_000_000)
         self.assertGreater(pushers[0].pauses, 0)
-        self.assertLess(pushers[0].most_queued, 2**16 + 10_000)
+        self.assertLess(pushers[0].max_queued, 2**16 + 10_000)
 
     def test_pull_producer(self) -> None:
         class Server(Recorder):
@@ -232,10 +232,10 @@ class WriteTests(DirectCase):
 
 
 class EdgeTests(DirectCase):
-    """The kernel tells of each arrival once; nothing that arrived is left unread."""
+    """The kernel reports each arrival once, and no data is left unread."""
 
     def collect(self, pieces: list[bytes]) -> None:
-        """Have a client send pieces and its end at once, while the reactor looks away, to a server that only reads."""
+        """Let a client send pieces and close at once; check that a server that only reads gets everything."""
 
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
@@ -252,11 +252,11 @@ class EdgeTests(DirectCase):
         self.assertIsInstance(self.servers[0].reason.value, ConnectionDone)
 
     def test_the_end_behind_a_short_read(self) -> None:
-        """Data and the end of the connection that come in one event are both seen."""
+        """If data and the end of the connection arrive in one event, the server sees both."""
         self.collect([b"x"])
 
     def test_a_full_read_is_followed_by_another(self) -> None:
-        """What fits one read exactly, or needs many, is read to its last byte and to the end."""
+        """Data that fills one read exactly, or needs many reads, is read completely, and so is the end."""
         for size in (DirectServer.read_size, DirectServer.read_size * 5, DirectServer.read_size * 3 + 1):
             with self.subTest(size=size):
                 self.servers.clear()
@@ -264,7 +264,7 @@ class EdgeTests(DirectCase):
                 self.collect([b"x" * size])
 
     def test_no_second_read_while_paused(self) -> None:
-        """A protocol that pauses in the middle of what arrived gets the rest only after it resumes."""
+        """A protocol that pauses in the middle of received data gets the rest only after it resumes."""
         size = DirectServer.read_size * 3
 
         class Server(Recorder):
@@ -282,7 +282,7 @@ class EdgeTests(DirectCase):
 
         def client(port: int) -> None:
             with connect(port) as sock:
-                wait_for(lambda: self.servers)  # else all servers there are, none, are through with it
+                wait_for(lambda: self.servers)  # otherwise, the test would end while there is no server yet
                 sock.sendall(b"x" * size)
 
         self.run_client(client, self.listen(Server))
@@ -290,7 +290,7 @@ class EdgeTests(DirectCase):
         self.assertEqual(len(self.servers[0].received), size)
 
     def test_reads_go_on_after_a_queue_was_sent(self) -> None:
-        """What arrives while an answer waits to be sent is read, then and afterwards."""
+        """Data is read while an answer waits to be sent, and afterwards."""
 
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
@@ -311,7 +311,7 @@ class EdgeTests(DirectCase):
 
 
 class CloseTests(DirectCase):
-    def test_lose_connection_tells_later(self) -> None:
+    def test_lose_connection_notifies_later(self) -> None:
         calls = []
 
         class Server(Recorder):
@@ -367,7 +367,7 @@ class CloseTests(DirectCase):
 
         self.assertEqual(self.run_client(client, self.listen(Server)), len(BIG))
 
-    def test_lost_at_shutdown_is_told(self) -> None:
+    def test_loss_at_shutdown_is_reported(self) -> None:
         class Server(Recorder):
             def dataReceived(self, data: bytes) -> None:
                 self.transport.loseConnection()
@@ -379,8 +379,8 @@ class CloseTests(DirectCase):
                 read_all(sock)
 
         port = self.listen(Server)
-        with_port = self.run_client(client, port, until=lambda: True)
-        self.assertIsNone(with_port)
+        result = self.run_client(client, port, until=lambda: True)
+        self.assertIsNone(result)
         self.assertEqual(self.servers[0].calls, ["made", "lost"])
 
     def test_abort_connection(self) -> None:

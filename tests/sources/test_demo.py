@@ -20,17 +20,17 @@ seeds = st.integers(0, 10**12)
 
 
 def fetched(seed, second):
-    """Give the document at a second as the source does."""
+    """Return the document that the source fetches at a second."""
     clock = Clock()
     clock.rightNow = second + 0.5
     return result_of(DemoSource(clock, f"demo:?seed={seed}", 10**6).fetch())
 
 
 class DemoTests(SynchronousTestCase):
-    """What it makes up."""
+    """The generated document."""
 
     def test_interface(self):
-        """It is a source as livestate knows it."""
+        """DemoSource implements ISource."""
         source = DemoSource(Clock(), "demo:", 100)
         verifyObject(ISource, source)
         self.assertEqual(str(source), "demo:")
@@ -39,7 +39,7 @@ class DemoTests(SynchronousTestCase):
     @many
     @given(seeds, seconds)
     def test_valid(self, seed, second):
-        """At any second of any night it is a document to serve, of two to six kilobytes, whose sums are right."""
+        """At any second of any night the document is valid, has two to six kilobytes, and its sums are right."""
         data = fetched(seed, second)
         check(data, 6_000)
         self.assertGreater(len(data), 2_000)
@@ -54,13 +54,13 @@ class DemoTests(SynchronousTestCase):
     @few
     @given(seeds, seconds)
     def test_changes(self, seed, second):
-        """Each second's document is another than the one before."""
+        """The document changes every second."""
         self.assertNotEqual(fetched(seed, second), fetched(seed, second + 1))
 
     @few
     @given(seeds, st.integers(0, 4_000_000), st.integers(0, COUNTING - 2))
     def test_few_places_report(self, seed, night, elapsed):
-        """Within a night a change is small beside the state: most places are as they were, and nothing is null."""
+        """Within a night most places stay unchanged from one second to the next, and nothing is null."""
         now, later = (state_at(seed, night * NIGHT + second) for second in (elapsed, elapsed + 1))
         moved = [name for name, place in now["places"].items() if later["places"][name] != place]
         self.assertLess(len(moved), len(now["places"]) / 2)
@@ -69,14 +69,14 @@ class DemoTests(SynchronousTestCase):
     @few
     @given(seeds, seconds)
     def test_deterministic(self, seed, second):
-        """Two servers with one seed show the same, within one second too; another seed shows another night."""
+        """Two servers with the same seed show the same document; another seed gives another night."""
         self.assertEqual(fetched(seed, second), fetched(seed, second))
         self.assertNotEqual(state_at(seed, second)["places"], state_at(seed + 1, second)["places"])
 
     @few
     @given(seeds, st.integers(0, 4_000_000), st.integers(0, NIGHT - 2))
     def test_counting(self, seed, night, elapsed):
-        """Through a night votes are only ever added, and at the end of the counting all are counted."""
+        """During a night votes are only ever added, and when counting ends all are counted."""
         now, later = (state_at(seed, night * NIGHT + second) for second in (elapsed, elapsed + 1))
         for name, place in now["places"].items():
             later_votes = later["places"][name]["votes"]
@@ -84,13 +84,13 @@ class DemoTests(SynchronousTestCase):
         self.assertEqual(state_at(seed, night * NIGHT + COUNTING)["counted_percent"], 100.0)
 
     def test_starts_low_and_ends(self):
-        """A night begins with few votes counted, and the next one begins anew."""
+        """A night ends with all votes counted, and the next one starts with few."""
         last, first = state_at(1, 5 * NIGHT - 1), state_at(1, 5 * NIGHT)
         self.assertEqual(last["counted_percent"], 100.0)
         self.assertLess(first["counted_percent"], 15.0)
 
     def test_wrong_seeds(self):
-        """A seed that is no number, and a parameter that there is not, are refused in one line."""
+        """A seed that is not a number, and an unknown or repeated parameter, are refused in one line."""
         for url in ("demo:?seed=x", "demo:?seed=-1", "demo:?seed=%C2%B2", "demo:?seed=", "demo:?seed=" + "9" * 5000,
                     "demo:?sed=1", "demo:?seed=1&seed=2"):  # fmt: skip
             error = self.assertRaises(SettingsError, make_source, Clock(), url, 100)

@@ -1,4 +1,4 @@
-"""The URLs of sources: any at all is understood or refused, and no secret in one is ever shown."""
+"""Source URLs: each is either accepted or refused, and no message shows a secret in one."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ from tests.support import many
 
 
 class URLTests(SynchronousTestCase):
-    """What is made of a URL, and shown of it."""
+    """Making a source from a URL."""
 
     def test_unknown_host(self):
-        """A name that cannot be resolved is a SourceError of one line, never a fault."""
+        """A host name that cannot be resolved raises SourceError."""
         clock: Any = MemoryReactorClock()
 
         class Resolver:
@@ -30,20 +30,20 @@ class URLTests(SynchronousTestCase):
 
         clock.nameResolver = Resolver()
         source = HTTPSource(clock, "http://nowhere.example/", 100)
-        asking = Deferred.fromCoroutine(source.fetch())
-        error = self.failureResultOf(asking, SourceError).value
+        fetching = Deferred.fromCoroutine(source.fetch())
+        error = self.failureResultOf(fetching, SourceError).value
         self.assertNotIsInstance(error, DNSLookupError)
         self.assertIn("nowhere.example", str(error))
 
     def test_no_host_name(self):
-        """A Redis at what can be no host name is one line, not a fault."""
+        """A fetch from Redis at an invalid host name raises SourceError."""
         for host in ("a..b", "-a-", "a" * 70, "a_b"):
             source = make_source(MemoryReactorClock(), f"redis://{host}/0", 100)
-            asking = Deferred.fromCoroutine(source.fetch())
-            self.assertIn("invalid hostname", str(self.failureResultOf(asking, SourceError).value))
+            fetching = Deferred.fromCoroutine(source.fetch())
+            self.assertIn("invalid hostname", str(self.failureResultOf(fetching, SourceError).value))
 
     def test_wrong_urls(self):
-        """A URL without a host, or with what is no port, is refused in one line that shows no password."""
+        """A URL without a host, or with an invalid port, is refused without showing its password."""
         for url in ("http:", "http://", "http:///x", "http://:80/", "http://[::1", "http://h:x/", "http://h:99999/",
                     "http://me:hush/hush@h/", "http://me:hush?hush@h/", "http://me:hush#hush@h/"):  # fmt: skip
             error = self.assertRaises(SettingsError, make_source, MemoryReactorClock(), url, 100)
@@ -54,14 +54,14 @@ class URLTests(SynchronousTestCase):
     @given(st.sampled_from(["http://", "https://", "http:", "redis://", "rediss://", "redis+unix://", "demo:", "nonsense:", ""]),
            st.text(st.sampled_from("ab:/?#[]@%&=*.0123é \n\t\x00-"), max_size=14))  # fmt: skip
     def test_any_url(self, scheme, rest):
-        """Any URL at all makes a source, or is refused by a SettingsError."""
+        """Any URL either makes a source or raises SettingsError."""
         try:
             str(make_source(MemoryReactorClock(), scheme + rest, 100))
         except SettingsError:
             pass
 
     def test_one_line(self):
-        """A refusal is one line, whatever is percent-encoded in the URL."""
+        """An error message is one line, even if the URL has percent-encoded line breaks."""
         for url in ("rediss://h/1?cafile=no%0afile", "rediss://h/1?cafile=no%0cfile", "rediss://h/1?cafile=%e2%80%a8"):
             error = self.assertRaises(SettingsError, make_source, MemoryReactorClock(), url, 100)
             self.assertEqual(len(str(error).splitlines()), 1, str(error))

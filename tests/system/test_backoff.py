@@ -1,4 +1,4 @@
-"""Growing, jittered delays."""
+"""Tests of growing, jittered delays."""
 
 from unittest import mock
 
@@ -16,7 +16,7 @@ class BackoffTests(SynchronousTestCase):
     @few
     @given(st.floats(0.001, 5), st.floats(0.001, 50), st.integers(1, 40))
     def test_bounds(self, first, limit, failures):
-        """Each delay is between half and the whole of a ceiling that doubles up to the limit."""
+        """Each delay is between half and all of a ceiling that doubles up to the limit."""
         backoff = Backoff(first=first, limit=limit)
         for count in range(failures):
             ceiling = min(limit, first * 2**count)
@@ -24,8 +24,8 @@ class BackoffTests(SynchronousTestCase):
             self.assertGreaterEqual(delay, 0.5 * ceiling)
             self.assertLessEqual(delay, ceiling)
 
-    def test_draws_evenly(self):
-        """A delay is drawn anew from the whole of its range: two servers do not come back in step."""
+    def test_uniform(self):
+        """Each delay is drawn from the whole of its range, so that two servers do not come back in step."""
         backoff = Backoff(first=1.0, limit=1.0)
         delays = [backoff.next_delay() for _ in range(400)]
         self.assertLess(min(delays), 0.55)
@@ -33,7 +33,7 @@ class BackoffTests(SynchronousTestCase):
         self.assertGreater(len(set(delays)), 390)
 
     def test_reset(self):
-        """After a success the delays begin anew."""
+        """After a success the delays start over."""
         with mock.patch("random.uniform", return_value=1.0):
             backoff = Backoff(first=0.25, limit=1.5)
             self.assertEqual([backoff.next_delay() for _ in range(5)], [0.25, 0.5, 1.0, 1.5, 1.5])
@@ -41,7 +41,7 @@ class BackoffTests(SynchronousTestCase):
             self.assertEqual(backoff.next_delay(), 0.25)
 
     def test_a_week_of_failures(self):
-        """However many failures there are, the delay stays a number within the limit."""
+        """After any number of failures, the delay is a number within the limit."""
         backoff = Backoff(first=0.25, limit=1.5)
         backoff.failures = 10_000_000
         self.assertLessEqual(backoff.next_delay(), 1.5)

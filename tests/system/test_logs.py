@@ -1,4 +1,4 @@
-"""Log files that can be taken away."""
+"""Tests of log files that can be renamed and reopened."""
 
 import json
 import os
@@ -17,8 +17,8 @@ class LogFileTests(SynchronousTestCase):
     def setUp(self):
         self.path = Path(self.mktemp())
 
-    def test_lines_are_there_at_once(self):
-        """A line is in the file when it has been written, and one after what was there before."""
+    def test_write(self):
+        """A line is in the file as soon as it is written, after the existing content."""
         self.path.write_text("before\n")
         log = LogFile(self.path)
         log.write("one\n")
@@ -28,12 +28,12 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(self.path.read_text(), "before\none\ntwo\n")
 
     def test_any_text(self):
-        """A text that UTF-8 cannot hold is written escaped, and raises nothing."""
+        """Text that cannot be encoded as UTF-8 is written escaped, and raises nothing."""
         LogFile(self.path).write("\udc80 é\n")
         self.assertEqual(self.path.read_text(encoding="utf-8"), "\\udc80 é\n")
 
     def test_reopen(self):
-        """After it was renamed, lines go to a new file under the old name, and the old one is closed."""
+        """After a rename and a reopen, lines go to a new file under the old name, and the old one is closed."""
         log = LogFile(self.path)
         log.write("old\n")
         moved = self.path.rename(f"{self.path}.1")
@@ -46,7 +46,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(len(os.listdir("/proc/self/fd")), open_files)
 
     def test_modes(self):
-        """Other users do not read a new file, whatever the umask; one that is there keeps its mode."""
+        """A new file is not readable by others, whatever the umask; an existing one keeps its mode."""
         self.addCleanup(os.umask, os.umask(0))
         LogFile(self.path).close()
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o640)
@@ -54,8 +54,8 @@ class LogFileTests(SynchronousTestCase):
         LogFile(self.path).close()
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o644)
 
-    def test_cannot_be_reopened(self):
-        """Where there is no making a new file, the old one is kept and nothing is raised."""
+    def test_failed_reopen(self):
+        """If no new file can be created, the old one is kept and nothing is raised."""
         log = LogFile(self.path)
         moved = self.path.rename(f"{self.path}.1")
         self.path.mkdir()
@@ -64,7 +64,7 @@ class LogFileTests(SynchronousTestCase):
         self.assertEqual(moved.read_text(), "still here\n")
 
     def test_full_disk(self):
-        """Where the disk is full, lines are lost, but whoever wrote them is not held up, and a new file is taken."""
+        """If the disk is full, lines are lost without an error, and a new file works after a reopen."""
         self.path.symlink_to("/dev/full")
         log = LogFile(self.path)
         for _ in range(3):
@@ -74,8 +74,8 @@ class LogFileTests(SynchronousTestCase):
         log.write("found\n")
         self.assertEqual(self.path.read_text(), "found\n")
 
-    def test_cannot_be_opened(self):
-        """A file that cannot be opened at the start is an OSError, for the caller to explain."""
+    def test_failed_open(self):
+        """A file that cannot be opened at the start raises an OSError, for the caller to explain."""
         self.path.mkdir()
         self.assertRaises(OSError, LogFile, self.path)
 
@@ -84,30 +84,30 @@ class LogFilesTests(SynchronousTestCase):
     """All files of the process."""
 
     def setUp(self):
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
 
     def test_reopen(self):
-        """All files are opened anew together, but for those that were closed."""
+        """All files are reopened together, except those that were closed."""
         files = LogFiles()
-        logs = [files.open(self.folder / name) for name in ("access", "other")]
-        closed = files.open(self.folder / "closed", buffered=True)
+        logs = [files.open(self.directory / name) for name in ("access", "other")]
+        closed = files.open(self.directory / "closed", buffered=True)
         closed.write("last\n")
         files.close(closed)
-        for path in list(self.folder.iterdir()):
+        for path in list(self.directory.iterdir()):
             path.rename(f"{path}.1")
         files.reopen()
         for log in logs:
             log.write("new\n")
         for name in ("access", "other"):
-            self.assertEqual((self.folder / name).read_text(), "new\n")
-        self.assertFalse((self.folder / "closed").exists())
-        self.assertEqual((self.folder / "closed.1").read_text(), "last\n")
+            self.assertEqual((self.directory / name).read_text(), "new\n")
+        self.assertFalse((self.directory / "closed").exists())
+        self.assertEqual((self.directory / "closed.1").read_text(), "last\n")
 
     def test_observer(self):
-        """An observer writes Twisted's classic text, with the local time and its zone, and follows a SIGHUP."""
+        """An observer writes Twisted's classic text, with the local time and its zone, also after a reopen."""
         files = LogFiles()
-        path = self.folder / "twistd.log"
+        path = self.directory / "twistd.log"
         observe = files.observer(path)
         event = {
             "log_format": "{path} is {state}",
@@ -129,10 +129,10 @@ class LogFilesTests(SynchronousTestCase):
 
 
 class FormatTests(SynchronousTestCase):
-    """What a line of the log looks like."""
+    """The formats of log lines."""
 
     def lines(self, log_format):
-        """Log one event with parts and one failure, and give the lines."""
+        """Log one event with fields and one failure, and return the lines."""
         path = Path(self.mktemp())
         publisher = LogPublisher(LogFiles().observer(path, log_format))
         log = Logger("here", observer=publisher)
@@ -144,7 +144,7 @@ class FormatTests(SynchronousTestCase):
         return path.read_text().splitlines()
 
     def test_json(self):
-        """Each event is one object on a line of its own, with its text, its parts, and a failure's traceback."""
+        """Each event is one object on its own line, with its text, its fields, and the traceback of a failure."""
         first, second = map(json.loads, self.lines("json"))
         self.assertEqual(first["log_text"], "/a\n: no answer within 0.8 s")
         self.assertEqual((first["path"], first["seconds"], first["log_namespace"]), ("/a\n", 0.8, "here"))
@@ -153,5 +153,5 @@ class FormatTests(SynchronousTestCase):
         self.assertIn("Traceback", second["log_text"])
 
     def test_text(self):
-        """Text is Twisted's classic line, with the time in ISO 8601."""
+        """Text lines are Twisted's classic ones, with the time in ISO 8601."""
         self.assertRegex(self.lines("text")[0], r"^\d{4}-\d\d-\d\dT[\d:.]+[+-]\d\d:\d\d \[here#warn\] /a")

@@ -1,4 +1,4 @@
-"""The limit of open files."""
+"""Tests of the limit on open files."""
 
 import subprocess
 import sys
@@ -8,10 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 
 class OpenFilesTests(SynchronousTestCase):
-    """`raise_open_files`, in a process of its own."""
+    """`raise_open_files`, in a child process."""
 
     def raised(self, soft, hard):
-        """Give the limits after it was called under these, and what was logged."""
+        """Call it under these limits; return what it logged, and the limits afterwards."""
         program = (
             "import resource, sys\n"
             f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
@@ -21,7 +21,7 @@ class OpenFilesTests(SynchronousTestCase):
             "raise_open_files()\n"
             "print(resource.getrlimit(resource.RLIMIT_NOFILE))\n"
         )
-        # livestate need not be installed for the tests of a module: it is taken from the checkout.
+        # Unit tests run without an installed livestate: this imports it from the checkout.
         ran = subprocess.run(
             [sys.executable, "-c", program], cwd=Path(__file__).parents[2],
             capture_output=True, text=True, timeout=60, check=True,
@@ -29,13 +29,13 @@ class OpenFilesTests(SynchronousTestCase):
         return ran.stdout.splitlines()
 
     def test_raised(self):
-        """The limit becomes the hard limit, and nothing is said where that is enough."""
+        """The soft limit becomes the hard limit; if that is enough, nothing is logged."""
         self.assertEqual(self.raised(1024, 12000), ["(12000, 12000)"])
 
     def test_too_low(self):
-        """Where the hard limit is low too there is one line, with the number, what it is good for and what to do."""
+        """If the hard limit is low as well, one line names it, what it is enough for, and what to do."""
         warning, limits = self.raised(1024, 4096)
         self.assertEqual(limits, "(4096, 4096)")
-        self.assertIn("at most 4096 files", warning)
-        self.assertIn("about 3996 readers", warning)
+        self.assertIn("limit on open files is 4096", warning)
+        self.assertIn("about 3996 clients", warning)
         self.assertIn("LimitNOFILE=", warning)

@@ -1,4 +1,4 @@
-"""Signals."""
+"""Tests of signal handlers."""
 
 import os
 import signal
@@ -11,14 +11,14 @@ from tests.support import FakeReactor
 
 
 class SignalsTests(SynchronousTestCase):
-    """What is called when a signal comes."""
+    """What is called when a signal arrives."""
 
     def setUp(self):
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
 
     def test_in_the_reactor(self):
-        """An action is taken in the reactor's time, not in the signal handler's, also if another handler was set."""
+        """An action runs in the reactor, not in the signal handler, even if another handler was installed meanwhile."""
         reactor = FakeReactor()
         waiting: list[Any] = []
         done: list[int] = []
@@ -28,7 +28,7 @@ class SignalsTests(SynchronousTestCase):
             reactor, {signal.SIGUSR1: lambda: done.append(1), signal.SIGUSR2: lambda: done.append(2)}
         ).startService()
         os.kill(os.getpid(), signal.SIGUSR1)
-        # As Twisted does when it begins to run.
+        # As Twisted does when the reactor starts to run.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         reactor.advance(0)
         os.kill(os.getpid(), signal.SIGUSR2)

@@ -1,4 +1,4 @@
-"""The notify protocol, spoken to a real Unix datagram socket; time is told to go on."""
+"""Tests of the notify protocol, with a real Unix datagram socket and a simulated clock."""
 
 import os
 import re
@@ -13,38 +13,34 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.documents.document import Document
-from livestate.documents.poller import Poller
-from livestate.documents.summary import summary
-from livestate.sources.factory import make_source
-from livestate.system.systemd import LONG, ServiceManager, SystemdNotifier
-from tests.support import FakeReactor, few, log_lines, result_of
+from livestate.system.systemd import SLOW_START, ServiceManager, SystemdNotifier
+from tests.support import few, log_lines
 
 
 class ManagerTests(SynchronousTestCase):
-    """What is read from the environment."""
+    """Reading the environment."""
 
     def test_path(self):
-        """A path is taken as it is, with half a minute's watchdog in microseconds; nothing is left for children."""
+        """A path is used as it is, the watchdog time is in microseconds, and nothing is left for children."""
         environ = {"NOTIFY_SOCKET": "/run/n", "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "12", "HOME": "/"}
-        self.assertEqual(ServiceManager.taken_from(environ, 12), ServiceManager("/run/n", 30.0))
+        self.assertEqual(ServiceManager.from_environment(environ, 12), ServiceManager("/run/n", 30.0))
         self.assertEqual(environ, {"HOME": "/"})
 
     def test_abstract(self):
-        """An @ stands for the NUL of the abstract namespace."""
-        self.assertEqual(ServiceManager.taken_from({"NOTIFY_SOCKET": "@a"}, 1), ServiceManager("\0a", 0.0))
+        """A leading @ stands for the NUL of the abstract namespace."""
+        self.assertEqual(ServiceManager.from_environment({"NOTIFY_SOCKET": "@a"}, 1), ServiceManager("\0a", 0.0))
 
     def test_watchdog_of_another(self):
-        """A watchdog that is meant for another process is none; without WATCHDOG_PID it is ours."""
+        """A watchdog meant for another process is ignored; without WATCHDOG_PID it applies."""
         environ = {"NOTIFY_SOCKET": "/n", "WATCHDOG_USEC": "5000000"}
-        self.assertEqual(ServiceManager.taken_from({**environ, "WATCHDOG_PID": "2"}, 1).watchdog, 0)
-        self.assertEqual(ServiceManager.taken_from(environ, 1).watchdog, 5)
+        self.assertEqual(ServiceManager.from_environment({**environ, "WATCHDOG_PID": "2"}, 1).watchdog, 0)
+        self.assertEqual(ServiceManager.from_environment(environ, 1).watchdog, 5)
 
     @few
     @given(st.dictionaries(st.sampled_from(["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]), st.text(max_size=9)))
     def test_anything(self, environ):
-        """Whatever is there is understood or counts as nothing, and is taken out."""
-        manager = ServiceManager.taken_from(environ, 1)
+        """Any values are parsed or ignored, and removed."""
+        manager = ServiceManager.from_environment(environ, 1)
         self.assertEqual(environ, {})
         self.assertGreaterEqual(manager.watchdog, 0)
         self.assertIn(manager.address[:1], ("", "/", "\0"))
@@ -54,9 +50,9 @@ class NotifierTests(SynchronousTestCase):
     """What is sent, and when."""
 
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.address = str(Path(folder.name) / "notify")
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.address = str(Path(directory.name) / "notify")
         self.clock = Clock()
         self.ready = False
         self.line = "fine"
@@ -81,7 +77,7 @@ class NotifierTests(SynchronousTestCase):
             self.clock.advance(0.05)
 
     def received(self):
-        """Give all datagrams that have come."""
+        """Return all datagrams that have arrived."""
         datagrams = []
         while True:
             try:
@@ -90,10 +86,10 @@ class NotifierTests(SynchronousTestCase):
                 return datagrams
 
     def test_ready(self):
-        """READY=1 is sent once, when all is there and not before, with the status behind it."""
+        """READY=1 is sent once, when everything is ready and not before, followed by the status."""
         self.listen()
         self.start()
-        self.run_for(LONG - 0.2)
+        self.run_for(SLOW_START - 0.2)
         self.assertEqual(self.received(), [])
         self.ready = True
         self.run_for(0.2)
@@ -101,13 +97,13 @@ class NotifierTests(SynchronousTestCase):
         self.run_for(60)
         self.assertEqual(self.received(), [])
 
-    def test_long_start(self):
-        """A start that takes long is never over before it is, and the status says what it waits for."""
+    def test_slow_start(self):
+        """During a slow start READY=1 is not sent, and the status says what the start waits for."""
         self.listen()
         self.start()
-        self.line = "nobody serves"
-        self.run_for(LONG + 0.2)
-        self.assertEqual(self.received(), ["STATUS=nobody serves"])
+        self.line = "no workers yet"
+        self.run_for(SLOW_START + 0.2)
+        self.assertEqual(self.received(), ["STATUS=no workers yet"])
         self.run_for(80)
         self.assertEqual(self.received(), [])
         self.ready, self.line = True, "fine"
@@ -118,7 +114,7 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(self.received(), ["STATUS=worse"])
 
     def test_abstract(self):
-        """It works in the abstract namespace too."""
+        """Messages also go to a socket in the abstract namespace."""
         address = f"\0livestate-test-{os.getpid()}"
         self.listen(address)
         self.start(address)
@@ -127,7 +123,7 @@ class NotifierTests(SynchronousTestCase):
         self.assertIn("READY=1", self.received())
 
     def test_status(self):
-        """A status is sent again only when it has changed, every 10 s at most."""
+        """The status is sent only when it has changed, at most every 10 s."""
         self.listen()
         self.start()
         self.ready = True
@@ -140,7 +136,7 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(self.received(), ["STATUS=bad"])
 
     def test_watchdog(self):
-        """WATCHDOG=1 is sent twice within the time that the manager gives."""
+        """WATCHDOG=1 is sent twice within the time that the manager sets."""
         self.listen()
         self.start(watchdog=10)
         sent = []
@@ -151,19 +147,19 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(sent.count("WATCHDOG=1"), 12)
 
     def test_stopping(self):
-        """STOPPING=1 is sent at the end, and the watchdog goes on while readers are sent off."""
+        """STOPPING=1 is sent at the shutdown, and the watchdog continues while connections drain."""
         self.listen()
         notifier = self.start(watchdog=10)
         self.ready = True
         self.run_for(1)
         self.received()
         notifier.stopService()
-        self.assertEqual(self.received(), ["STOPPING=1\nSTATUS=Coming to its end"])
+        self.assertEqual(self.received(), ["STOPPING=1\nSTATUS=Stopping"])
         self.run_for(10.1)
         self.assertEqual(self.received(), ["WATCHDOG=1"] * 2)
 
     def test_stopped_before_ready(self):
-        """A service that is stopped before it was ready never says that it is."""
+        """A service stopped before it was ready never sends READY=1."""
         self.listen()
         notifier = self.start()
         notifier.stopService()
@@ -172,7 +168,7 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual([line.partition("\n")[0] for line in self.received()], ["STOPPING=1"])
 
     def test_reload(self):
-        """RELOADING=1 comes with the monotonic time, and READY=1 when the work is done, however it ends."""
+        """RELOADING=1 carries the monotonic time, and READY=1 follows when the work is done, even if it failed."""
         notifier = self.start_ready()
         work: Deferred[None] = Deferred()
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
@@ -189,7 +185,7 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(self.received(), ["STATUS=refused", "READY=1"])
 
     def test_reloads_at_once(self):
-        """Of several reloads that overlap the end of the last alone is their end."""
+        """Of several reloads that overlap, only the end of the last one is reported."""
         notifier = self.start_ready()
         works: list[Deferred[None]] = [Deferred(), Deferred()]
         for work in works:
@@ -201,14 +197,14 @@ class NotifierTests(SynchronousTestCase):
         self.assertEqual(self.received(), ["READY=1"])
 
     def test_reload_during_start(self):
-        """A reload before the start is over does not end it."""
+        """A reload during the start does not end the start."""
         self.listen()
         notifier = self.start()
         self.assertEqual(self.successResultOf(notifier.reload(lambda: 7)), 7)
         self.assertEqual(self.received(), [])
 
     def start_ready(self) -> SystemdNotifier:
-        """Start, and have read all that comes of that."""
+        """Start a notifier, and discard the messages of its start."""
         self.listen()
         notifier: SystemdNotifier = self.start()
         self.ready = True
@@ -217,7 +213,7 @@ class NotifierTests(SynchronousTestCase):
         return notifier
 
     def test_full_socket(self):
-        """While the manager reads nothing the reactor is not held up; all but the watchdog comes later, in order."""
+        """A full socket does not block the reactor; all messages but WATCHDOG=1 arrive later, in order."""
         self.listen()
         notifier = self.start(watchdog=1)
         self.ready = True
@@ -235,45 +231,18 @@ class NotifierTests(SynchronousTestCase):
         self.assertIn("WATCHDOG=1", sent[-30:])
 
     def test_manager_gone(self):
-        """A socket that is not there is one line in the log, and nothing else."""
+        """A missing socket is one line of log, and nothing else."""
         with log_lines() as lines:
             self.start(watchdog=1)
             self.ready = True
             self.run_for(30)
-        self.assertEqual(lines, ["cannot tell the service manager how it goes: No such file or directory"])
+        self.assertEqual(lines, ["cannot notify the service manager: No such file or directory"])
 
     def test_no_manager(self):
-        """Without a service manager no socket is made, nothing is scheduled, and a reload does its work all the same."""
+        """Without a service manager there is no socket and nothing is scheduled, but a reload still does its work."""
         notifier = SystemdNotifier(self.clock, ServiceManager(), lambda: True, lambda: "")
         notifier.startService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(self.successResultOf(notifier.reload(lambda: 7)), 7)
         notifier.stopService()
         self.assertIsNone(notifier._socket)
-
-
-class SummaryTests(SynchronousTestCase):
-    """The line for a person."""
-
-    def test_summary(self):
-        """It counts documents and connections, and names each document that is not fresh, with its age and why."""
-        reactor = FakeReactor()
-        pollers = [
-            Poller(Document(reactor, path, 1000), make_source(reactor, "demo:", 1000), 1.0, reactor)
-            for path in ("/a", "/b")
-        ]
-        self.assertEqual(
-            summary(pollers, 0),
-            "2 documents, 0 connections; /a is missing (no answer yet), /b is missing (no answer yet)",
-        )
-        for poller in pollers:
-            result_of(poller.document.offer(b"{}"))
-        self.assertEqual(summary(pollers[:1], 7), "1 document, 7 connections; all fresh")
-        reactor.advance(12)
-        result_of(pollers[0].document.offer(b"{}"))
-        pollers[1].tally.trouble = "refused,\nreally"
-        self.assertEqual(summary(pollers, 1), "2 documents, 1 connections; /b is 12 s old (refused, really)")
-        self.assertEqual(
-            summary(pollers, 0, "1 of 2 workers not serving"),
-            "2 documents, 0 connections; 1 of 2 workers not serving, /b is 12 s old (refused, really)",
-        )

@@ -1,4 +1,4 @@
-"""The second hand."""
+"""Tests of the ticker."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +23,7 @@ class TickerTests(SynchronousTestCase):
     @few
     @given(st.floats(0, 2e9))
     def test_just_after_the_second(self, now):
-        """Started at any moment, it ticks at each whole second: never before one, and within a millisecond of it."""
+        """Started at any moment, it ticks once per full second, just after it."""
         ticker = self.ticker(now)
         for _ in range(40):
             self.clock.advance(0.1)
@@ -34,7 +34,7 @@ class TickerTests(SynchronousTestCase):
         self.assertEqual(len({int(tick + 1e-6) for tick in self.ticks}), len(self.ticks))
 
     def test_drift(self):
-        """A tick that comes late does not make those after it late."""
+        """A late tick does not delay the following ones."""
         ticker = self.ticker(100.25)
         self.clock.advance(0.75)
         self.clock.advance(1.4)
@@ -43,7 +43,7 @@ class TickerTests(SynchronousTestCase):
         ticker.stopService()
 
     def test_all_in_order(self):
-        """All that are to be called are called, in order."""
+        """All functions are called, in order."""
         clock = Clock()
         called: list[int] = []
         ticker = Ticker(clock, [lambda: called.append(1), lambda: called.append(2)])
@@ -54,7 +54,7 @@ class TickerTests(SynchronousTestCase):
         ticker.stopService()
 
     def test_fault(self):
-        """One that raises does not stop the clock."""
+        """A function that raises does not stop the ticks."""
         clock = Clock()
         called: list[float] = []
 
@@ -70,7 +70,7 @@ class TickerTests(SynchronousTestCase):
         ticker.stopService()
 
     def test_stop(self):
-        """Stopped, it ticks no more and leaves nothing behind; it may be stopped twice."""
+        """After a stop it no longer ticks and leaves nothing behind; it may be stopped twice."""
         ticker = self.ticker(5.5)
         ticker.stopService()
         ticker.stopService()

@@ -1,1 +1,1 @@
-"""Tests of `livestate.tls.contexts`."""
+"""Tests of `livestate.tls`."""

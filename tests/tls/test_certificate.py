@@ -1,4 +1,4 @@
-"""A listener's certificate that is replaced."""
+"""Replacing the certificate of a listener."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support import Authority, log_lines, pem, written
 
 
 class CertificateTests(SynchronousTestCase):
-    """Files that change."""
+    """Certificate files that change."""
 
     def setUp(self):
         self.folder = Path(self.mktemp())
@@ -28,14 +28,14 @@ class CertificateTests(SynchronousTestCase):
         written(Path(self.file), pem(certificate))
 
     def test_unchanged(self):
-        """What has not changed is not loaded again."""
+        """Unchanged files are not loaded again."""
         before = self.certificate.options
         self.assertFalse(self.certificate.settled())
         self.assertFalse(reload_all([self.certificate]))
         self.assertIs(self.certificate.options, before)
 
     def test_changed(self):
-        """What has changed and stays so at the next look is loaded, and new connections get it."""
+        """Files that have changed, and are the same at the next check, are loaded for new connections."""
         before = self.certificate.options
         self.renew()
         self.assertFalse(self.certificate.settled())
@@ -47,7 +47,7 @@ class CertificateTests(SynchronousTestCase):
         self.assertFalse(self.certificate.settled())
 
     def test_refused(self):
-        """A pair that does not belong together is refused, once, and the one before stays until the next change."""
+        """A mismatched key is rejected and logged once; the current certificate stays until the next change."""
         before = self.certificate.options
         written(Path(self.key), pem(self.authority.issue()[0]))
         with log_lines() as lines:
@@ -56,14 +56,14 @@ class CertificateTests(SynchronousTestCase):
             os.unlink(self.file)
             self.assertFalse(self.certificate.reload())
         self.assertEqual(len(lines), 2, lines)
-        self.assertIn("does not belong", lines[0])
+        self.assertIn("does not match", lines[0])
         self.assertIn("cannot read", lines[1])
         self.assertIs(self.certificate.options, before)
         self.renew()
         self.assertTrue(self.certificate.reload())
 
     def test_another_folder(self):
-        """Names are meant as they were given, whatever the folder is by then."""
+        """File names are relative to the working directory at the time they were given."""
         folder = os.getcwd()
         self.addCleanup(os.chdir, folder)
         os.chdir(self.folder)
@@ -74,5 +74,5 @@ class CertificateTests(SynchronousTestCase):
         self.assertTrue(certificate.reload())
 
     def test_at_the_start(self):
-        """At the start, what cannot be used is an error."""
+        """At startup, files that cannot be used are an error."""
         self.assertRaises(SettingsError, Certificate, self.file, self.file)

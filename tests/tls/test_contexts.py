@@ -1,4 +1,4 @@
-"""TLS: certificates, the handshake, and what is refused."""
+"""Loading certificates, the handshake, and what is refused."""
 
 import datetime
 import os
@@ -22,19 +22,19 @@ from tests.support import Authority, certificate_in, log_lines, pem, written
 reactor: Any = _reactor
 
 
-def client_context(least=None, most=None):
-    """Give a client's context that verifies nothing: what is looked at is what the server does."""
+def client_context(minimum=None, maximum=None):
+    """Return a context for a client that verifies nothing, because these tests are about the server."""
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_cipher_list(b"ALL:@SECLEVEL=0")
-    if least is not None:
-        context.set_min_proto_version(least)
-    if most is not None:
-        context.set_max_proto_version(most)
+    if minimum is not None:
+        context.set_min_proto_version(minimum)
+    if maximum is not None:
+        context.set_max_proto_version(maximum)
     return context
 
 
 def handshake(server_context, context, session=None):
-    """Shake hands in memory, and let the server say one thing, with which tickets come; give the client's side."""
+    """Do a handshake in memory, send data from the server (tickets come with it), and return the client's side."""
     server, client = SSL.Connection(server_context, None), SSL.Connection(context, None)
     server.set_accept_state()
     client.set_connect_state()
@@ -42,16 +42,16 @@ def handshake(server_context, context, session=None):
         client.set_session(session)
     done: set[SSL.Connection] = set()
     while len(done) < 2:
-        moved = False
+        transferred = False
         for side, other in ((client, server), (server, client)):
             try:
                 side.do_handshake()
                 done.add(side)
             except SSL.WantReadError:
                 pass
-            moved |= pump(side, other)
-        if not moved and len(done) < 2:
-            raise AssertionError("the handshake stands still")
+            transferred |= pump(side, other)
+        if not transferred and len(done) < 2:
+            raise AssertionError("the handshake is stuck")
     server.send(b"hello")
     pump(server, client)
     assert client.recv(100) == b"hello"
@@ -59,12 +59,12 @@ def handshake(server_context, context, session=None):
 
 
 def resumed(connection: Any) -> bool:
-    """Tell whether a connection was spared the full handshake; pyOpenSSL itself has no such question."""
+    """Return whether a connection avoided the full handshake. pyOpenSSL has no public name for this."""
     return bool(SSL._lib.SSL_session_reused(connection._ssl))  # type: ignore[attr-defined]
 
 
 def pump(one, other):
-    """Carry what one side has to say to the other; tells whether there was anything."""
+    """Transfer the pending output of one side to the other, and return whether there was any."""
     try:
         other.bio_write(one.bio_read(100_000))
     except SSL.WantReadError:
@@ -73,7 +73,7 @@ def pump(one, other):
 
 
 class FilesCase(SynchronousTestCase):
-    """A folder with certificates in it."""
+    """A test with a directory for certificates."""
 
     def setUp(self):
         self.folder = Path(self.mktemp())
@@ -84,7 +84,7 @@ class FilesCase(SynchronousTestCase):
 
 
 class ServerOptionsTests(FilesCase):
-    """The server's side."""
+    """The settings of a server."""
 
     def setUp(self):
         super().setUp()
@@ -94,17 +94,17 @@ class ServerOptionsTests(FilesCase):
         self.key_file = self.file("key.pem", self.key)
 
     def sent(self, options):
-        """Give the certificates that a client is sent."""
+        """Return the certificates that a client receives."""
         client = handshake(options.getContext(), client_context())
         return [certificate.to_cryptography() for certificate in client.get_peer_cert_chain() or []]
 
     def test_chain_in_certificate_file(self):
-        """All certificates of a fullchain file are sent, the server's own first."""
+        """All certificates in a fullchain file are sent, the server's own first."""
         full = self.file("full.pem", self.certificate, self.middle.certificate)
         self.assertEqual(self.sent(server_options(self.key_file, full)), [self.certificate, self.middle.certificate])
 
-    def test_chain_in_a_file_of_its_own(self):
-        """The certificates of the extra file are sent behind those of the first."""
+    def test_chain_in_a_separate_file(self):
+        """The certificates in the chain file are sent after those in the certificate file."""
         own = self.file("own.pem", self.certificate)
         extra = self.file("extra.pem", self.middle.certificate, self.root.certificate)
         self.assertEqual(
@@ -114,7 +114,7 @@ class ServerOptionsTests(FilesCase):
         self.assertEqual(self.sent(server_options(self.key_file, own)), [self.certificate])
 
     def test_one_file_for_all(self):
-        """Key and chain may stand in one file, in any order."""
+        """One file may hold the key and the chain, in any order."""
         for name, things in (
             ("a.pem", (self.key, self.certificate, self.middle.certificate)),
             ("b.pem", (self.certificate, self.middle.certificate, self.key)),
@@ -123,16 +123,16 @@ class ServerOptionsTests(FilesCase):
             self.assertEqual(self.sent(server_options(both, both)), [self.certificate, self.middle.certificate])
 
     def test_kinds_of_keys(self):
-        """ECDSA, RSA and Ed25519 keys serve."""
+        """ECDSA, RSA and Ed25519 keys work."""
         for key in (ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 2048), ed25519_key()):
             both = self.file("kind.pem", key, self_signed(key))
             self.assertEqual(self.sent(server_options(both, both)), [certificate_in(both)])
 
     def test_old_versions_refused(self):
-        """TLS 1.1 and older get no connection, also where OpenSSL would allow it; 1.2 and 1.3 do."""
+        """TLS 1.2 and 1.3 connect; older versions do not, even if OpenSSL would allow them."""
         own = self.file("own.pem", self.certificate)
         context = server_options(self.key_file, own).getContext()
-        # At the usual level OpenSSL 3 itself refuses them, whatever livestate says.
+        # At its default security level, OpenSSL 3 itself refuses them, whatever livestate sets.
         context.set_cipher_list(b"ALL:@SECLEVEL=0")
         lax = SSL.Context(SSL.TLS_METHOD)
         lax.set_cipher_list(b"ALL:@SECLEVEL=0")
@@ -141,21 +141,21 @@ class ServerOptionsTests(FilesCase):
         lax.use_certificate_file(own)
         old = handshake(lax, client_context(SSL.TLS1_VERSION, SSL.TLS1_1_VERSION))
         self.assertEqual(old.get_protocol_version_name(), "TLSv1.1")
-        for most in (SSL.TLS1_VERSION, SSL.TLS1_1_VERSION):
-            self.assertRaises(SSL.Error, handshake, context, client_context(SSL.TLS1_VERSION, most))
+        for maximum in (SSL.TLS1_VERSION, SSL.TLS1_1_VERSION):
+            self.assertRaises(SSL.Error, handshake, context, client_context(SSL.TLS1_VERSION, maximum))
         for version, name in ((SSL.TLS1_2_VERSION, "TLSv1.2"), (SSL.TLS1_3_VERSION, "TLSv1.3")):
             client = handshake(context, client_context(version, version))
             self.assertEqual(client.get_protocol_version_name(), name)
 
     def test_resumption(self):
-        """A reader who comes back with a ticket is spared the full handshake, in TLS 1.2 and 1.3."""
+        """A client that comes back with a ticket avoids the full handshake, in TLS 1.2 and 1.3."""
         own = self.file("own.pem", self.certificate)
         context = server_options(self.key_file, own).getContext()
         for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
-            again = client_context(version, version)
-            first = handshake(context, again)
+            client = client_context(version, version)
+            first = handshake(context, client)
             self.assertFalse(resumed(first))
-            second = handshake(context, again, first.get_session())
+            second = handshake(context, client, first.get_session())
             self.assertTrue(resumed(second), version)
 
     def refusal(self, *files):
@@ -164,15 +164,15 @@ class ServerOptionsTests(FilesCase):
         return text
 
     def test_mismatch(self):
-        """A key that does not belong to the certificate is refused, and both files are named."""
+        """A key that does not match the certificate is refused, and the message names both files."""
         own, other = self.file("own.pem", self.certificate), self.file("other.pem", self.root.key)
         text = self.refusal(other, own)
-        self.assertIn("does not belong", text)
+        self.assertIn("does not match", text)
         self.assertIn(own, text)
         self.assertIn(other, text)
 
     def test_files_that_cannot_be_used(self):
-        """A file that is missing, a folder, encrypted, empty or garbage is named with what is wrong with it."""
+        """A file that is missing, a directory, encrypted, empty or garbage is named, with what is wrong with it."""
         own = self.file("own.pem", self.certificate)
         garbage = self.file("garbage.pem", data=bytes(range(256)))
         broken = self.file("broken.pem", data=pem(self.key)[:-60])
@@ -184,7 +184,7 @@ class ServerOptionsTests(FilesCase):
             ((self.key_file, missing), missing, "No such file"),
             ((self.key_file, own, missing), missing, "No such file"),
             ((folder, own), folder, "directory"),
-            ((encrypted, own), encrypted, "encrypted; give one without a passphrase"),
+            ((encrypted, own), encrypted, "encrypted; use one without a passphrase"),
             ((garbage, own), garbage, "no PEM private key"),
             ((broken, own), broken, "no PEM private key"),
             ((own, own), own, "no PEM private key"),
@@ -200,7 +200,7 @@ class ServerOptionsTests(FilesCase):
             self.assertIn(named, text)
 
     def test_unreadable(self):
-        """A key that may not be read is a line that says so."""
+        """For a key that may not be read, the message says so."""
         own = self.file("own.pem", self.certificate)
 
         def refuse(path):
@@ -209,8 +209,8 @@ class ServerOptionsTests(FilesCase):
         self.patch(Path, "read_bytes", refuse)
         self.assertIn("Permission denied", self.refusal(self.key_file, own))
 
-    def test_keys_that_cannot_serve(self):
-        """A key of a kind that no server has is refused in one line."""
+    def test_keys_that_cannot_be_used(self):
+        """A key of a type that no server can use is refused with one line."""
         for key, signer in (
             (dsa.generate_private_key(1024), self.root.key),
             (x25519.X25519PrivateKey.generate(), self.root.key),
@@ -219,7 +219,7 @@ class ServerOptionsTests(FilesCase):
             self.refusal(both, both)
 
     def test_warnings(self):
-        """A certificate out of its dates is used and warned of, once."""
+        """A certificate outside its validity period is used, with one warning."""
         for days, expected in (((-9, -2), "expired on"), ((2, 9), "not valid before")):
             key = ec.generate_private_key(ec.SECP256R1())
             both = self.file("dated.pem", key, self_signed(key, days=days))
@@ -229,11 +229,12 @@ class ServerOptionsTests(FilesCase):
             self.assertIn(expected, lines[0])
 
     def test_modes(self):
-        """A key that others than its owner can use is warned of; a group may read one of root's."""
+        """There is a warning for a key that others can access; a group may read a key that root owns."""
         own = self.file("own.pem", self.certificate, mode=0o644)
         for owner, mode, hint in (
             (0, 0o600, None), (1000, 0o600, None), (1000, 0o400, None), (0, 0o640, None), (0, 0o440, None),
-            (1000, 0o640, "have root own it"), (1000, 0o660, "have root own it"), (0, 0o660, "have root own it"),
+            (1000, 0o640, "make root its owner"), (1000, 0o660, "make root its owner"),
+            (0, 0o660, "make root its owner"),
             (0, 0o644, "chmod 600"), (1000, 0o604, "chmod 600"), (0, 0o642, "chmod 600"), (0, 0o777, "chmod 600"),
         ):  # fmt: skip
             status = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, owner, 0, 0, 0, 0, 0))
@@ -243,7 +244,7 @@ class ServerOptionsTests(FilesCase):
             self.assertIn(hint or "", "".join(lines))
 
     def test_key_is_never_logged(self):
-        """Nothing of a private key is in what is logged, or said in an error, when it is loaded, refused or warned of."""
+        """No part of a private key appears in log lines or errors, whether it is loaded, refused or warned about."""
         own = self.file("own.pem", self.certificate)
         other = self.file("other.pem", self.root.key)
         half = self.file("half.pem", data=pem(self.key)[:-60], mode=0o666)
@@ -262,7 +263,7 @@ def ed25519_key():
 
 
 def self_signed(key, signer=None, days=(-1, 1)):
-    """Give a certificate for a key, signed by itself or by another."""
+    """Return a certificate for a key, signed by that key or by `signer`."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "odd")])
     now = datetime.datetime.now(datetime.timezone.utc)
     first, last = (now + datetime.timedelta(days=day) for day in days)

@@ -1,4 +1,4 @@
-"""The development certificate, and real handshakes over loopback."""
+"""The development certificate, and handshakes on real loopback connections."""
 
 import datetime
 import os
@@ -18,21 +18,22 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from livestate.errors import SettingsError
-from livestate.tls.contexts import client_options, make_development_certificate, server_options
+from livestate.tls.contexts import client_options, server_options
+from livestate.tls.development_certificate import make_development_certificate
 from tests.support import Authority, certificate_in, pem, until, written
 
 reactor: Any = _reactor
 
 
 class DevelopmentCertificateTests(SynchronousTestCase):
-    """The certificate that is made where there is none."""
+    """Creating the development certificate."""
 
     def setUp(self):
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
 
     def test_file(self):
-        """It is readable by its owner alone, whatever the umask is, and its fingerprint is given as browsers show it."""
+        """Only the owner can read it, whatever the umask, and its fingerprint has the form that browsers show."""
         before = os.umask(0)
         self.addCleanup(os.umask, before)
         path = self.folder / "server.pem"
@@ -43,7 +44,7 @@ class DevelopmentCertificateTests(SynchronousTestCase):
         self.assertRegex(fingerprint, r"\A([0-9A-F]{2}:){31}[0-9A-F]{2}\Z")
 
     def test_names(self):
-        """It is for this machine's names and loopback addresses, for a year, and can sign no other certificate."""
+        """It is valid for a year, for this machine's names and loopback addresses, and cannot sign others."""
         path = self.folder / "server.pem"
         make_development_certificate(path)
         certificate = certificate_in(path)
@@ -56,13 +57,13 @@ class DevelopmentCertificateTests(SynchronousTestCase):
         self.assertIn(left.days, (364, 365))
 
     def test_odd_host_names(self):
-        """A machine's name that no certificate can hold is left out, and one is made all the same."""
+        """A host name that no certificate can hold is left out, and the certificate is created anyway."""
         for name in ("", "x" * 64, "büro"):
             self.patch(socket, "gethostname", lambda name=name: name)
             make_development_certificate(self.folder / f"{len(name)}.pem")
 
     def test_never_overwrites(self):
-        """A file that is there, be it a link to one that is not, is left alone."""
+        """An existing file is never overwritten, nor is a dangling link."""
         path = self.folder / "server.pem"
         path.write_bytes(b"mine")
         text = str(self.assertRaises(SettingsError, make_development_certificate, path))
@@ -74,34 +75,34 @@ class DevelopmentCertificateTests(SynchronousTestCase):
         self.assertFalse((self.folder / "elsewhere").exists())
 
     def test_no_folder(self):
-        """Where it cannot be written there is one line that says why."""
+        """If it cannot be written, the message says why."""
         text = str(self.assertRaises(SettingsError, make_development_certificate, self.folder / "no" / "server.pem"))
         self.assertIn("No such file or directory", text)
 
 
 class LoopbackTests(TestCase):
-    """A real handshake over loopback."""
+    """Handshakes on real loopback connections."""
 
     timeout = 20
 
     async def connect(self, options, creator):
-        """Connect to a server with `options`, and give what it says, or raise why the handshake failed."""
+        """Connect to a server with `options`; return what it sends, or raise why the handshake failed."""
         greeter: Any = Factory.forProtocol(Greeter)
         port = reactor.listenSSL(0, greeter, options, interface="127.0.0.1")
         try:
             endpoint = wrapClientTLS(creator, HostnameEndpoint(reactor, "127.0.0.1", port.getHost().port))
             listener: Any = await endpoint.connect(Factory.forProtocol(Listener))
-            said = await listener.done
-            self.agreed = listener.agreed
+            result = await listener.done
+            self.negotiated = listener.negotiated
         finally:
             await port.stopListening()
             await until(reactor, lambda: not greeter.open)
-        if isinstance(said, bytes):
-            return said
-        raise said
+        if isinstance(result, bytes):
+            return result
+        raise result
 
     async def test_development_certificate(self):
-        """One who trusts just the development certificate can connect by each of its names, and nobody else can."""
+        """A client that trusts the development certificate can connect by each of its names; no other client can."""
         path = Path(self.mktemp())
         make_development_certificate(path)
         options = server_options(str(path), str(path))
@@ -113,7 +114,7 @@ class LoopbackTests(TestCase):
             await self.assertFailure(Deferred.fromCoroutine(self.connect(options, creator)), Exception)
 
     async def test_protocol(self):
-        """HTTP/1.1 is agreed on, also with a client that would rather speak HTTP/2."""
+        """HTTP/1.1 is negotiated, even with a client that prefers HTTP/2."""
         path = Path(self.mktemp())
         make_development_certificate(path)
         creator: Any = optionsForClientTLS(
@@ -122,10 +123,10 @@ class LoopbackTests(TestCase):
             acceptableProtocols=[b"h2", b"http/1.1"],
         )
         await self.connect(server_options(str(path), str(path)), creator)
-        self.assertEqual(self.agreed, b"http/1.1")
+        self.assertEqual(self.negotiated, b"http/1.1")
 
     async def test_chain_is_verified(self):
-        """One who trusts only the root can connect to a server that sends the certificate in between."""
+        """A client that trusts only the root can connect to a server that sends the intermediate certificate."""
         folder = Path(self.mktemp())
         folder.mkdir()
         root = Authority("root")
@@ -139,14 +140,14 @@ class LoopbackTests(TestCase):
         await self.assertFailure(Deferred.fromCoroutine(self.connect(server_options(alone, alone), creator)), SSL.Error)
 
     def test_wrong_roots(self):
-        """A file of authorities that cannot be used is refused in one line."""
+        """A file of authorities that cannot be used is refused, and the message says why."""
         self.assertIn("No such file", str(self.assertRaises(SettingsError, client_options, "h", "missing.pem")))
         garbage = written(Path(self.mktemp()), b"garbage")
         self.assertIn("no PEM certificate", str(self.assertRaises(SettingsError, client_options, "h", garbage)))
 
 
 class Greeter(Protocol):
-    """Says hello and closes."""
+    """A server protocol that sends hello and closes."""
 
     def connectionMade(self):
         factory, transport = self.factory, self.transport
@@ -161,17 +162,17 @@ class Greeter(Protocol):
 
 
 class Listener(Protocol):
-    """Collects what is said, or why nothing was."""
+    """A client protocol whose `done` fires with the received bytes, or with the reason why there were none."""
 
     def __init__(self):
         self.done: Deferred[Any] = Deferred()
-        self.said = b""
-        self.agreed = None
+        self.received = b""
+        self.negotiated = None
 
     def dataReceived(self, data):
         transport: Any = self.transport
-        self.agreed = transport.negotiatedProtocol
-        self.said += data
+        self.negotiated = transport.negotiatedProtocol
+        self.received += data
 
     def connectionLost(self, reason: Any = None):
-        self.done.callback(self.said or reason.value)
+        self.done.callback(self.received or reason.value)

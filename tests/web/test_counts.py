@@ -1,4 +1,4 @@
-"""What is counted: histograms, the reactor's lateness, and sums over processes."""
+"""Histograms, the event loop's lag, and sums of counters over processes."""
 
 import msgspec
 from hypothesis import given
@@ -16,38 +16,38 @@ HISTOGRAMS = st.lists(st.sampled_from([0.0, 0.001, 0.002, 0.5, 3.0, 60.0]), max_
 
 
 def histogram(times):
-    made = Histogram()
+    result = Histogram()
     for seconds in times:
-        made.observe(seconds)
-    return made
+        result.observe(seconds)
+    return result
 
 
 class HistogramTests(SynchronousTestCase):
-    """Times by size."""
+    """Durations, counted by bucket."""
 
     def test_bounds_are_inclusive(self):
-        """A time is counted under the first bound that it does not exceed, and under each after that."""
-        made = histogram([0.0, BOUNDS[0], BOUNDS[0] * 1.01, BOUNDS[-1], BOUNDS[-1] + 1])
-        pairs = made.cumulative()
+        """A time is counted in the first bucket whose bound it does not exceed, and in all later ones."""
+        observed = histogram([0.0, BOUNDS[0], BOUNDS[0] * 1.01, BOUNDS[-1], BOUNDS[-1] + 1])
+        pairs = observed.cumulative()
         self.assertEqual(pairs[:2], [("0.001", 2.0), ("0.0025", 3.0)])
         self.assertEqual(pairs[-2:], [("10.0", 4.0), ("+Inf", 5.0)])
 
     def test_clock_set_back(self):
-        """No time is shorter than nothing."""
-        made = histogram([-5.0])
-        self.assertEqual((made.sum, made.counts[0]), (0.0, 1))
+        """A negative time counts as 0."""
+        observed = histogram([-5.0])
+        self.assertEqual((observed.sum, observed.counts[0]), (0.0, 1))
 
-    def test_none_share(self):
-        """Two histograms share nothing."""
+    def test_not_shared(self):
+        """Histograms share no counters."""
         histogram([1.0])
         self.assertEqual(sum(Histogram().counts), 0)
 
 
 class LagTests(SynchronousTestCase):
-    """How late the reactor is."""
+    """How late the event loop is."""
 
     def test_lateness(self):
-        """A reactor that calls in time is not late, and one that was held up is as late as it was held up."""
+        """The lag is 0 while calls are on time, and otherwise as long as the loop was blocked."""
         clock = Clock()
         lag = EventLoopLag(clock)
         lag.startService()
@@ -63,7 +63,7 @@ class LagTests(SynchronousTestCase):
 
 @st.composite
 def counts(draw):
-    """Give what some process may have counted."""
+    """Generate the counters of a process."""
     fields = {
         "documents": draw(
             st.dictionaries(
@@ -86,12 +86,12 @@ def counts(draw):
 
 
 class CountsTests(SynchronousTestCase):
-    """What processes have counted, added up."""
+    """Counters of processes, and their sums."""
 
     @few
     @given(counts(), counts())
     def test_sum(self, one, other):
-        """Every number is the sum of both, in whatever order they are added."""
+        """Every number is the sum of both, in either order."""
         whole = total([one, other])
         self.assertEqual(whole.connections, one.connections + other.connections)
         self.assertEqual(set(whole.documents), set(one.documents) | set(other.documents))
@@ -106,8 +106,8 @@ class CountsTests(SynchronousTestCase):
 
     @few
     @given(counts(), counts())
-    def test_nothing_is_changed_by_adding(self, one, other):
-        """The parts are as before: they are still counted in."""
+    def test_parts_are_unchanged(self, one, other):
+        """Adding does not change the parts, which are still in use."""
         before = msgspec.json.encode([one, other])
         total([one, other, one])
         self.assertEqual(msgspec.json.encode([one, other]), before)
@@ -115,7 +115,7 @@ class CountsTests(SynchronousTestCase):
     @few
     @given(counts())
     def test_past(self, one):
-        """Of a process that is gone, what it did stays, and what it had is nothing."""
+        """The totals of a process that is gone remain; its current values are 0."""
         past = one.past()
         self.assertEqual(past.connections, 0)
         self.assertEqual((past.connections_accepted, past.lag), (one.connections_accepted, one.lag))
@@ -125,6 +125,6 @@ class CountsTests(SynchronousTestCase):
 
     @few
     @given(counts())
-    def test_plain(self, one):
-        """It goes through a pipe unharmed."""
+    def test_round_trip(self, one):
+        """Counters survive encoding and decoding."""
         self.assertEqual(msgspec.msgpack.decode(msgspec.msgpack.encode(one), type=Counts), one)

@@ -1,4 +1,4 @@
-"""The frames between supervisor and workers."""
+"""The messages between supervisor and workers."""
 
 import msgspec
 from hypothesis import given
@@ -18,9 +18,9 @@ from livestate.workers.messages import (
     Reopen,
     Serve,
     ToWorker,
-    for_supervisor,
-    for_worker,
     frame,
+    supervisor_decoder,
+    worker_decoder,
 )
 from livestate.workers.setup import Port, Setup
 from tests.support import many
@@ -44,7 +44,7 @@ to_worker = st.one_of(
     st.builds(Drain, st.booleans()),
     st.just(Reopen()),
 )
-_counted = st.integers(0, 2**40)
+_numbers = st.integers(0, 2**40)
 counts = st.builds(
     Counts,
     st.dictionaries(
@@ -52,20 +52,20 @@ counts = st.builds(
         st.builds(
             DocumentCounts,
             st.dictionaries(st.sampled_from(["304", "br"]), st.integers(1, 2**40)),
-            _counted, _counted, _counted, _counted,
+            _numbers, _numbers, _numbers, _numbers,
         ),
     ),
-    _counted, _counted,
+    _numbers, _numbers,
 )  # fmt: skip
 from_worker = st.one_of(
-    st.builds(Hello, _counted),
+    st.builds(Hello, _numbers),
     st.builds(Alive, counts),
     st.builds(LogEntry, st.sampled_from(["info", "warn"]), st.text()),
 )
 
 
-def cut(data, lengths):
-    """Cut `data` into pieces."""
+def split(data, lengths):
+    """Split `data` into pieces of these lengths."""
     start = 0
     for length in lengths:
         yield data[start : start + length]
@@ -74,49 +74,49 @@ def cut(data, lengths):
 
 
 class FramesTests(SynchronousTestCase):
-    """Messages on a stream."""
+    """Messages on a byte stream."""
 
     @many
     @given(st.lists(to_worker, max_size=6), st.lists(st.integers(0, 60), max_size=40))
     def test_to_worker(self, messages, lengths):
-        """What the supervisor says arrives as it was said, wherever the bytes are cut."""
-        frames = for_worker()
+        """The messages of the supervisor arrive unchanged, wherever the bytes are split."""
+        decoder = worker_decoder()
         found: list[ToWorker] = []
-        for piece in cut(b"".join(map(frame, messages)), lengths):
-            found += frames.feed(piece)
+        for piece in split(b"".join(map(frame, messages)), lengths):
+            found += decoder.feed(piece)
         self.assertEqual(found, messages)
 
     @many
     @given(st.lists(from_worker, max_size=6), st.lists(st.integers(0, 60), max_size=40))
     def test_from_worker(self, messages, lengths):
-        """What a worker says arrives as it was said, wherever the bytes are cut."""
-        frames = for_supervisor()
+        """The messages of a worker arrive unchanged, wherever the bytes are split."""
+        decoder = supervisor_decoder()
         found: list[FromWorker] = []
-        for piece in cut(b"".join(map(frame, messages)), lengths):
-            found += frames.feed(piece)
+        for piece in split(b"".join(map(frame, messages)), lengths):
+            found += decoder.feed(piece)
         self.assertEqual(found, messages)
 
     @many
     @given(st.binary(max_size=60))
     def test_anything(self, data):
-        """Bytes that are no messages are refused as such, or waited for, and nothing else is raised."""
+        """Arbitrary bytes raise DecodeError or wait for more bytes; no other exception is raised."""
         try:
-            list(for_worker().feed(data))
+            list(worker_decoder().feed(data))
         except msgspec.DecodeError:
             pass
 
     def test_other_direction(self):
-        """A message that is for the other side is none."""
-        self.assertRaises(msgspec.DecodeError, list, for_supervisor().feed(frame(Drain())))
+        """A message that belongs to the other direction is rejected."""
+        self.assertRaises(msgspec.DecodeError, list, supervisor_decoder().feed(frame(Drain())))
 
 
 class CountsTests(SynchronousTestCase):
-    """Adding up."""
+    """Sums of counters."""
 
     @many
     @given(st.lists(counts, max_size=4))
     def test_total(self, parts):
-        """A sum has what all parts have, in any order, and what is over of each part stays when it is gone."""
+        """A sum covers all parts, in any order, and the totals of a part remain when it is gone."""
         whole = total(parts)
         self.assertEqual(whole, total(reversed(parts)))
         self.assertEqual(whole.connections, sum(part.connections for part in parts))
@@ -133,10 +133,10 @@ class CountsTests(SynchronousTestCase):
 
 
 class SetupTests(SynchronousTestCase):
-    """What a zygote is told."""
+    """The setup that a zygote gets."""
 
-    def test_as_it_was(self):
-        """A worker has the settings that were given, but for the sources and their passwords, and the saved documents."""
+    def test_round_trip(self):
+        """A worker gets all settings, except for the sources with their passwords, and the snapshot store."""
         settings = load_settings(
             {
                 "source": ["/a=redis://u:secret@h/0?key=k", "demo:"], "access-log": ["a.log"], "workers": ["3"],
@@ -146,11 +146,11 @@ class SetupTests(SynchronousTestCase):
         setup = Setup(settings, "livestate.net.reactor", [Port(b"pem"), Port(None)])
         data = setup.to_json()
         self.assertNotIn(b"secret", data)
-        told = Setup.of_json(data)
-        self.assertEqual((told.ports, told.reactor), (setup.ports, setup.reactor))
+        decoded = Setup.from_json(data)
+        self.assertEqual((decoded.ports, decoded.reactor), (setup.ports, setup.reactor))
         self.assertEqual(
-            told.settings.documents, (DocumentSettings("/a", "", 1.0, 60.0), DocumentSettings("/", "", 1.0, 60.0))
+            decoded.settings.documents, (DocumentSettings("/a", "", 1.0, 60.0), DocumentSettings("/", "", 1.0, 60.0))
         )
-        self.assertEqual(told.settings.access_log, settings.access_log)
-        self.assertEqual((told.settings.workers, told.settings.cors_origins), (3, ("https://a.example",)))
-        self.assertIsNone(told.settings.state_dir)
+        self.assertEqual(decoded.settings.access_log, settings.access_log)
+        self.assertEqual((decoded.settings.workers, decoded.settings.cors_origins), (3, ("https://a.example",)))
+        self.assertIsNone(decoded.settings.state_dir)

@@ -1,4 +1,4 @@
-"""One worker's place, in a time that stands still until it is told to go on."""
+"""A worker slot, on a clock that only the test advances."""
 
 import os
 from typing import Any
@@ -9,133 +9,134 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.web.counts import Counts
 from livestate.workers.messages import Alive, Hello, LogEntry, frame
-from livestate.workers.slot import DELAYS, GOOD, SILENT, STARTING, WorkerProcess, WorkerSlot
+from livestate.workers.slot import HEALTHY_AFTER, RESTART_DELAYS, WorkerSlot
+from livestate.workers.worker_process import MAX_SILENCE, MAX_STARTUP, WorkerProcess
 from tests.support import log_lines
 
 
-class PlaceTests(SynchronousTestCase):
-    """A place, and the workers that were started for it."""
+class SlotTests(SynchronousTestCase):
+    """A slot, and the workers that were started for it."""
 
     def setUp(self):
         self.clock = Clock()
-        self.started: list[WorkerProcess] = []
+        self.workers: list[WorkerProcess] = []
         self.killed: list[int] = []
         self.possible = True
         self.patch(os, "kill", lambda pid, number: self.killed.append(pid))
-        self.place = WorkerSlot(0, self.clock, self.begin)
+        self.slot = WorkerSlot(0, self.clock, self.start)
 
-    def begin(self, place: WorkerSlot) -> WorkerProcess | None:
-        """Start a worker."""
+    def start(self, slot: WorkerSlot) -> WorkerProcess | None:
+        """Start a worker, if that is possible."""
         if not self.possible:
             return None
-        worker = WorkerProcess(self.clock, place.number, place.lost, lambda: None)
+        worker = WorkerProcess(self.clock, slot.number, slot.worker_exited, lambda: None)
         transport: Any = StringTransport()
         transport.abortConnection = lambda: worker.pipe.connectionLost(None)
         worker.pipe.makeConnection(transport)
-        self.started.append(worker)
+        self.workers.append(worker)
         return worker
 
-    def hear(self, message: Any) -> None:
-        """Let the newest worker say something."""
-        self.started[-1].pipe.dataReceived(frame(message))
+    def receive(self, message: Any) -> None:
+        """Receive a message from the newest worker."""
+        self.workers[-1].pipe.dataReceived(frame(message))
 
     def die(self) -> None:
-        """Let the newest worker end."""
-        self.started[-1].pipe.connectionLost(None)
+        """Let the newest worker exit."""
+        self.workers[-1].pipe.connectionLost(None)
 
-    def beat(self, times: int) -> None:
-        """Let seconds pass."""
-        for _ in range(times):
-            if self.place.worker is not None:
-                self.place.worker.beat()
+    def pass_seconds(self, count: int) -> None:
+        """Let seconds pass for the worker in the slot."""
+        for _ in range(count):
+            if self.slot.worker is not None:
+                self.slot.worker.tick()
 
     def test_replaced_at_once(self):
-        """The first that is gone is replaced at once, and so is each that lasted."""
-        self.place.fill()
+        """The first worker that exits is replaced at once, and so is every worker that was healthy before."""
+        self.slot.fill()
         for count in range(2, 6):
-            self.hear(Hello(7))
-            for _ in range(GOOD):
-                self.hear(Alive(Counts()))
-                self.beat(1)
+            self.receive(Hello(7))
+            for _ in range(HEALTHY_AFTER):
+                self.receive(Alive(Counts()))
+                self.pass_seconds(1)
             self.die()
-            self.assertEqual(len(self.started), count)
-        self.assertEqual((self.place.restarts, self.place.unresponsive), (4, 0))
+            self.assertEqual(len(self.workers), count)
+        self.assertEqual((self.slot.restarts, self.slot.unresponsive), (4, 0))
 
     def test_backoff(self):
-        """Workers that do not last come at growing pauses, bounded, and that is logged once."""
+        """Workers that keep exiting are replaced after growing, bounded delays, and that is logged once."""
         with log_lines() as lines:
-            self.place.fill()
+            self.slot.fill()
             self.die()
-            self.assertEqual(len(self.started), 2)
+            self.assertEqual(len(self.workers), 2)
             for count in range(3, 30):
                 self.die()
-                self.assertEqual(len(self.started), count - 1)
-                self.clock.advance(DELAYS[1])
-                self.assertEqual(len(self.started), count)
+                self.assertEqual(len(self.workers), count - 1)
+                self.clock.advance(RESTART_DELAYS[1])
+                self.assertEqual(len(self.workers), count)
         self.assertEqual(len(lines), 2, lines)
-        self.assertIn("does not last", lines[1])
+        self.assertIn("keeps exiting", lines[1])
 
     def test_silent(self):
-        """One that gives no sign of life for long enough is killed and replaced; a sign of life counts from anew."""
-        self.place.fill()
-        self.hear(Hello(7))
-        self.beat(SILENT - 1)
-        self.hear(Alive(Counts(connections=3)))
-        self.assertEqual(self.started[0].counts.connections, 3)
-        self.beat(SILENT - 1)
+        """A worker without a heartbeat for long enough is killed and replaced; each heartbeat resets the time."""
+        self.slot.fill()
+        self.receive(Hello(7))
+        self.pass_seconds(MAX_SILENCE - 1)
+        self.receive(Alive(Counts(connections=3)))
+        self.assertEqual(self.workers[0].counts.connections, 3)
+        self.pass_seconds(MAX_SILENCE - 1)
         self.assertEqual(self.killed, [])
-        self.beat(1)
+        self.pass_seconds(1)
         self.assertEqual(self.killed, [7])
-        self.assertEqual((self.place.restarts, self.place.unresponsive), (1, 1))
-        self.assertEqual(len(self.started), 2)
-        self.assertFalse(self.started[1].gone)
+        self.assertEqual((self.slot.restarts, self.slot.unresponsive), (1, 1))
+        self.assertEqual(len(self.workers), 2)
+        self.assertFalse(self.workers[1].gone)
 
-    def test_ended_just_now(self):
-        """One that has ended, which is not seen yet, is replaced when it is to be killed."""
+    def test_already_exited(self):
+        """A silent worker that has already exited, unnoticed so far, is replaced."""
 
-        def nobody(pid: int, number: int) -> None:
+        def no_such_process(pid: int, number: int) -> None:
             raise ProcessLookupError
 
-        self.patch(os, "kill", nobody)
-        self.place.fill()
-        self.hear(Hello(7))
-        self.beat(SILENT)
-        self.assertEqual(len(self.started), 2)
+        self.patch(os, "kill", no_such_process)
+        self.slot.fill()
+        self.receive(Hello(7))
+        self.pass_seconds(MAX_SILENCE)
+        self.assertEqual(len(self.workers), 2)
 
     def test_start_takes_time(self):
-        """One that is still starting is given more time, and then its pipe is closed."""
-        self.place.fill()
-        self.beat(STARTING - 1)
-        self.assertFalse(self.started[0].gone)
-        self.beat(1)
-        self.assertTrue(self.started[0].gone)
+        """A worker that is still starting has more time; then its pipe is closed."""
+        self.slot.fill()
+        self.pass_seconds(MAX_STARTUP - 1)
+        self.assertFalse(self.workers[0].gone)
+        self.pass_seconds(1)
+        self.assertTrue(self.workers[0].gone)
         self.assertEqual(self.killed, [])
 
     def test_cannot_start(self):
-        """Where none can be started it is tried again."""
+        """When no worker can be started, starting is retried."""
         self.possible = False
-        self.place.fill()
-        self.assertEqual(self.started, [])
+        self.slot.fill()
+        self.assertEqual(self.workers, [])
         self.possible = True
-        self.clock.advance(DELAYS[1])
-        self.assertEqual(len(self.started), 1)
+        self.clock.advance(RESTART_DELAYS[1])
+        self.assertEqual(len(self.workers), 1)
 
-    def test_vacated(self):
-        """A place that was vacated stays empty."""
-        self.place.fill()
-        self.place.vacate()
-        self.assertIsNone(self.place.worker)
-        self.beat(100)
-        self.place.fill()
+    def test_cleared(self):
+        """A cleared slot stays empty."""
+        self.slot.fill()
+        self.slot.clear()
+        self.assertIsNone(self.slot.worker)
+        self.pass_seconds(100)
+        self.slot.fill()
         self.die()
         self.die()
-        self.place.vacate()
+        self.slot.clear()
         self.clock.advance(100)
-        self.assertEqual(len(self.started), 3)
+        self.assertEqual(len(self.workers), 3)
 
-    def test_said(self):
-        """What a worker says is logged, with its number."""
-        self.place.fill()
+    def test_log_entry(self):
+        """A worker's log lines are logged with its number."""
+        self.slot.fill()
         with log_lines() as lines:
-            self.hear(LogEntry("warn", "the {disk} is full"))
+            self.receive(LogEntry("warn", "the {disk} is full"))
         self.assertEqual(lines, ["worker 1: the {disk} is full"])

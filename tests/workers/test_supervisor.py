@@ -1,4 +1,4 @@
-"""The supervisor, with generations of workers that are made up, in a time that stands still until it is told to go on."""
+"""The supervisor, with fake generations of workers, on a clock that only the test advances."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from twisted.trial.unittest import SynchronousTestCase
 from livestate.config.settings import load_settings
 from livestate.web.counts import Counts, DocumentCounts
 from livestate.workers import supervisor as module
-from livestate.workers.slot import STARTING
-from livestate.workers.slots import UNSERVED
-from livestate.workers.supervisor import PATIENCE, Supervisor
-from livestate.workers.worker import Supplied
+from livestate.workers.document_replica import DocumentReplica
+from livestate.workers.slots import REPORT_AFTER
+from livestate.workers.supervisor import DRAIN_TIMEOUT, Supervisor
+from livestate.workers.worker_process import MAX_STARTUP
 from tests.support import FakeReactor, log_lines, result_of
 
 
 class FakeWorker:
-    """Stands for a worker."""
+    """Stands in for a WorkerProcess."""
 
     def __init__(self, generation: "FakeGeneration", number: int) -> None:
         self.number, self.age, self.silence, self.gone = number, 0, 0, False
@@ -25,7 +25,7 @@ class FakeWorker:
         self.counts = Counts({"/": DocumentCounts({"br": 10}, event_readers=1)}, connections=1)
         self.generation = generation
 
-    def beat(self) -> None:
+    def tick(self) -> None:
         self.age += 1
 
     def status(self) -> dict[str, Any]:
@@ -33,25 +33,28 @@ class FakeWorker:
 
     def serve(self) -> None:
         self.ready = True
-        self.generation.on_ready(self.generation)
+        self.generation.on_worker_ready(self.generation)
 
     def end(self) -> None:
         self.gone = True
         self.generation.workers.discard(self)
-        self.generation.on_lost(self.generation, self)
+        self.generation.on_worker_exit(self.generation, self)
 
 
 class FakeGeneration:
-    """Stands for a generation."""
+    """Stands in for a Generation."""
 
     all: "list[FakeGeneration]"
 
-    def __init__(self, reactor: Any, shipments: Any, on_lost: Any, on_ready: Any, on_end: Any) -> None:
-        self.shipments, self.on_lost, self.on_ready, self.on_end = shipments, on_lost, on_ready, on_end
+    def __init__(
+        self, reactor: Any, feeds: Any, on_worker_exit: Any, on_worker_ready: Any, on_zygote_exit: Any
+    ) -> None:
+        self.feeds, self.on_zygote_exit = feeds, on_zygote_exit
+        self.on_worker_exit, self.on_worker_ready = on_worker_exit, on_worker_ready
         self.workers: set[FakeWorker] = set()
-        self.born: list[FakeWorker] = []
-        self.fertile, self.draining, self.killed, self.stopped = True, False, False, False
-        self.told: list[str] = []
+        self.forked: list[FakeWorker] = []
+        self.can_fork, self.draining, self.killed, self.stopped = True, False, False, False
+        self.notified: list[str] = []
         self.all.append(self)
 
     def start(self, setup: Any, binders: Any) -> None:
@@ -60,14 +63,14 @@ class FakeGeneration:
     def fork(self, number: int) -> FakeWorker:
         worker = FakeWorker(self, number)
         self.workers.add(worker)
-        self.born.append(worker)
+        self.forked.append(worker)
         return worker
 
-    def tell(self, shipment: Any) -> None:
-        self.told.append(shipment.document.path)
+    def notify(self, feed: Any) -> None:
+        self.notified.append(feed.document.path)
 
-    def drain(self, ending: bool) -> None:
-        self.draining, self.ending = True, ending
+    def drain(self, shutdown: bool) -> None:
+        self.draining, self.shutdown = True, shutdown
 
     def kill(self) -> None:
         self.killed = True
@@ -79,13 +82,13 @@ class FakeGeneration:
         return succeed(None)
 
     def die(self) -> None:
-        """Let the zygote end."""
-        self.fertile = False
-        self.on_end(self)
+        """Let the zygote exit."""
+        self.can_fork = False
+        self.on_zygote_exit(self)
 
 
 class SupervisorTests(SynchronousTestCase):
-    """Two places, and who is in them."""
+    """A supervisor with two slots."""
 
     def setUp(self):
         self.generations: list[FakeGeneration] = []
@@ -93,80 +96,80 @@ class SupervisorTests(SynchronousTestCase):
         self.patch(module, "Generation", FakeGeneration)
         self.reactor = FakeReactor()
         self.settings = load_settings({"workers": ["2"], "http": ["tcp:0:interface=127.0.0.1"], "source": ["demo:"]})
-        self.supplied = Supplied(self.reactor, "/", 2**20, 1.0)
-        self.supervisor = Supervisor(self.reactor, self.settings, [self.supplied])
+        self.replica = DocumentReplica(self.reactor, "/", 2**20, 1.0)
+        self.supervisor = Supervisor(self.reactor, self.settings, [self.replica])
         self.supervisor.privilegedStartService()
         self.supervisor.startService()
         self.addCleanup(self.end)
-        for worker in self.generations[0].born:
+        for worker in self.generations[0].forked:
             worker.serve()
 
     def end(self) -> None:
-        """End what a test has left."""
-        if self.supervisor._emptied is None:
+        """Stop what a test has left running."""
+        if self.supervisor._drained is None:
             self.supervisor.drain()
             for generation in list(self.generations):
                 generation.kill()
         self.supervisor.stopService()
 
     def pids(self) -> list[Any]:
-        """Give who is in the places, or draining."""
-        return [(told["pid"], told.get("draining", False)) for told in self.supervisor.workers()]
+        """Return the process id of each worker, and whether it is draining."""
+        return [(worker["pid"], worker.get("draining", False)) for worker in self.supervisor.workers()]
 
     def test_replaced_together(self):
-        """New workers take the places when all of them serve, and only then are the old ones drained."""
+        """New workers replace the old ones once all of them are serving; only then are the old ones drained."""
         self.supervisor.renew()
         old, new = self.generations
-        new.born[0].serve()
+        new.forked[0].serve()
         self.assertFalse(old.draining)
-        self.assertIs(self.supervisor._places[0].worker, old.born[0])
-        new.born[1].serve()
+        self.assertIs(self.supervisor._slots[0].worker, old.forked[0])
+        new.forked[1].serve()
         self.assertTrue(old.draining)
-        self.assertFalse(old.ending)
-        self.assertEqual([place.worker for place in self.supervisor._places], new.born)
+        self.assertFalse(old.shutdown)
+        self.assertEqual([slot.worker for slot in self.supervisor._slots], new.forked)
         self.assertEqual([draining for _, draining in self.pids()], [False, False, True, True])
-        for worker in old.born:
+        for worker in old.forked:
             self.assertFalse(old.stopped)
             worker.end()
         self.assertTrue(old.stopped)
         self.assertEqual(len(self.pids()), 2)
 
-    def test_does_not_serve(self):
-        """Where a new worker ends, or none serves in time, all new ones are given up and the old ones stay."""
+    def test_failed_start(self):
+        """When a new worker exits, or is not serving in time, all new ones are abandoned and the old ones stay."""
         old = self.generations[0]
         for fail in (
-            lambda new: new.born[0].end(),
-            lambda new: self.reactor.run_for(STARTING + 1, 1.0),
+            lambda new: new.forked[0].end(),
+            lambda new: self.reactor.run_for(MAX_STARTUP + 1, 1.0),
             FakeGeneration.die,
         ):
             with log_lines() as lines:
                 self.supervisor.renew()
                 new = self.generations[-1]
                 fail(new)
-            self.assertIn("those that are there stay", lines[-1])
+            self.assertIn("keeping the current ones", lines[-1])
             self.assertTrue(new.draining)
             self.assertFalse(old.draining)
-            self.assertEqual([place.worker for place in self.supervisor._places], old.born)
+            self.assertEqual([slot.worker for slot in self.supervisor._slots], old.forked)
             new.kill()
 
-    def test_told_when_served(self):
-        """Who asks for new workers is told when they serve, or are given up; of two that ask, both, by the last."""
+    def test_replacement_is_awaited(self):
+        """A request for new workers fires when they are serving or abandoned; of several, all fire with the last."""
         done = self.supervisor.certificates_changed()
         first, second = self.supervisor.renew(), self.supervisor.renew()
-        for asked in (done, first, second):
-            self.assertNoResult(asked)
-        for worker in self.generations[-1].born:
+        for request in (done, first, second):
+            self.assertNoResult(request)
+        for worker in self.generations[-1].forked:
             worker.serve()
-        for asked in (done, first, second):
-            self.successResultOf(asked)
+        for request in (done, first, second):
+            self.successResultOf(request)
         self.assertEqual((self.supervisor.trouble(), self.supervisor.outdated()), ("", False))
-        refused = self.supervisor.renew()
-        self.generations[-1].born[0].end()
-        self.successResultOf(refused)
-        self.assertEqual(self.supervisor.trouble(), "new workers did not come to serve, those before stay")
+        failed = self.supervisor.renew()
+        self.generations[-1].forked[0].end()
+        self.successResultOf(failed)
+        self.assertEqual(self.supervisor.trouble(), "new workers failed to start, the previous ones are still serving")
         self.assertTrue(self.supervisor.outdated())
         again = self.supervisor.renew()
-        for worker in self.generations[-1].born:
+        for worker in self.generations[-1].forked:
             worker.serve()
         self.successResultOf(again)
         self.assertFalse(self.supervisor.outdated())
@@ -174,93 +177,93 @@ class SupervisorTests(SynchronousTestCase):
         self.supervisor.drain()
         self.successResultOf(last)
 
-    def test_nobody_serves(self):
-        """Where workers do not come to serve, that is said once after a while, and when they do at last."""
+    def test_not_serving(self):
+        """Workers that are not serving are logged once, after a while, and again when all are serving."""
         with log_lines() as lines:
-            self.generations[0].born[0].end()
+            self.generations[0].forked[0].end()
             self.assertEqual(self.supervisor.trouble(), "1 of 2 workers not serving")
-            self.reactor.run_for(UNSERVED - 1, 1.0)
+            self.reactor.run_for(REPORT_AFTER - 1, 1.0)
             self.assertEqual(lines[1:], [])
             self.reactor.run_for(100, 1.0)
             self.assertEqual(len(lines), 2, lines)
-            self.assertIn("for 10 s: 1 of 2 workers not serving", lines[1])
-            self.generations[0].born[-1].serve()
+            self.assertIn("1 of 2 workers not serving for 10 s", lines[1])
+            self.generations[0].forked[-1].serve()
             self.reactor.run_for(2, 1.0)
-        self.assertEqual(lines[2:], ["all workers serve"])
+        self.assertEqual(lines[2:], ["all workers are serving"])
         self.assertTrue(self.supervisor.serving())
 
     def test_two_at_once(self):
-        """When asked again meanwhile, only the newest counts."""
+        """When new workers are requested again meanwhile, only the newest generation counts."""
         self.supervisor.renew()
         self.supervisor.renew()
         _, second, third = self.generations
         self.assertTrue(second.draining)
-        for worker in (*second.born, *third.born):
+        for worker in (*second.forked, *third.forked):
             worker.serve()
-        self.assertEqual([place.worker for place in self.supervisor._places], third.born)
+        self.assertEqual([slot.worker for slot in self.supervisor._slots], third.forked)
 
-    def test_zygote_ended(self):
-        """When the zygote is gone, another generation takes over in time, and until then the workers stay."""
+    def test_zygote_exits(self):
+        """When the zygote exits, another generation replaces it after a delay, and until then the workers stay."""
         self.generations[0].die()
         self.assertEqual(len(self.generations), 1)
         self.reactor.advance(1)
         self.assertEqual(len(self.generations), 2)
         self.assertFalse(self.generations[0].draining)
-        # That one fails too: it is tried again.
+        # That one fails too, and is replaced again.
         self.generations[1].die()
         self.reactor.advance(1)
         self.assertEqual(len(self.generations), 3)
 
-    def test_lost(self):
-        """A worker that is lost is replaced from the generation of the day, and what it has counted stays counted."""
-        self.generations[0].born[0].end()
-        self.assertEqual(len(self.generations[0].born), 3)
+    def test_worker_exits(self):
+        """A worker that exits is replaced from the current generation, and its totals stay in the sum."""
+        self.generations[0].forked[0].end()
+        self.assertEqual(len(self.generations[0].forked), 3)
         counts = self.supervisor.counts()
         self.assertEqual((counts.documents["/"].answers, counts.documents["/"].event_readers), ({"br": 30}, 2))
         self.supervisor.renew()
-        for worker in self.generations[1].born:
+        for worker in self.generations[1].forked:
             worker.serve()
-        self.generations[0].born[1].end()
-        self.assertEqual((len(self.generations[0].born), len(self.generations[1].born)), (3, 2))
+        self.generations[0].forked[1].end()
+        self.assertEqual((len(self.generations[0].forked), len(self.generations[1].forked)), (3, 2))
 
-    def test_told(self):
-        """All generations that have workers are told of a document's news."""
+    def test_notified(self):
+        """All generations that have workers are notified of a change or confirmation of a document."""
         self.supervisor.renew()
-        result_of(self.supplied.document.offer(b"[1]"))
-        result_of(self.supplied.document.offer(b"[1]"))
-        self.assertEqual([generation.told for generation in self.generations], [["/", "/"]] * 2)
+        result_of(self.replica.document.update(b"[1]"))
+        result_of(self.replica.document.update(b"[1]"))
+        self.assertEqual([generation.notified for generation in self.generations], [["/", "/"]] * 2)
 
     def test_other_documents(self):
-        """With new settings, old workers are told of a document that stays as long as they are there."""
-        other = Supplied(self.reactor, "/b", 2**20, 1.0)
+        """With new settings, a document that stays keeps its feed, and a removed one is no longer sent."""
+        other = DocumentReplica(self.reactor, "/b", 2**20, 1.0)
         settings = load_settings(
             {"workers": ["2"], "http": ["tcp:0:interface=127.0.0.1"], "source": ["demo:", "/b=demo:"]}
         )
-        self.supervisor.change(settings, [self.supplied, other])
+        self.supervisor.change(settings, [self.replica, other])
         old, new = self.generations
-        self.assertEqual([shipment.document.path for shipment in new.shipments], ["/", "/b"])
-        self.assertEqual(new.shipments[0], old.shipments[0])
-        self.supervisor.change(self.settings, [self.supplied])
-        result_of(other.document.offer(b"[2]"))
-        self.assertEqual(self.generations[-1].told, [])
+        self.assertEqual([feed.document.path for feed in new.feeds], ["/", "/b"])
+        self.assertEqual(new.feeds[0], old.feeds[0])
+        self.supervisor.change(self.settings, [self.replica])
+        result_of(other.document.update(b"[2]"))
+        self.assertEqual(self.generations[-1].notified, [])
 
     def test_drain(self):
-        """A drain is over when all workers and zygotes are gone; those that take too long are killed."""
+        """A drain is done when all workers and zygotes are gone; those that take too long are killed."""
         self.supervisor.renew()
         done = self.supervisor.drain()
         self.assertTrue(all(generation.draining for generation in self.generations))
-        self.assertTrue(self.generations[0].ending)
+        self.assertTrue(self.generations[0].shutdown)
         self.generations[1].kill()
-        self.generations[0].born[0].end()
+        self.generations[0].forked[0].end()
         self.assertNoResult(done)
-        self.reactor.run_for(PATIENCE + 1, 1.0)
+        self.reactor.run_for(DRAIN_TIMEOUT + 1, 1.0)
         self.assertTrue(self.generations[0].killed)
         self.successResultOf(done)
-        self.assertEqual(len(self.generations[0].born), 2)
+        self.assertEqual(len(self.generations[0].forked), 2)
 
-    def test_document_is_let_go(self):
-        """A document that is not served any more is not listened to."""
-        other = Supplied(self.reactor, "/", 2**20, 1.0)
+    def test_unsubscribed(self):
+        """The supervisor unsubscribes from a document that is no longer served."""
+        other = DocumentReplica(self.reactor, "/", 2**20, 1.0)
         self.supervisor.change(self.settings, [other])
-        self.assertEqual(len(self.supplied.document._subscribers), 0)
+        self.assertEqual(len(self.replica.document._subscribers), 0)
         self.assertEqual(len(other.document._subscribers), 1)

@@ -1,4 +1,4 @@
-"""What Twisted finds of livestate: strings only, so that nothing is imported before it is chosen."""
+"""The Twisted plugins of livestate. They hold names only, so that nothing is imported until it is used."""
 
 from twisted.application.reactors import Reactor
 from twisted.application.service import ServiceMaker
@@ -6,12 +6,12 @@ from twisted.application.service import ServiceMaker
 livestate = ServiceMaker(
     "livestate",
     "livestate.tap",
-    "One live JSON document, fresh every second, over HTTP and HTTPS",
+    "Live JSON documents, fresh every second, over HTTP and HTTPS",
     "livestate",
 )
 
 livestate_reactor = Reactor(
     "livestate",
     "livestate.net.reactor",
-    "epoll(7) with direct sockets: TCP and TLS that write at once (livestate's default on Linux)",
+    "epoll(7) with TCP and TLS transports that write immediately (the default of livestate on Linux)",
 )

@@ -1,4 +1,4 @@
-"""The ASGI peer: the document in memory, one response event, a 304. No framework: the fastest ASGI can be."""
+"""The ASGI peer: the document in memory, one body event, and 304. No framework: the fastest that ASGI can be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKED_ETAG = ETAG[:-1] + b'-gz"'
 
 
 def headers(etag: bytes, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-    """What each answer carries, and more."""
+    """Return the common header fields, followed by others."""
     return [(b"etag", etag), (b"cache-control", b"public, max-age=1"), (b"vary", b"accept-encoding"), *more]
 
 
@@ -28,7 +28,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 async def app(scope: dict[str, Any], receive: object, send: Send) -> None:
-    """The application."""
+    """Answer with the document, or with 304 if the ETag matches."""
     if scope["type"] != "http":
         return
     packed, condition = False, b""

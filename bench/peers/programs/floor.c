@@ -3,9 +3,9 @@
  *   cc -O2 -o floor floor.c                             ./floor PORT DOCUMENT
  *   cc -O2 -DTLS -o floor_tls floor.c -lssl -lcrypto    ./floor_tls PORT DOCUMENT SERVER.PEM
  *
- * One thread, one epoll, one read and one write a request. It is no HTTP server: it looks only for the empty
- * line that ends a request, knows no conditional request and no timeout, and gives up on a reader that does
- * not take a response in one write. What a real server costs more than this is the price of being one.
+ * One thread, one epoll, one read and one write per request. It is not an HTTP server: it looks only for the empty
+ * line that ends a request, supports neither conditional requests nor timeouts, and closes the connection of a
+ * client that does not accept a response in one write. What a real server costs more than this is the price of HTTP.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -64,29 +64,29 @@ static int ends_a_request(int n) {
 
 #ifdef TLS
 static SSL_CTX *context(const char *pem) {
-    SSL_CTX *made = SSL_CTX_new(TLS_server_method());
-    if (SSL_CTX_use_certificate_chain_file(made, pem) != 1 ||
-        SSL_CTX_use_PrivateKey_file(made, pem, SSL_FILETYPE_PEM) != 1) fail(pem);
-    SSL_CTX_set_mode(made, SSL_MODE_RELEASE_BUFFERS);
-    return made;
+    SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+    if (SSL_CTX_use_certificate_chain_file(ctx, pem) != 1 ||
+        SSL_CTX_use_PrivateKey_file(ctx, pem, SSL_FILETYPE_PEM) != 1) fail(pem);
+    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+    return ctx;
 }
 
-static void *greet(SSL_CTX *ctx, int fd) {
+static void *new_connection(SSL_CTX *ctx, int fd) {
     SSL *tls = SSL_new(ctx);
     SSL_set_fd(tls, fd);
     SSL_set_accept_state(tls);
     return tls;
 }
 
-/* 0: keep the connection, -1: it is over */
+/* Return 0 to keep the connection, -1 if it was closed. */
 static int serve(SSL *tls) {
     int n = SSL_read(tls, request, sizeof request);
     if (n > 0) {
         if (!ends_a_request(n) || SSL_write(tls, response, response_length) > 0) return 0;
     } else {
-        int why = SSL_get_error(tls, n);
+        int error = SSL_get_error(tls, n);
         ERR_clear_error();
-        if (why == SSL_ERROR_WANT_READ) return 0;
+        if (error == SSL_ERROR_WANT_READ) return 0;
     }
     int fd = SSL_get_fd(tls);
     SSL_free(tls);
@@ -105,7 +105,7 @@ static int serve(int fd) {
 
 int main(int argc, char **argv) {
     if (argc < 3) return 2;
-    signal(SIGPIPE, SIG_IGN); /* a client that has gone is an error of write, not the end of the program */
+    signal(SIGPIPE, SIG_IGN); /* writing to a client that has gone is an error, not the end of the program */
     render(argv[2]);
 #ifdef TLS
     if (argc < 4) return 2;
@@ -129,7 +129,7 @@ int main(int argc, char **argv) {
             while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
                 setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 #ifdef TLS
-                event.data.ptr = greet(ctx, fd);
+                event.data.ptr = new_connection(ctx, fd);
 #else
                 event.data.u64 = 0;
                 event.data.fd = fd;

@@ -1,4 +1,4 @@
-"""The stock twisted.web peer: a Site with one Resource, on the reactor Twisted chooses.
+"""The stock twisted.web peer: a Site with one Resource, on the reactor that Twisted chooses.
 
 python twisted_site.py HTTP-ENDPOINT HTTPS-ENDPOINT DOCUMENT
 """
@@ -16,7 +16,7 @@ from twisted.web.server import Request, Site
 
 
 class State(Resource):
-    """The document."""
+    """The document, with its ETag."""
 
     isLeaf = True
 
@@ -26,7 +26,7 @@ class State(Resource):
         self.etag = b'"' + hashlib.sha256(body).hexdigest()[:16].encode() + b'"'
 
     def render_GET(self, request: Request) -> bytes:
-        """The whole answer, or none where the ETag matches."""
+        """Return the document, or an empty 304 response if the ETag matches."""
         request.setHeader(b"cache-control", b"public, max-age=1")
         if request.setETag(self.etag) is CACHED:
             return b""
@@ -38,11 +38,11 @@ class QuietSite(Site):
     """A Site without an access log."""
 
     def log(self, request: object) -> None:
-        """Nothing, as with every other peer."""
+        """Do not log requests, like all other peers."""
 
 
 def main() -> None:
-    """Listen and run."""
+    """Listen on both endpoints, and run the reactor."""
     *endpoints, document = sys.argv[1:]
     root = Resource()
     with open(document, "rb") as file:

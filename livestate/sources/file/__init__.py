@@ -1,1 +1,1 @@
-"""Documents from files."""
+"""A document from a file."""

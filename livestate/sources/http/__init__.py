@@ -1,1 +1,1 @@
-"""Documents from other HTTP servers."""
+"""A document from another HTTP server."""

@@ -1,11 +1,11 @@
-"""Asking over HTTP, with an end to everything: what Twisted's Agent leaves to those who use it.
+"""HTTP requests with a limit on everything, which Twisted's Agent leaves to its users.
 
-- The head of an answer may go on for ever. It is given up at `LONGEST_HEAD`.
-- A body may be larger than what is wanted, and a small one that is compressed may become so. It is undone in pieces,
-  and no more of it is made than may be.
-- A fetch that is called off while the body is being received leaves the connection as it is, to receive on; and over
-  TLS a connection that is closed waits for the other side, which may never answer. It is aborted.
-- Cookies are neither kept nor sent: a server that sets another one with each answer would fill the memory.
+- A response head may never end. It is given up after `MAX_HEAD_SIZE`.
+- A body may be larger than is wanted, and a small compressed body may become so. It is decompressed piece by piece, and
+  never beyond the maximum size.
+- When a fetch is cancelled while its body is being received, Agent leaves the connection open and goes on receiving.
+  And a TLS connection that is closed waits for the peer, which may never answer. So the connection is aborted.
+- Cookies are neither stored nor sent: a server that sets a new one with every response would fill the memory.
 """
 
 import zlib
@@ -34,113 +34,121 @@ from zope.interface import implementer
 
 from livestate.errors import SourceError
 from livestate.net.host_resolver import ATTEMPT_DELAY
-from livestate.tls.contexts import client_options, tls_trouble
+from livestate.tls.contexts import client_options, describe_connection_error
 
-#: Bytes of an answer's head: more than any server sends, and what comes at once with its end is counted too.
-LONGEST_HEAD = 128 * 1024
+#: The maximum size of a response head in bytes: more than any server sends. What is received together with the end of
+#: the head counts too.
+MAX_HEAD_SIZE = 128 * 1024
 
-#: Bytes that each answer's first line counts for: Twisted logs interim ones (RFC 9110 section 15.2), so there may be
-#: few.
-_INTERIM = LONGEST_HEAD // 16
+#: Bytes that the status line of each response counts for in addition to its length. Twisted logs interim responses
+#: (RFC 9110 section 15.2), so only a few are allowed.
+_STATUS_LINE_COST = MAX_HEAD_SIZE // 16
 
-
-_FORESEEN = OSError, ConnectError, ConnectionClosed, ResponseFailed, ResponseNeverReceived, RequestTransmissionFailed
+_EXPECTED_ERRORS = (
+    OSError,
+    ConnectError,
+    ConnectionClosed,
+    ResponseFailed,
+    ResponseNeverReceived,
+    RequestTransmissionFailed,
+)
 
 
 class HTTPConnections:
-    """Connections to one server, which are kept. One request at a time."""
+    """Persistent connections to one server, for one request at a time."""
 
     def __init__(self, reactor: Any, max_size: int) -> None:
-        """:param max_size: the most bytes of a body."""
+        """:param max_size: the maximum size of a body in bytes."""
         self._max_size = max_size
         self._pool = HTTPConnectionPool(reactor)
-        # A kept connection that the other server has just closed is tried once more by the pool itself.
+        # If the server has just closed a persistent connection, the pool itself sends the request again on a new one.
         self._agent = Agent.usingEndpointFactory(reactor, _UpstreamEndpoints(reactor, self), self._pool)
-        #: The connection that was made last, and bytes that may still come before an answer is there.
-        self._newest: _Connection | None = None
-        self._head: int | None = None
+        #: The connection that was made last.
+        self._latest: _Connection | None = None
+        #: Bytes that may still be received before the response head is complete; None when none is being received.
+        self._head_budget: int | None = None
 
     async def get(self, url: bytes, headers: Headers) -> tuple[IResponse, bytes]:
-        """GET `url`, and give the answer and its body, without gzip.
+        """GET `url`, and return the response and its body, decompressed.
 
-        :raises SourceError: there is no whole answer, or its body is larger than `max_size`.
+        :raises SourceError: when there is no complete response, or its body is larger than `max_size`.
         """
         headers.setRawHeaders(b"Accept-Encoding", [b"gzip"])
-        whole = False
+        complete = False
         try:
-            self._head = LONGEST_HEAD
+            self._head_budget = MAX_HEAD_SIZE
             response: Any = await self._agent.request(b"GET", url, headers)
-            self._head = None
+            self._head_budget = None
             body = await self._body(response)
-            whole = True
-        except _FORESEEN as error:
-            endless = self._head is not None and self._head < 0
-            raise SourceError("the head of its answer has no end" if endless else _reason(error)) from None
+            complete = True
+        except _EXPECTED_ERRORS as error:
+            head_too_long = self._head_budget is not None and self._head_budget < 0
+            raise SourceError("the response head is too long" if head_too_long else _reason(error)) from None
         finally:
-            connection = self._newest
-            if connection is not None and not (whole and connection.stays()):
+            connection = self._latest
+            if connection is not None and not (complete and connection.is_reusable()):
                 connection.abort()
         return response, body
 
     def close(self) -> None:
-        """Let go of kept connections."""
+        """Close the persistent connections."""
         self._pool.closeCachedConnections()
 
     def _body(self, response: Any) -> "Deferred[bytes]":
         codings = b",".join(response.headers.getRawHeaders(b"Content-Encoding", [])).lower().strip()
         if codings not in (b"", b"identity", b"gzip", b"x-gzip"):
-            raise SourceError("it answers in a content coding that was not asked for")
-        zipped = codings.endswith(b"gzip")
-        # Where the length is known; zipped, it says little.
-        if not zipped and isinstance(response.length, int) and response.length > self._max_size:
+            raise SourceError("the response has a content coding that was not requested")
+        gzipped = codings.endswith(b"gzip")
+        # The length of a gzipped body says little about the size of its content.
+        if not gzipped and isinstance(response.length, int) and response.length > self._max_size:
             raise _too_large(self._max_size)
-        body = _BodyReader(self._max_size, zipped)
+        body = _BodyReader(self._max_size, gzipped)
         response.deliverBody(body)
         return body.finished
 
-    def made(self, connection: "_Connection") -> Any:
-        """Take a new connection, and give the HTTP on it."""
-        self._newest = connection
+    def connected(self, connection: "_Connection") -> Any:
+        """Store a new connection, and return its HTTP protocol."""
+        self._latest = connection
         return connection.wrappedProtocol
 
-    def received(self, connection: "_Connection", data: bytes) -> bool:
-        """Count what is received, and tell whether it is to be read."""
-        if self._head is not None:
-            self._head -= len(data) + _INTERIM * data.count(b"HTTP/")
-            if self._head < 0:
+    def accept(self, connection: "_Connection", data: bytes) -> bool:
+        """Count received bytes, and return whether to pass them on."""
+        if self._head_budget is not None:
+            self._head_budget -= len(data) + _STATUS_LINE_COST * data.count(b"HTTP/")
+            if self._head_budget < 0:
                 connection.abort()
                 return False
         return True
 
 
 class _Connection(ProtocolWrapper):
-    """One connection, below HTTP."""
+    """The layer below HTTP on one connection."""
 
     factory: "_Connections"
     transport: Any
     _lost = False
 
     def dataReceived(self, data: bytes) -> None:
-        if self.factory.owner.received(self, data):
+        if self.factory.owner.accept(self, data):
             super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._lost = True
         super().connectionLost(reason)
 
-    def stays(self) -> bool:
-        """Tell whether it is not being closed."""
+    def is_reusable(self) -> bool:
+        """Return whether the connection is not being closed."""
         return not self.disconnecting
 
     def abort(self) -> None:
-        """End it, whatever the other side does."""
+        """Close the connection without waiting for the peer."""
         if not self._lost:
             self.transport.abortConnection()
 
 
 class _Connections(WrappingFactory):
     protocol = _Connection
-    #: Twisted would log the start and the stop of it at each try.
+    #: Otherwise Twisted would log the start and stop of the factory at every attempt.
     noisy = False
 
     def __init__(self, wrapped: Factory[Any], owner: HTTPConnections) -> None:
@@ -151,7 +159,7 @@ class _Connections(WrappingFactory):
 
 @implementer(IAgentEndpointFactory)
 class _UpstreamEndpoints:
-    """Connects as Twisted's Agent does, but without its long pause before a host's next address."""
+    """Connects as Twisted's Agent does, but tries a host's next address after a shorter delay."""
 
     def __init__(self, reactor: Any, owner: HTTPConnections) -> None:
         self._reactor = reactor
@@ -174,64 +182,70 @@ class _UpstreamEndpoint:
 
     def connect(self, factory: Any) -> "Deferred[Any]":
         connecting: Deferred[Any] = self._inner.connect(_Connections(factory, self._owner))
-        return connecting.addCallback(self._owner.made)
+        return connecting.addCallback(self._owner.connected)
 
 
 class _BodyReader(Protocol):
     """Collects one body."""
 
-    def __init__(self, max_size: int, zipped: bool) -> None:
-        #: Called with the body, or the SourceError or Twisted's error that there is instead.
+    def __init__(self, max_size: int, gzipped: bool) -> None:
+        #: Fires with the body, or fails with a SourceError or one of Twisted's errors.
         self.finished: Deferred[bytes] = Deferred()
         self._max_size = max_size
         self._data = bytearray()
-        self._unzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if zipped else None
-        self._refusal: SourceError | None = None
+        self._decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS) if gzipped else None
+        self._error: SourceError | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        """:raises SourceError: it is not to be had; HTTP gives the connection up then, and so this body."""
+        """Collect part of the body.
+
+        :raises SourceError: when the body is damaged or too large. Twisted then closes the connection, which ends this
+            body too.
+        """
         if self.finished.called:
             return
-        if self._unzip is not None:
+        if self._decompressor is not None:
             try:
-                # No more than shows that it is too much: 64 KB can become 64 MB.
-                data = self._unzip.decompress(data, self._max_size + 1 - len(self._data))
+                # Not beyond one byte above the limit: 64 KB can become 64 MB.
+                data = self._decompressor.decompress(data, self._max_size + 1 - len(self._data))
             except zlib.error:
-                self._refusal = _damaged()
-                raise self._refusal from None
+                self._error = _damaged()
+                raise self._error from None
         self._data += data
         if len(self._data) > self._max_size:
-            self._refusal = _too_large(self._max_size)
-            raise self._refusal
+            self._error = _too_large(self._max_size)
+            raise self._error
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.finished.called:
             return
-        if self._refusal is not None:
-            self.finished.errback(self._refusal)
+        if self._error is not None:
+            self.finished.errback(self._error)
         elif not reason.check(ResponseDone, PotentialDataLoss):
             self.finished.errback(reason)
-        elif self._unzip is not None and not self._unzip.eof:
+        elif self._decompressor is not None and not self._decompressor.eof:
             self.finished.errback(_damaged())
         else:
             self.finished.callback(bytes(self._data))
 
 
 def _too_large(max_size: int) -> SourceError:
-    return SourceError(f"it has more than {max_size:,} bytes (--max-size)")
+    return SourceError(f"the document has more than {max_size:,} bytes (--max-size)")
 
 
 def _damaged() -> SourceError:
-    return SourceError("its gzip coding is damaged")
+    return SourceError("the gzip-encoded response is damaged")
 
 
 def _reason(error: BaseException) -> str:
-    """Give the first reason inside a failure, as one line."""
+    """Return the first reason inside an error, as one line."""
     reasons = getattr(error, "reasons", None)
     if reasons:
         return _reason(reasons[0].value)
     if isinstance(error, ConnectionClosed):
         return "the connection was lost"
-    text = tls_trouble(error)
-    # What else there is, is about what the other side sent, which is not to be repeated: it may be anything.
-    return text if isinstance(error, (OSError, ConnectError)) or text.startswith("TLS failed") else "not an HTTP answer"
+    text = describe_connection_error(error)
+    # The text of any other error repeats what the peer sent, which may be anything.
+    return (
+        text if isinstance(error, (OSError, ConnectError)) or text.startswith("TLS failed") else "not an HTTP response"
+    )

@@ -1,9 +1,9 @@
-"""A document that another server gives: `http://…`, `https://…`.
+"""A document from another HTTP server: `http://…`, `https://…`.
 
-Asked with If-None-Match, so that an unchanged document costs the other server a 304. Certificates are verified
-against the system's roots (or the file that SSL_CERT_FILE names). Redirects are not followed: a redirect would let
-the other server point livestate at anything it can reach, and would cost a round trip each second; the error names
-the new address instead.
+Requests carry If-None-Match, so that an unchanged document costs the other server only a 304. Certificates are verified
+against the system's roots, or the file that SSL_CERT_FILE names. Redirects are not followed: a redirect would let the
+other server point livestate at anything that livestate can reach, and would cost a round trip every second. The error
+message names the new address instead.
 """
 
 import base64
@@ -24,17 +24,17 @@ from livestate.sources.url import port_of
 
 @implementer(ISource)
 class HTTPSource:
-    """Gets one URL."""
+    """Fetches one URL."""
 
     def __init__(self, reactor: Any, url: str, max_size: int) -> None:
-        """Understand `url`; a user and password in it are sent as Basic authentication.
+        """Parse `url`. A user and password in it are sent as Basic authentication.
 
-        :raises SettingsError: it names no host.
+        :raises SettingsError: when it has no host.
         """
         parts = urlsplit(url)
         port = port_of(parts)
         if not parts.hostname:
-            raise SettingsError("it names no host")
+            raise SettingsError("the URL has no host")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         netloc = host if port is None else f"{host}:{port}"
         self._url = _encoded(urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, "")))
@@ -61,33 +61,33 @@ class HTTPSource:
         if response.code in (404, 410):
             raise DocumentMissing(f"answered {response.code}")
         if response.code != 200:
-            moved = response.headers.getRawHeaders(b"Location", [b""])[0]
-            hint = f"; redirects are not followed, it points to {_shown(moved)}" if moved else ""
+            location = response.headers.getRawHeaders(b"Location", [b""])[0]
+            hint = f"; redirects are not followed (Location: {_displayable(location)})" if location else ""
             raise SourceError(f"answered {response.code}{hint}")
         self._etag = response.headers.getRawHeaders(b"ETag", [None])[0]
         self._body = body
         return body
 
     def close(self) -> None:
-        """Let go of kept connections."""
+        """Close the persistent connections."""
         self._connections.close()
 
 
-def _shown(location: bytes) -> str:
-    """Give what the other server says as it can stand in a line of the log, whatever it says.
+def _displayable(location: bytes) -> str:
+    """Return a Location in a form that is safe to log, whatever it contains.
 
-    Without its query: one that asks for a login likes to repeat there what it was asked, secrets included.
+    The query is left out: a server that asks for a login often repeats the requested URL there, secrets included.
     """
     text = re.split(rb"[?#]", location[:500])[0].decode("utf-8", "replace")
-    return redacted("".join(sign if sign.isprintable() else "\ufffd" for sign in text))
+    return redacted("".join(char if char.isprintable() else "\ufffd" for char in text))
 
 
 def _encoded(url: str) -> bytes:
-    """Give `url` with all that is not ASCII encoded.
+    """Return `url` with all non-ASCII characters encoded.
 
-    :raises SettingsError: its host is none.
+    :raises SettingsError: when the host name or the URL is not valid.
     """
     try:
         return URL.from_text(url).to_uri().to_text().encode("ascii")
     except ValueError:
-        raise SettingsError("that is no host name, or no URL") from None
+        raise SettingsError("invalid host name or URL") from None

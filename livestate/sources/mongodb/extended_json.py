@@ -1,11 +1,15 @@
-"""A MongoDB document as JSON.
+"""Writing a MongoDB document as JSON.
 
-Keys are in the order they are stored in, without the top-level `_id`, which names the document in the store
-and is no part of its content. ObjectId is its hex string, a date is RFC 3339 in UTC, binary data is base64 and a UUID
-its text. Decimal128 is a string: as a JSON number most readers would round it to a double, and decimals are stored
-where that must not be. Int64 is a number, exact here, though JavaScript rounds it from 2**53. NaN and the infinities,
-which JSON has not, are null, as in JavaScript's JSON.stringify. The rest (regular expression, timestamp, code, DBRef,
-MinKey, MaxKey, dates beyond the year 9999) takes the form of MongoDB's relaxed extended JSON, `{"$timestamp": …}`.
+Keys keep the order they are stored in. The top-level `_id` is left out, since it names the document in the store and is
+not part of its content. The types of BSON that JSON does not have are written like this:
+
+- An ObjectId is its hex string, a date is RFC 3339 in UTC, binary data is base64, and a UUID is its text.
+- A Decimal128 is a string. Most JSON parsers would round a number to a double, and decimals are used where that must
+  not happen.
+- An Int64 is a number. It is exact here, but JavaScript rounds it from 2**53.
+- NaN and the infinities are null, as in JavaScript's JSON.stringify.
+- All others (regular expression, timestamp, code, DBRef, MinKey, MaxKey, dates beyond the year 9999) take the form of
+  MongoDB's relaxed extended JSON, `{"$timestamp": …}`.
 """
 
 from collections.abc import Mapping
@@ -19,7 +23,7 @@ from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 from bson.objectid import ObjectId
 
-#: How documents are to be decoded for `to_json`.
+#: The options to decode documents with for `to_json`.
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True,
     uuid_representation=UuidRepresentation.STANDARD,
@@ -27,8 +31,8 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
 )
 
 
-def _plain(value: Any) -> Any:
-    """Give what msgspec can write for a BSON type that it does not know."""
+def _convert(value: Any) -> Any:
+    """Convert a BSON type that msgspec does not know into one that it does."""
     if isinstance(value, ObjectId):
         return str(value)
     if isinstance(value, Decimal128):
@@ -43,12 +47,12 @@ def _plain(value: Any) -> Any:
     return json_util.default(value, json_util.RELAXED_JSON_OPTIONS)
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_plain)
+_encoder = msgspec.json.Encoder(enc_hook=_convert)
 
 
 def to_json(document: Mapping[str, Any]) -> bytes:
-    """Write a decoded BSON document as compact UTF-8 JSON, as this module's docstring says.
+    """Return a decoded BSON document as compact UTF-8 JSON, in the form that the module's docstring describes.
 
-    :raises ValueError: it holds bits that stand for no value of their type.
+    :raises ValueError: when the bits of a value are not valid for its type.
     """
     return _encoder.encode(document)

@@ -1,1 +1,1 @@
-"""Documents from Redis: one server, Sentinels, or a cluster."""
+"""A document from Redis: from one server, from servers behind Sentinels, or from a cluster."""

@@ -1,18 +1,18 @@
-"""Listening on a channel of Redis: what is published there, whatever it is, says that the document may have changed.
+"""Subscribing to a Redis channel, where any message means that the document may have changed.
 
-A connection that has subscribed can fetch nothing (RESP2), so this one is a second one beside that which fetches. It
-is logged in to in the same way, and made anew for ever:
+A connection that has subscribed cannot fetch (RESP2), so this one is separate from the one for fetches. It logs in the
+same way, and is made again indefinitely:
 
-    away --connect, log in, SUBSCRIBE--> listening --lost, or a PING without answer--> waiting
-    away --refused, or no answer in time--> waiting --backoff--> away
+    disconnected --connect, log in, SUBSCRIBE--> listening --connection lost, or no answer to PING--> waiting
+    disconnected --refused, or no answer in time--> waiting --backoff--> disconnected
 
-Pub/sub keeps nothing for those who were not there: whenever the subscription begins, that counts as a change, so that
-nothing is missed. What goes wrong is logged when it begins and when it changes, and matters to nothing else: documents
-are fetched each interval all the same.
+Pub/sub does not store messages for clients that are not connected. So each start of the subscription counts as a
+change, and none is missed. A failure is logged when it starts and when its reason changes. It affects nothing else: the
+document is polled at every interval all the same.
 
-Keyspace notifications (https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/) are the same thing: Redis
-itself publishes on `__keyspace@DB__:KEY`, if its setting notify-keyspace-events has it so. The setting is looked at and
-never changed: it costs the server CPU time for every key.
+Keyspace notifications (https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/) work the same way: Redis
+itself publishes on `__keyspace@DB__:KEY`, if its setting notify-keyspace-events says so. livestate checks the setting
+but never changes it, as it costs the server CPU time for every key.
 """
 
 from collections.abc import Callable
@@ -26,128 +26,130 @@ from twisted.logger import Logger
 from txredisapi import RedisError, ResponseError
 
 from livestate.errors import SourceError
-from livestate.sources.push_report import NotificationTrouble
+from livestate.sources.notification_trouble import NotificationTrouble
 from livestate.sources.redis.connection import RedisProtocol
 from livestate.sources.redis.deployment import Deployment
 from livestate.system.backoff import Backoff
 from livestate.system.timeouts import with_timeout
 
-#: Seconds between two PINGs, and the most that a connection, a login, a subscription or a PING may take: a subscription
-#: that goes silently dead is noticed within 10 s. Those who want changes sooner than that have a shorter interval.
-PING_EACH = 5.0
-LONGEST_WAIT = 5.0
+#: Seconds between two PINGs, and the timeout for connecting with a login, for the subscription and for a PING. So a
+#: subscription that dies silently is noticed within 10 s. For a faster reaction, use a shorter polling interval.
+PING_INTERVAL = 5.0
+TIMEOUT = 5.0
 
-#: Seconds: the longest pause before a lost Redis is tried again. As short as the Poller's, for the sake of documents
-#: that are fetched seldom because they are pushed.
-LONGEST_PAUSE = 1.1
+#: The maximum delay in seconds before connecting again. It is as short as the Poller's, for the sake of documents that
+#: are polled rarely because they have notifications.
+MAX_DELAY = 1.1
 
 
 def keyspace_channel(database: int, key: bytes) -> bytes:
-    """Give the channel on which Redis tells of one key."""
+    """Return the channel on which Redis publishes changes of a key."""
     return b"__keyspace@%d__:%s" % (database, key)
 
 
 class _Subscriber(RedisProtocol):
     """One connection that subscribes."""
 
-    def __init__(self, max_size: int, told: Callable[[], None]) -> None:
+    def __init__(self, max_size: int, changed: Callable[[], None]) -> None:
         super().__init__(max_size)
-        #: Why the connection was given up, or will soon be found lost.
+        #: Why the connection ended, or is about to end.
         self.trouble = "the connection was lost"
-        self._told = told
+        self._changed = changed
 
     def replyReceived(self, reply: object) -> None:
-        """Take a message; all else as ever."""
+        """Handle a message from the channel; pass on any other reply."""
         if isinstance(reply, list) and reply[:1] == [b"message"]:
             self._bytes = self._lines = 0
-            self._told()
+            self._changed()
         else:
             super().replyReceived(reply)
 
-    def give_up(self, why: str) -> None:
-        """Drop the connection, and remember why."""
-        self.trouble = why
-        super().give_up(why)
+    def fail(self, reason: str) -> None:
+        """Drop the connection, and store the reason."""
+        self.trouble = reason
+        super().fail(reason)
 
 
 class RedisChannel:
-    """One channel that is listened on."""
+    """The subscription to one channel."""
 
     log = Logger()
 
     def __init__(
-        self, clock: Any, server: Deployment, channel: bytes, keyspace: bool, source: str, max_size: int
+        self, clock: Any, deployment: Deployment, channel: bytes, keyspace: bool, source: str, max_size: int
     ) -> None:
-        """Prepare to listen on `channel` of the server that is read.
+        """Prepare to subscribe to `channel` on the server that the key is read from.
 
-        :param keyspace: the channel is one of Redis's own; see whether they are switched on.
-        :param source: the name of what is listened for, in log lines.
-        :param max_size: the most bytes a message may have.
+        :param keyspace: whether this is a channel for keyspace notifications, which Redis must have enabled.
+        :param source: the name of the source, for log lines.
+        :param max_size: the maximum size of a message in bytes.
         """
         self._clock = clock
-        self._server = server
+        self._deployment = deployment
         self._channel = channel
         self._keyspace = keyspace
         self._source = source
         self._max_size = max_size
-        self._backoff = Backoff(first=0.25, limit=LONGEST_PAUSE)
+        self._backoff = Backoff(first=0.25, limit=MAX_DELAY)
         self._running: Deferred[None] | None = None
         self._subscriber: _Subscriber | None = None
         self._stopped = False
-        self._report = NotificationTrouble(source)
+        self._notifications = NotificationTrouble(source)
         self._advice = ""
 
-    def start(self, told: Callable[[], None]) -> None:
-        """Call `told` at each message and each time the subscription begins, until `stop`."""
-        self._running = Deferred.fromCoroutine(self._listen_for_ever(told))
+    def start(self, changed: Callable[[], None]) -> None:
+        """Call `changed` at each message and each start of the subscription, until `stop`."""
+        self._running = Deferred.fromCoroutine(self._run(changed))
 
-    def renew(self) -> None:
-        """Listen at the server that is read now, no longer at that of before."""
+    def reconnect(self) -> None:
+        """Subscribe on the server that the key is read from now, instead of the previous one."""
         if self._subscriber is not None:
-            self._subscriber.give_up("another server is read now")
+            self._subscriber.fail("the key is now read from another server")
 
     def stop(self) -> None:
-        """Drop the connection and make no other."""
+        """Close the connection and stop."""
         self._stopped = True
         if self._running is not None:
             self._running.cancel()
 
-    async def _listen_for_ever(self, told: Callable[[], None]) -> None:
+    async def _run(self, changed: Callable[[], None]) -> None:
         while not self._stopped:
             try:
-                await self._listen(told)
+                await self._listen(changed)
             except SourceError as error:
-                self._failed(str(error))
+                self._log_failure(str(error))
             except DeferTimeout:
-                self._failed(f"no answer within {LONGEST_WAIT:g} s")
+                self._log_failure(f"no answer within {TIMEOUT:g} s")
             except Exception as error:
-                # Called off at the end, an endpoint says so in an exception of its own. Else it is a fault of ours or
-                # of a driver, which must not end the listening, and must not be hidden.
-                if self._failed(f"{type(error).__name__}: {error}"):
-                    self.log.failure("listening for {source} failed in a way that it should not", source=self._source)
+                # When it is cancelled by `stop`, an endpoint may raise an exception of its own. Anything else is a bug
+                # in livestate or a driver; it must not stop the loop, and must not be hidden.
+                if self._log_failure(f"{type(error).__name__}: {error}"):
+                    self.log.failure(
+                        "unexpected error while listening for changes of {source}; retrying", source=self._source
+                    )
             if not self._stopped:
                 try:
                     await deferLater(self._clock, self._backoff.next_delay())
                 except CancelledError:
                     return
 
-    async def _listen(self, told: Callable[[], None]) -> None:
-        """Listen until the connection is lost.
+    async def _listen(self, changed: Callable[[], None]) -> None:
+        """Subscribe, and listen until the connection is lost.
 
-        :raises SourceError: it is; or there was none, or Redis refused.
-        :raises twisted.internet.defer.TimeoutError: Redis did not answer.
+        :raises SourceError: when the connection is lost or cannot be made, or Redis answers with an error.
+        :raises twisted.internet.defer.TimeoutError: when Redis does not answer.
         """
-        make = partial(_Subscriber, self._max_size, told)
-        subscriber = await with_timeout(LONGEST_WAIT, self._server.connect(make), self._clock)
+        make_protocol = partial(_Subscriber, self._max_size, changed)
+        subscriber = await with_timeout(TIMEOUT, self._deployment.connect(make_protocol), self._clock)
         self._subscriber = subscriber
         lost = subscriber.whenDisconnected()
         pings = LoopingCall(self._ping, subscriber)
         pings.clock = self._clock
         try:
-            await with_timeout(LONGEST_WAIT, self._subscribe(subscriber), self._clock)
-            self._report.works(f"on the channel {self._channel.decode(errors='replace')}")
-            told()
-            pings.start(PING_EACH, now=False)
+            await with_timeout(TIMEOUT, self._subscribe(subscriber), self._clock)
+            self._notifications.listening(f"on the channel {self._channel.decode(errors='replace')}")
+            changed()
+            pings.start(PING_INTERVAL, now=False)
             await lost
             raise SourceError(subscriber.trouble)
         finally:
@@ -158,30 +160,31 @@ class RedisChannel:
 
     async def _subscribe(self, subscriber: _Subscriber) -> None:
         if self._keyspace:
-            await self._look_at_setting(subscriber)
+            await self._check_setting(subscriber)
         name = self._channel.decode(errors="replace")
-        await subscriber.ask("SUBSCRIBE", self._channel, refusal=f"Redis refuses the channel {name!r}")
+        await subscriber.ask("SUBSCRIBE", self._channel, refusal=f"Redis refused the channel {name!r}")
 
     async def _ping(self, subscriber: _Subscriber) -> None:
         try:
-            await with_timeout(LONGEST_WAIT, subscriber.ask("PING"), self._clock)
+            await with_timeout(TIMEOUT, subscriber.ask("PING"), self._clock)
         except DeferTimeout:
-            subscriber.give_up(f"no answer within {LONGEST_WAIT:g} s")
+            subscriber.fail(f"no answer within {TIMEOUT:g} s")
         except SourceError:
-            pass  # Lost, which `_listen` sees, or refused to this user, which is an answer too.
+            pass  # Either the connection is lost, which `_listen` notices, or the user may not PING: an answer too.
         else:
-            # Not at the subscription: one that is dropped each time at once is not to be made four times a second.
+            # Not right after subscribing: a subscription that is always dropped at once must not be retried four times
+            # a second.
             self._backoff.reset()
 
-    async def _look_at_setting(self, subscriber: _Subscriber) -> None:
-        """Say it, once, if Redis is not set to tell of its keys."""
+    async def _check_setting(self, subscriber: _Subscriber) -> None:
+        """Log advice, once, if Redis is not set to publish keyspace notifications."""
         setting = "notify-keyspace-events"
         try:
             answer: Any = await subscriber.execute_command("CONFIG", "GET", setting)
         except ResponseError as error:
             advice = (
-                f"cannot see whether {setting} is on ({error}); "
-                "if the document changes only at each poll, have it set to K$g on the server"
+                f"cannot check whether {setting} is on ({error}); "
+                "if changes are found only by polling, set it to K$g on the server"
             )
         except RedisError as error:
             raise SourceError(str(error)) from None
@@ -192,12 +195,13 @@ class RedisChannel:
             on = "K" in flags and ("A" in flags or "$" in flags)
             wanted = flags + "".join(flag for flag in "K$g" if flag not in flags)
             advice = "" if on else (
-                f"Redis is not set to tell of its keys ({setting} is {flags!r}): run CONFIG SET {setting} {wanted} "
-                "there, and put it into redis.conf; until then changes are found by polling"
+                f"keyspace notifications are off in Redis ({setting} is {flags!r}), so changes are found only by "
+                f"polling; run CONFIG SET {setting} {wanted} on the server, and add the setting to redis.conf"
             )  # fmt: skip
         if advice and advice != self._advice:
             self.log.warn("{source}: {advice}", source=self._source, advice=advice)
         self._advice = advice
 
-    def _failed(self, trouble: str) -> bool:
-        return not self._stopped and self._report.fails(trouble)
+    def _log_failure(self, trouble: str) -> bool:
+        """Log why there are no notifications, and return whether the reason was new."""
+        return not self._stopped and self._notifications.failed(trouble)

@@ -1,7 +1,7 @@
-"""Where a Redis is, how to log in there, and its protocol made safe: what fetching and listening have in common.
+"""Connecting to a Redis server and logging in, and a protocol that is safe against bad input.
 
-txredisapi's own reconnecting factory is left out: it stops for good when AUTH or SELECT fails, and its replies would
-shift by one after a fetch that was given up.
+Fetching and subscribing both use this. txredisapi's own reconnecting factory is not used: it stops for good when AUTH
+or SELECT fails, and after a cancelled fetch each reply would be taken for the answer to the next command.
 """
 
 import re
@@ -19,31 +19,33 @@ from txredisapi import BaseRedisProtocol, RedisError, ResponseError
 from livestate.errors import SettingsError, SourceError
 from livestate.net.host_resolver import ATTEMPT_DELAY
 from livestate.sources.redis.url import NodeAddress
-from livestate.tls.contexts import client_options, tls_trouble
+from livestate.tls.contexts import client_options, describe_connection_error
 
-#: A reply's first line, or that of a part of it (RESP2): a status, an error, or a number of bytes, parts or anything.
+#: The first line of a reply, or of one of its elements (RESP2): a status, an error, an integer, or a number of bytes or
+#: elements.
 _FIRST_LINE = re.compile(r"[+-]|:-?[0-9]+$|[$*](-1|[0-9]{1,10})$")
 _NO_REPLY = "not a Redis reply"
 
-#: Lines of one reply. That to GET has one; a Sentinel tells of each replica in some 40, a cluster of each range of
-#: slots in some 20. They are read by Python, and an array without an end would keep the reactor from all else.
-_MOST_LINES = 16384
+#: The maximum number of lines in one reply. The reply to GET has one; a Sentinel uses some 40 lines for each replica,
+#: and a cluster some 20 for each range of slots. Lines are parsed in Python, so an endless array would block the
+#: reactor.
+_MAX_LINES = 16384
 
-#: Bytes of one reply beside the value: its lines, and what was received at once with its end.
+#: Bytes that one reply may have in addition to the value: its lines, and anything received together with its end.
 _MARGIN = 256 * 1024
 
-#: Bytes: what is no longer than this is always taken. Names and addresses are longer than the smallest --max-size, and
-#: a document is measured once more when it is offered.
-NO_DOCUMENT = 1024
+#: Bytes: a value up to this size is always accepted. Names and addresses may be longer than a very small --max-size,
+#: and the size of a document is checked again later.
+_ALWAYS_ACCEPTED = 1024
 
-#: How many addresses are remembered, with what TLS needs for each: that takes milliseconds to make.
-_REMEMBERED = 64
+#: The number of servers to cache with their TLS contexts, which take milliseconds to make.
+_CACHE_SIZE = 64
 
 
 class ErrorReply(SourceError):
     """Redis answered with an error.
 
-    :ivar answer: its text, which begins with its kind (`MOVED`, `READONLY`) where that is not ERR.
+    :ivar answer: the text of the error. It starts with the kind of error (`MOVED`, `READONLY`), unless that is `ERR`.
     """
 
     def __init__(self, text: str, answer: str) -> None:
@@ -52,25 +54,25 @@ class ErrorReply(SourceError):
 
 
 class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is untyped
-    """txredisapi's parser, made safe against what is not Redis.
+    """txredisapi's parser, made safe against input that is not from Redis.
 
-    `BaseRedisProtocol`, not txredisapi's `RedisProtocol`: the latter is another one where hiredis is installed.
+    The base class is `BaseRedisProtocol`, as txredisapi's `RedisProtocol` is a different class if hiredis is installed.
     """
 
     def __init__(self, max_size: int) -> None:
-        # Without these two, values that look like numbers or text come back as such.
+        # Otherwise values that look like numbers or text would be converted.
         super().__init__(charset=None, convertNumbers=False)
         self._max_size = max_size
-        #: Bytes and lines of the reply that is being received.
+        #: The bytes and lines received so far of the current reply.
         self._bytes = self._lines = 0
-        self._given_up = False
+        self._failed = False
 
-    async def ask(self, *command: object, refusal: str = "Redis says") -> object:
-        """Send one command and give the answer.
+    async def ask(self, *command: object, refusal: str = "Redis answered") -> object:
+        """Send one command and return the answer.
 
-        :param refusal: what to put before the text of an error that Redis answers with.
-        :raises Refused: Redis answers with an error.
-        :raises SourceError: the connection was lost, or the answer cannot be used.
+        :param refusal: the start of the error message when Redis answers with an error.
+        :raises ErrorReply: when Redis answers with an error.
+        :raises SourceError: when the connection is lost, or the answer cannot be used.
         """
         try:
             answer: object = await self.execute_command(*command)
@@ -81,89 +83,94 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         return answer
 
     def abort(self) -> None:
-        """Drop the connection."""
+        """Close the connection without waiting for Redis."""
         if self.transport is not None:
             self.transport.abortConnection()
 
-    def give_up(self, why: str) -> None:
-        """Drop the connection, hear nothing more of it, and say why to those who wait for a reply."""
-        self._end(why)
+    def fail(self, reason: str) -> None:
+        """Drop the connection, ignore further input, and fail all pending commands with `reason`."""
+        self._fail_pending(reason)
         self.abort()
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        """Take bytes; those that no Redis would send end the connection."""
-        if self._given_up:
+        """Parse received bytes. Bytes that no Redis would send end the connection."""
+        if self._failed:
             return
-        # What was held back is given a second time.
+        # On unpause, txredisapi passes the bytes that it held back a second time.
         self._bytes += 0 if unpause else len(data)
         if self._bytes > self._max_size + _MARGIN:
-            self.give_up(f"the reply has no end: more than {self._max_size:,} bytes (--max-size)")
+            self.fail(f"the reply is too long: more than {self._max_size:,} bytes (--max-size)")
             return
         try:
             super().dataReceived(data, unpause)
-        except ValueError:  # bytes that are not UTF-8 where a reply's first line should be
-            self.give_up(_NO_REPLY)
+        except ValueError:  # the first line of a reply is not UTF-8
+            self.fail(_NO_REPLY)
 
     def lineReceived(self, line: str) -> bool:
-        """Take a reply's first line, or that of a part of it; what announces too much, or is none, ends the connection.
+        """Parse the first line of a reply or of one of its elements.
 
-        Tells whether to stop reading.
+        A line that announces too much, or is not valid, ends the connection.
+
+        :return: whether to stop reading.
         """
         length = line[1:]
         self._lines += 1
-        if line[:1] == "$" and length.isdigit() and int(length) > max(self._max_size, NO_DOCUMENT):
-            # Not read at all: a value of 1 GB would be held in memory first and refused then.
-            self.give_up(f"the value has {int(length):,} bytes, and --max-size is {self._max_size:,}")
-        elif self._lines > _MOST_LINES or not _FIRST_LINE.match(line):
-            self.give_up(_NO_REPLY)
+        if line[:1] == "$" and length.isdigit() and int(length) > max(self._max_size, _ALWAYS_ACCEPTED):
+            # Refused before it is read: otherwise a value of 1 GB would be held in memory first.
+            self.fail(f"the value has {int(length):,} bytes, and --max-size is {self._max_size:,}")
+        elif self._lines > _MAX_LINES or not _FIRST_LINE.match(line):
+            self.fail(_NO_REPLY)
         else:
             super().lineReceived(line)
-        return self._given_up
+        return self._failed
 
     def lineLengthExceeded(self, line: bytes) -> None:
-        """Take a line that has no end."""
-        self.give_up(_NO_REPLY)
+        """End the connection: the line is too long."""
+        self.fail(_NO_REPLY)
 
     def replyReceived(self, reply: object) -> None:
-        """Take a whole reply; one that nobody waits for would be taken for that to the next command."""
+        """Pass on a complete reply.
+
+        One that no command waits for ends the connection, or it would be taken for the answer to the next command.
+        """
         self._bytes = self._lines = 0
         if self.replyQueue.waiting:
             super().replyReceived(reply)
         else:
-            self.give_up(str(reply) if isinstance(reply, RedisError) else "Redis says what nobody asked")
+            self.fail(str(reply) if isinstance(reply, RedisError) else "Redis sent an unexpected reply")
 
     def connectionLost(self, why: Failure) -> None:
-        """Tell those who wait for replies."""
-        # txredisapi would say "Lost connection", of a certificate refused too.
+        """Fail all pending commands."""
+        # txredisapi would report "Lost connection" even for a refused certificate.
         error = why.value
         if error is None or isinstance(error, (ConnectionDone, ConnectionLost)):
-            self._end("the connection was lost")
+            self._fail_pending("the connection was lost")
         else:
-            self._end(tls_trouble(error))
+            self._fail_pending(describe_connection_error(error))
         super().connectionLost(why)
 
-    def _end(self, why: str) -> None:
-        self._given_up = True
+    def _fail_pending(self, reason: str) -> None:
+        self._failed = True
         while self.replyQueue.waiting:
-            super().replyReceived(RedisError(why))
+            super().replyReceived(RedisError(reason))
 
 
 P = TypeVar("P", bound=RedisProtocol)
 
 
 class _Factory(Factory[RedisProtocol]):
-    #: Twisted would log the start and the stop of it at each try.
+    #: Otherwise Twisted would log the start and stop of the factory at every attempt.
     noisy = False
 
-    def __init__(self, make: Callable[[], RedisProtocol]) -> None:
-        self._make = make
+    def __init__(self, make_protocol: Callable[[], RedisProtocol]) -> None:
+        self._make_protocol = make_protocol
 
     def buildProtocol(self, addr: object) -> RedisProtocol:
-        return self._make()
+        return self._make_protocol()
 
 
 class Login(NamedTuple):
-    """Who logs in to a server, and in which database."""
+    """The credentials for a server, and the database to select."""
 
     user: str = ""
     password: str = ""
@@ -171,35 +178,36 @@ class Login(NamedTuple):
 
     @classmethod
     def of(cls, parts: SplitResult, database: str) -> "Login":
-        """Take user and password from a URL's authority.
+        """Return the login with the user and password in a URL.
 
-        :raises SettingsError: `database` is no number.
+        :raises SettingsError: when `database` is not a number.
         """
         if not database.isdecimal() or len(database) > 9:
-            raise SettingsError(f"the database is a number, not {database!r}")
+            raise SettingsError(f"the database must be a number, not {database!r}")
         return cls(unquote(parts.username or ""), unquote(parts.password or ""), int(database))
 
 
 class RedisServer:
-    """One database of one Redis, and the login there."""
+    """One database of one Redis server, with the login for it."""
 
     def __init__(self, endpoint: IStreamClientEndpoint, login: Login) -> None:
         """Prepare to connect to `endpoint`."""
         self.login = login
         self._endpoint = endpoint
 
-    async def connect(self, make: Callable[[], P]) -> P:
-        """Connect what `make` makes, log in and select the database. If it is called off, nothing stays open.
+    async def connect(self, make_protocol: Callable[[], P]) -> P:
+        """Connect a new protocol, log in and select the database. If this is cancelled, no connection stays open.
 
-        :raises SourceError: no connection, or Redis refuses the login or the database.
+        :param make_protocol: makes the protocol.
+        :raises SourceError: when connecting fails, or Redis rejects the login or the database.
         """
         try:
-            protocol = cast(P, await self._endpoint.connect(_Factory(make)))
+            protocol = cast(P, await self._endpoint.connect(_Factory(make_protocol)))
         except ConnectError as error:
-            raise SourceError(tls_trouble(error)) from None
-        except (OSError, ValueError) as error:  # what is no host name is a ValueError, when it is first looked up
+            raise SourceError(describe_connection_error(error)) from None
+        except (OSError, ValueError) as error:  # the lookup of an invalid host name raises ValueError
             raise SourceError(str(error)) from None
-        refusal = "Redis refuses the login or the database"
+        refusal = "Redis rejected the login or the database"
         try:
             if self.login.password:
                 user = [self.login.user] if self.login.user else []
@@ -208,45 +216,46 @@ class RedisServer:
                 await protocol.ask("SELECT", self.login.database, refusal=refusal)
         except ErrorReply as error:
             protocol.abort()
-            raise ErrorReply(self._hushed(str(error)), self._hushed(error.answer)) from None
+            raise ErrorReply(self._redacted(str(error)), self._redacted(error.answer)) from None
         except BaseException:
             protocol.abort()
             raise
         return protocol
 
-    def _hushed(self, trouble: str) -> str:
-        """Give an answer to the login as it may be shown: a Redis that does not know AUTH repeats its arguments."""
-        trouble = trouble.partition(", with args beginning")[0]
-        return trouble.replace(self.login.password, "***") if self.login.password else trouble
+    def _redacted(self, text: str) -> str:
+        """Remove the password from an answer to the login: a Redis that does not know AUTH repeats its arguments."""
+        text = text.partition(", with args beginning")[0]
+        return text.replace(self.login.password, "***") if self.login.password else text
 
 
 class Servers:
-    """Servers that are reached and logged in to alike, wherever they are."""
+    """Servers at different addresses, with the same TLS settings and login."""
 
     def __init__(self, reactor: Any, tls: bool, cafile: str | None, login: Login) -> None:
-        """Reach them over TLS or not.
+        """Prepare to connect to servers.
 
-        :param cafile: a PEM file of the authorities to trust; None: the system's.
-        :raises SettingsError: there is such a file, and no TLS.
+        :param tls: whether to use TLS.
+        :param cafile: a PEM file with the authorities to trust; None means those of the system.
+        :raises SettingsError: when there is a `cafile`, but no TLS.
         """
         if cafile is not None and not tls:
-            raise SettingsError("cafile goes with TLS: with rediss://, rediss+sentinel:// or rediss+cluster://")
+            raise SettingsError("cafile needs TLS: use rediss://, rediss+sentinel:// or rediss+cluster://")
         self._reactor = reactor
         self._tls = tls
         self._cafile = cafile
         self.login = login
-        self._known: dict[NodeAddress, RedisServer] = {}
+        self._cache: dict[NodeAddress, RedisServer] = {}
 
     def at(self, address: NodeAddress) -> RedisServer:
-        """Give the one at an address.
+        """Return the server at an address.
 
-        :raises SettingsError: the file of the authorities cannot be used.
+        :raises SettingsError: when `cafile` cannot be used.
         """
-        if address not in self._known:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[address] = self._make(address)
-        return self._known[address]
+        if address not in self._cache:
+            if len(self._cache) >= _CACHE_SIZE:
+                self._cache.clear()
+            self._cache[address] = self._make(address)
+        return self._cache[address]
 
     def _make(self, address: NodeAddress) -> RedisServer:
         endpoint: IStreamClientEndpoint = HostnameEndpoint(

@@ -1,6 +1,6 @@
-"""The ways in which Redis is deployed, for one key: one server, or several of which one is to be asked.
+"""What all deployments of Redis have in common, and the simplest one: a single server.
 
-The other modules: `redis_sentinel`, `redis_cluster`.
+The others are in `sentinel_deployment` and `cluster`.
 """
 
 from collections.abc import Callable
@@ -11,64 +11,65 @@ from livestate.sources.redis.persistent_connection import PersistentConnection
 
 
 class Deployment(Protocol):
-    """Where one key is."""
+    """The servers that may have one key."""
 
-    #: The number of the database.
+    #: The number of the database that the key is in.
     database: int
-    #: Called when the key is read from another server than that which `connect` gave last.
+    #: Called when the key is now read from another server than the one that `connect` last connected to.
     moved: Callable[[], None]
 
-    async def connect(self, make: Callable[[], P]) -> P:
-        """Connect what `make` makes to the server that the key is read from, and log in.
+    async def connect(self, make_protocol: Callable[[], P]) -> P:
+        """Connect a new protocol to the server that the key is read from, and log in.
 
-        :raises SourceError: there is none.
+        :param make_protocol: makes the protocol.
+        :raises SourceError: when there is no such server, or connecting to it fails.
         """
 
     async def read(self, *command: object) -> object:
-        """Ask for the key.
+        """Send a command to the server that the key is read from, and return the answer.
 
-        :raises SourceError: no server has an answer.
+        :raises SourceError: when no server answers it.
         """
 
     async def write(self, *commands: tuple[object, ...]) -> None:
-        """Give these commands, in their order, on one connection to the server that takes writes.
+        """Send commands in this order, on one connection, to the server that accepts writes.
 
-        :raises SourceError: there is none, or it refuses one of them.
+        :raises SourceError: when there is no such server, or it answers one of them with an error.
         """
 
     def disconnect(self) -> None:
-        """Drop all connections; `read` and `write` make new ones."""
+        """Close all connections; `read` and `write` make new ones."""
 
 
 class Standalone:
     """One server."""
 
     def __init__(self, server: RedisServer, max_size: int) -> None:
-        """Ask `server`.
+        """Use `server`.
 
-        :param max_size: the most bytes a value may have.
+        :param max_size: the maximum size of a value in bytes.
         """
         self.database = server.login.database
-        self.moved: Callable[[], None] = _nothing
+        self.moved: Callable[[], None] = _ignore
         self._server = server
-        self._kept = PersistentConnection(server, max_size)
+        self._connection = PersistentConnection(server, max_size)
 
-    async def connect(self, make: Callable[[], P]) -> P:
-        """Connect what `make` makes."""
-        return await self._server.connect(make)
+    async def connect(self, make_protocol: Callable[[], P]) -> P:
+        """Connect a new protocol to the server."""
+        return await self._server.connect(make_protocol)
 
     async def read(self, *command: object) -> object:
-        """Ask the server."""
-        return await self._kept.ask(command)
+        """Send a command to the server, and return the answer."""
+        return await self._connection.ask(command)
 
     async def write(self, *commands: tuple[object, ...]) -> None:
-        """Give these commands to the server."""
-        await self._kept.ask(*commands)
+        """Send commands to the server."""
+        await self._connection.ask(*commands)
 
     def disconnect(self) -> None:
-        """Drop the connection."""
-        self._kept.drop()
+        """Close the connection."""
+        self._connection.drop()
 
 
-def _nothing() -> None:
-    """Stand where nobody listens."""
+def _ignore() -> None:
+    """Do nothing: the default for `moved`."""

@@ -1,4 +1,4 @@
-"""A connection to one Redis that is kept for the next time."""
+"""A connection to one Redis that stays open between requests."""
 
 from functools import partial
 
@@ -6,28 +6,28 @@ from livestate.sources.redis.connection import RedisProtocol, RedisServer
 
 
 class PersistentConnection:
-    """Asks one server, on the connection of the last time where that is still good."""
+    """Sends commands to one server, on the previous connection as long as it is good."""
 
     def __init__(self, server: RedisServer, max_size: int) -> None:
         """Prepare to connect to `server`.
 
-        :param max_size: the most bytes a value may have.
+        :param max_size: the maximum size of a value in bytes.
         """
         self._server = server
-        self._make = partial(RedisProtocol, max_size)
+        self._make_protocol = partial(RedisProtocol, max_size)
         self._protocol: RedisProtocol | None = None
 
     async def ask(self, *commands: tuple[object, ...]) -> object:
-        """Give these commands, on the kept connection or a new one, and give the last one's answer.
+        """Send commands, on the open connection or a new one, and return the answer to the last one.
 
-        After any failure, a cancelled wait included, the connection is kept no longer, which also ends a transaction
-        that was begun on it.
+        After any failure, cancellation included, the connection is dropped. This also ends a transaction that was begun
+        on it.
 
-        :raises SourceError: no connection, it was lost, or Redis refuses.
+        :raises SourceError: when connecting fails, the connection is lost, or Redis answers with an error.
         """
         try:
             if self._protocol is None or not self._protocol.connected:
-                self._protocol = await self._server.connect(self._make)
+                self._protocol = await self._server.connect(self._make_protocol)
             protocol = self._protocol
             answer: object = None
             for command in commands:
@@ -38,7 +38,7 @@ class PersistentConnection:
             raise
 
     def drop(self) -> None:
-        """Keep no connection; the next question makes a new one."""
+        """Close the connection; the next `ask` makes a new one."""
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             protocol.abort()

@@ -1,4 +1,4 @@
-"""The roles of Redis servers that copy from one another, as they say them: https://redis.io/docs/latest/commands/role/"""
+"""The role of a Redis server in replication, as it reports it: https://redis.io/docs/latest/commands/role/"""
 
 from typing import NamedTuple
 
@@ -6,19 +6,19 @@ from livestate.errors import SourceError
 
 
 class Role(NamedTuple):
-    """What a server says of itself."""
+    """The role that a server reports."""
 
     primary: bool
-    #: A replica is connected to its primary and up with it.
+    #: Whether a replica is connected to its primary and in sync with it; True for a primary.
     linked: bool
-    #: How many bytes of the stream of replication it has.
+    #: The server's offset in the replication stream, in bytes.
     offset: int
 
 
 def role_of(reply: object) -> Role:
-    """Read a reply to ROLE.
+    """Parse a reply to ROLE.
 
-    :raises SourceError: it is none of a primary or a replica.
+    :raises SourceError: when it is not the reply of a primary or a replica.
     """
     match reply:
         case [b"master", int(offset), *_]:
@@ -29,13 +29,14 @@ def role_of(reply: object) -> Role:
 
 
 def check_role(role: Role, primary: bool) -> None:
-    """See that a server has the role that it is to have.
+    """Ensure that a server has the expected role.
 
-    :raises SourceError: it has not.
+    :param primary: whether the server is expected to be a primary.
+    :raises SourceError: when it has another role, or is a replica that is not connected to its primary.
     """
     if role.primary and not primary:
-        raise SourceError("no replica any more")
+        raise SourceError("no longer a replica")
     if primary and not role.primary:
-        raise SourceError("the primary by what the Sentinels say, a replica by its own word")
+        raise SourceError("the Sentinels name it as the primary, but it reports that it is a replica")
     if not role.linked:
         raise SourceError("a replica that has lost its primary")

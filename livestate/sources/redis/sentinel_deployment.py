@@ -1,14 +1,15 @@
-"""A key in a Redis that Sentinels watch over: it is read from the primary, wherever that is now, or from a replica.
+"""A key in a Redis behind Sentinels, read from the current primary or from a replica.
 
-What the Sentinels say is a hint, and the server itself is asked for its role (ROLE) when it is connected to and after
-each read: the value of a server with another role than the wanted one is not taken. Whatever fails, the Sentinels are
-asked anew. They are asked once a second too (`LOOK_EACH`), beside the reads: a primary that was cut off believes in
-itself, and only they know better. When they are silent, what is being read is read on, and the log says so.
+What the Sentinels say is only a hint. livestate asks the server itself for its role (ROLE) when it connects and after
+each read, and does not accept a value from a server with the wrong role. After any failure it asks the Sentinels again.
+It also asks them once a second (`CHECK_INTERVAL`), independently of the reads, because a primary that was cut off still
+considers itself the primary and only the Sentinels know better. While they are silent, livestate continues to read from
+the same server and logs that.
 
-With `read_from=prefer_replica` a replica is read, one and the same as long as it is well, since another may be further
-behind. Which one is drawn by lot, so that several livestates spread. ROLE gives the offset in the stream of
-replication: a replica that is behind what was read before is passed over, and so is one that has lost its primary.
-Where none is left the primary is read, and replicas are tried again after `SHUN`.
+With `read_from=prefer_replica` it reads from a replica, and stays with it as long as it is healthy, since another may
+be further behind. The choice is random, so that several livestates spread over the replicas. ROLE also reports the
+offset in the replication stream: a replica that is behind the last value read is skipped, and so is one that has lost
+its primary. If no replica is left, livestate reads from the primary, and tries replicas again after `RETRY_DELAY`.
 """
 
 import random
@@ -28,48 +29,42 @@ from livestate.sources.redis.sentinels import Sentinels
 from livestate.sources.redis.url import NodeAddress
 from livestate.system.timeouts import with_timeout
 
-#: Seconds from one look at what the Sentinels say to the next.
-LOOK_EACH = 1.0
+#: Seconds between two checks with the Sentinels.
+CHECK_INTERVAL = 1.0
 
-#: Seconds that a replica has to take a connection and tell its role: so that the primary, or another replica, can be
-#: read within the same fetch of 0.8 s.
-LONGEST_TRY = 0.25
+#: The timeout in seconds for connecting to a replica and asking its role. It leaves enough time to read from another
+#: replica or the primary within the same fetch, whose timeout is 0.8 s.
+REPLICA_TIMEOUT = 0.25
 
-#: Seconds for which a replica that could not be read is not tried again.
-SHUN = 5.0
+#: Seconds until a replica that could not be read is tried again.
+RETRY_DELAY = 5.0
 
 
 class _Server(NamedTuple):
     address: NodeAddress
     primary: bool
-    kept: PersistentConnection
+    connection: PersistentConnection
 
     async def ask(self, *commands: tuple[object, ...]) -> object:
         try:
-            return await self.kept.ask(*commands)
+            return await self.connection.ask(*commands)
         except SourceError as error:
             raise SourceError(f"{self.address}: {error}") from None
 
 
 class SentinelDeployment:
-    """Finds the server to read, and notices when it is another one. See the module's docstring."""
+    """Finds the server to read from, and notices when that changes. See the module's docstring."""
 
     log = Logger()
 
     def __init__(
-        self,
-        clock: Any,
-        servers: Servers,
-        sentinels: Sentinels,
-        *,
-        prefer_replica: bool,
-        max_size: int,
-        source: str,
+        self, clock: Any, servers: Servers, sentinels: Sentinels, *, prefer_replica: bool, max_size: int, source: str
     ) -> None:
-        """Read from those of `servers` that `sentinels` name.
+        """Prepare to read from the servers that `sentinels` name.
 
-        :param max_size: the most bytes a value may have.
-        :param source: the name of what is read, in log lines.
+        :param prefer_replica: whether to read from a replica as long as one is healthy.
+        :param max_size: the maximum size of a value in bytes.
+        :param source: the name of the source, for log lines.
         """
         self.database = servers.login.database
         self.moved: Callable[[], None] = lambda: None
@@ -79,86 +74,88 @@ class SentinelDeployment:
         self._prefer_replica = prefer_replica
         self._max_size = max_size
         self._source = source
-        self._lot = random.random()  # noqa: S311  # spreading load is no secret
-        #: What is being read, if anything is.
+        self._seed = random.random()  # noqa: S311  # spreading load is no secret
+        #: The server that is read from, if any.
         self._server: _Server | None = None
-        #: The primary by the Sentinels' last word, the server that was read last, and the one that `connect` gave last.
-        self._told: NodeAddress | None = None
-        self._last: NodeAddress | None = None
-        self._heard: NodeAddress | None = None
-        #: How much of the stream of replication the server that was read last had, at least.
+        #: The primary that the Sentinels named last, the server that was read last, and the one that `connect` last
+        #: connected to.
+        self._primary: NodeAddress | None = None
+        self._last_read: NodeAddress | None = None
+        self._subscribed: NodeAddress | None = None
+        #: A lower bound of the replication offset that belongs to the last value read.
         self._offset = 0
-        self._looking: Deferred[None] | None = None
-        self._looked = -LOOK_EACH
-        #: Replicas that could not be read, and until when they are passed over.
-        self._shunned: dict[NodeAddress, float] = {}
-        self._silent = self._alone = False
+        self._checking: Deferred[None] | None = None
+        self._last_check = -CHECK_INTERVAL
+        #: Replicas that could not be read, and the time until which they are skipped.
+        self._skipped: dict[NodeAddress, float] = {}
+        #: Whether it has been logged that no Sentinel responds, and that no replica is usable.
+        self._sentinels_silent = self._no_replica = False
 
-    async def connect(self, make: Callable[[], P]) -> P:
-        """Connect what `make` makes to the server that is being read, or will be."""
+    async def connect(self, make_protocol: Callable[[], P]) -> P:
+        """Connect a new protocol to the server that is read from, or will be."""
         address, primary = self._server[:2] if self._server else (await self._candidates())[0]
         try:
-            protocol = await self._servers.at(address).connect(make)
+            protocol = await self._servers.at(address).connect(make_protocol)
             try:
                 check_role(role_of(await protocol.ask("ROLE")), primary)
             except BaseException:
                 protocol.abort()
                 raise
         except BaseException:
-            # The next read may be far off: who comes next looks for another server.
+            # The next read may be far off, so forget the server here: the next caller then looks for another one.
             if self._server is not None and self._server.address == address:
-                self._leave()
+                self._drop_server()
             if not primary:
-                self._shunned[address] = self._clock.seconds() + SHUN
+                self._skipped[address] = self._clock.seconds() + RETRY_DELAY
             raise
-        self._heard = address
+        self._subscribed = address
         return protocol
 
     async def read(self, *command: object) -> object:
-        """Ask the server that was asked before, or else look for one."""
-        self._look_if_due()
+        """Send a command to the server that was read last, or find another one, and return the answer."""
+        self._check_if_due()
         while self._server is not None:
             try:
                 return await self._read(self._server, command)
             except SourceError:
-                pass  # It is left. Who takes its place is what the Sentinels are asked.
+                pass  # The server has been dropped; the Sentinels know which one replaces it.
         return await self._find(command)
 
     async def write(self, *commands: tuple[object, ...]) -> None:
-        """Give these commands to the primary."""
+        """Send commands to the primary."""
         address = await self._sentinels.primary()
         server = self._server
         if server is None or (server.address, server.primary) != (address, True):
             server = self._make(address, True)
-            self._stay(server)
+            self._use(server)
         try:
-            await self._see_role(server)
+            await self._check_role(server)
             await server.ask(*commands)
         except BaseException:
-            self._leave()
+            self._drop_server()
             raise
 
     def disconnect(self) -> None:
-        """Drop all connections."""
-        self._leave()
+        """Close all connections."""
+        self._drop_server()
         self._sentinels.disconnect()
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._checking is not None:
+            self._checking.cancel()
 
     async def _read(self, server: _Server, command: tuple[object, ...]) -> object:
-        """Read from a server, and see that it is still what it should be; after any failure it is left."""
+        """Read from a server, and check that it still has its role. After any failure the server is dropped."""
         try:
             value = await server.ask(command)
-            # Asked after the value was: the value is not newer than this offset.
-            self._offset = (await self._see_role(server)).offset
+            # As the role is asked for after the value, the value is not newer than this offset.
+            self._offset = (await self._check_role(server)).offset
         except BaseException:
-            server.kept.drop()
+            server.connection.drop()
             if self._server is server:
                 self._server = None
             raise
         return value
 
-    async def _see_role(self, server: _Server) -> Role:
+    async def _check_role(self, server: _Server) -> Role:
         role = role_of(await server.ask(("ROLE",)))
         try:
             check_role(role, server.primary)
@@ -167,24 +164,24 @@ class SentinelDeployment:
         return role
 
     async def _candidates(self) -> list[tuple[NodeAddress, bool]]:
-        """Give the servers to try, in this order, and whether each is the primary."""
-        self._looked = self._clock.seconds()
+        """Return the servers to try, in order, and whether each is the primary."""
+        self._last_check = self._clock.seconds()
         primary = await self._sentinels.primary()
-        if primary != self._told:
-            self._told = primary
+        if primary != self._primary:
+            self._primary = primary
             self.log.info(
                 "{source}: the Sentinels name {primary} as the primary", source=self._source, primary=str(primary)
             )
         replicas = await self._sentinels.replicas() if self._prefer_replica else ()
         now = self._clock.seconds()
-        self._shunned = {address: until for address, until in self._shunned.items() if until > now}
-        drawn = sorted(set(replicas) - self._shunned.keys(), key=self._by_lot)
-        return [*((address, False) for address in drawn), (primary, True)]
+        self._skipped = {address: until for address, until in self._skipped.items() if until > now}
+        shuffled = sorted(set(replicas) - self._skipped.keys(), key=self._shuffle_key)
+        return [*((address, False) for address in shuffled), (primary, True)]
 
     async def _find(self, command: tuple[object, ...]) -> object:
-        """Read from the first of the candidates that can be read, and stay with it.
+        """Read from the first usable candidate, and use it from then on.
 
-        :raises SourceError: no Sentinel says where the primary is, or it cannot be read.
+        :raises SourceError: when no Sentinel names the primary, or nothing can be read.
         """
         *replicas, (primary, _) = await self._candidates()
         troubles: list[str] = []
@@ -196,99 +193,106 @@ class SentinelDeployment:
                 except SourceError as error:
                     troubles.append(str(error))
                     continue
-                self._stay(replica)
+                self._use(replica)
                 return value
         server = self._make(primary, True)
         value = await self._read(server, command)
-        self._stay(server)
-        if self._prefer_replica and not self._alone:
-            self._alone = True
-            reason = "; ".join(troubles) or "the Sentinels know of none that is well"
+        self._use(server)
+        if self._prefer_replica and not self._no_replica:
+            self._no_replica = True
+            reason = "; ".join(troubles) or "the Sentinels know of no healthy replica"
             self.log.warn(
-                "{source}: no replica can be read ({reason}): the primary is", source=self._source, reason=reason
-            )
+                "{source}: no replica is usable ({reason}); reading from the primary",
+                source=self._source, reason=reason,
+            )  # fmt: skip
         return value
 
     async def _try(self, address: NodeAddress, troubles: list[str]) -> _Server | None:
-        """Connect to a replica, and give it if it may be read; what is wrong is added to `troubles`."""
+        """Connect to a replica, and return it if it is usable.
+
+        :param troubles: the list to add the reason to when it is not.
+        """
         replica = self._make(address, False)
-        self._shunned[address] = self._clock.seconds() + SHUN
+        self._skipped[address] = self._clock.seconds() + RETRY_DELAY
         try:
-            role = await with_timeout(LONGEST_TRY, self._see_role(replica), self._clock)
+            role = await with_timeout(REPLICA_TIMEOUT, self._check_role(replica), self._clock)
         except SourceError as error:
             troubles.append(str(error))
         except DeferTimeout:
-            troubles.append(f"{address}: no answer within {LONGEST_TRY:g} s")
+            troubles.append(f"{address}: no answer within {REPLICA_TIMEOUT:g} s")
         else:
             if role.offset >= self._offset:
                 return replica
-            troubles.append(f"{address}: behind what was read before")
-        replica.kept.drop()
+            troubles.append(f"{address}: behind the last value read")
+        replica.connection.drop()
         return None
 
-    def _look_if_due(self) -> None:
-        """Ask the Sentinels, beside the reading, whether the server that is read is still the right one."""
-        due = self._clock.seconds() >= self._looked + LOOK_EACH
-        if self._server is not None and due and (self._looking is None or self._looking.called):
-            self._looking = Deferred.fromCoroutine(self._look()).addErrback(self._looked_in_vain)
+    def _check_if_due(self) -> None:
+        """Start a check with the Sentinels, in the background, if the last one was long enough ago."""
+        due = self._clock.seconds() >= self._last_check + CHECK_INTERVAL
+        if self._server is not None and due and (self._checking is None or self._checking.called):
+            self._checking = Deferred.fromCoroutine(self._check()).addErrback(self._check_failed)
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
+        """Ask the Sentinels whether the server that is read from is still the right one."""
         candidates = await self._candidates()
-        if self._silent:
-            self._silent = False
-            self.log.info("{source}: the Sentinels answer again", source=self._source)
+        if self._sentinels_silent:
+            self._sentinels_silent = False
+            self.log.info("{source}: the Sentinels respond again", source=self._source)
         server = self._server
         if server is not None and (server.address, server.primary) not in candidates:
-            self._leave()
-            self._listen_elsewhere(None)
+            self._drop_server()
+            self._subscribe_elsewhere(None)
         elif server is not None and server.primary:
             for address, _ in candidates[:-1]:
                 replica = await self._try(address, [])
                 if replica is not None:
-                    self._stay(replica)
+                    self._use(replica)
                     return
 
-    def _looked_in_vain(self, failure: Failure) -> None:
+    def _check_failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return
         if not failure.check(LivestateError):
-            self.log.failure("looking after {source} failed in a way that it should not", failure, source=self._source)
-        elif self._server is not None and not self._silent:
-            self._silent = True
+            self.log.failure(
+                "unexpected error while checking the Sentinels of {source}; retrying", failure, source=self._source
+            )
+        elif self._server is not None and not self._sentinels_silent:
+            self._sentinels_silent = True
             self.log.warn(
-                "{source}: {trouble}; reading on from {server}, which says that it is what it was",
+                "{source}: {trouble}; still reading from {server}, which reports the same role as before",
                 source=self._source, trouble=str(failure.value), server=str(self._server.address),
             )  # fmt: skip
 
-    def _stay(self, server: _Server) -> None:
-        """Read from this server from now on."""
+    def _use(self, server: _Server) -> None:
+        """Read from this server in future."""
         if self._server is not server:
-            self._leave()
+            self._drop_server()
         self._server = server
-        self._shunned.pop(server.address, None)
+        self._skipped.pop(server.address, None)
         if not server.primary:
-            self._alone = False
-        if server.address != self._last:
-            self._last = server.address
+            self._no_replica = False
+        if server.address != self._last_read:
+            self._last_read = server.address
             kind = "primary" if server.primary else "replica"
             self.log.info(
                 "{source}: reading from the {kind} {server}", source=self._source, kind=kind, server=str(server.address)
             )
-        self._listen_elsewhere(server.address)
+        self._subscribe_elsewhere(server.address)
 
-    def _listen_elsewhere(self, address: NodeAddress | None) -> None:
-        """Tell the one that listens, unless it does so at this server."""
-        if self._heard not in (None, address):
-            self._heard = None
+    def _subscribe_elsewhere(self, address: NodeAddress | None) -> None:
+        """Call `moved`, unless the subscription is on this server already."""
+        if self._subscribed not in (None, address):
+            self._subscribed = None
             self.moved()
 
-    def _leave(self) -> None:
+    def _drop_server(self) -> None:
         server, self._server = self._server, None
         if server is not None:
-            server.kept.drop()
+            server.connection.drop()
 
     def _make(self, address: NodeAddress, primary: bool) -> _Server:
         return _Server(address, primary, PersistentConnection(self._servers.at(address), self._max_size))
 
-    def _by_lot(self, address: NodeAddress) -> float:
-        return random.Random(f"{self._lot} {address}").random()  # noqa: S311  # as above
+    def _shuffle_key(self, address: NodeAddress) -> float:
+        return random.Random(f"{self._seed} {address}").random()  # noqa: S311  # spreading load

@@ -1,7 +1,7 @@
-"""Which node of a Redis Cluster has a key, as the cluster's specification has it.
+"""Which node of a Redis Cluster has a key, by the cluster specification.
 
-https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/: 16,384 slots, the CRC16 of a key's hash tag,
-and the errors MOVED and ASK, with which a node sends a client to another one.
+https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/: there are 16,384 slots, the slot is the
+CRC16 of a key's hash tag, and with the errors MOVED and ASK a node redirects a client to another one.
 """
 
 from binascii import crc_hqx
@@ -14,32 +14,35 @@ SLOTS = 16384
 
 
 class Redirection(NamedTuple):
-    """Where a node sends a client."""
+    """The node that a client is redirected to."""
 
     address: NodeAddress
-    #: Just this once, and with ASKING before the command: the slot is being moved.
+    #: Only for this command, and with ASKING before it, since the slot is being moved.
     asking: bool
 
 
 class Owners(NamedTuple):
-    """Who serves a slot, and which other nodes there are."""
+    """The node that serves a slot, and the other nodes of the cluster."""
 
     owner: NodeAddress
     others: tuple[NodeAddress, ...]
 
 
 def slot_of(key: bytes) -> int:
-    """Give a key's slot: of what is between its first { and the next }, if there is something; else of all of it."""
+    """Return the slot of a key.
+
+    The hash is that of the text between the first { and the next }, if there is any, or else of the whole key.
+    """
     _, opened, rest = key.partition(b"{")
     tag, closed, _ = rest.partition(b"}")
-    # CRC16 in its XMODEM variant, which is binascii's crc_hqx from 0.
+    # The XMODEM variant of CRC16, which is binascii's crc_hqx with the initial value 0.
     return crc_hqx(tag if opened and closed and tag else key, 0) % SLOTS
 
 
 def redirection(text: str, asked: NodeAddress) -> Redirection | None:
-    """Read a node's error as a redirection, None where it is another error.
+    """Parse a node's error as a redirection, and return None when it is another error.
 
-    :param asked: the node that says it; a redirection without a host is to another port there.
+    :param asked: the node that answered. A redirection without a host means another port on the same host.
     """
     words = text.split(" ")
     if len(words) != 3 or words[0] not in ("MOVED", "ASK"):
@@ -51,10 +54,10 @@ def redirection(text: str, asked: NodeAddress) -> Redirection | None:
 
 
 def owners_of(slot: int, reply: object, asked: NodeAddress) -> Owners:
-    """Find a slot in a node's reply to CLUSTER SLOTS.
+    """Return the nodes in a reply to CLUSTER SLOTS.
 
-    :param asked: the node that replied; where it does not know its own host, it is this one.
-    :raises SourceError: no node serves the slot, or it is no such reply.
+    :param asked: the node that answered. Its host stands in for one that the reply leaves out.
+    :raises SourceError: when no node serves the slot, or it is not such a reply.
     """
     owner: NodeAddress | None = None
     others: list[NodeAddress] = []
@@ -68,11 +71,11 @@ def owners_of(slot: int, reply: object, asked: NodeAddress) -> Owners:
     except (AttributeError, TypeError, ValueError):
         raise SourceError("not a reply to CLUSTER SLOTS") from None
     if owner is None:
-        raise SourceError(f"no node serves the slot of the key ({slot})")
+        raise SourceError(f"no node serves the key's slot ({slot})")
     return Owners(owner, tuple(dict.fromkeys(others)))
 
 
 def _address(host: bytes | None, port: int, asked: NodeAddress) -> NodeAddress:
     name = (host or b"").decode()
-    # "?" stands for a host name that the node does not know of another one.
+    # A node sends "?" for another node whose host name it does not know.
     return NodeAddress(asked.host if name in ("", "?") else name, int(port))

@@ -1,1 +1,1 @@
-"""The admin site: health, readiness, status and metrics."""
+"""The admin site: health, readiness, status and metrics, and the host names that it answers to."""

@@ -1,8 +1,9 @@
-"""The names that a site may be asked by.
+"""The host names that the admin site answers to: a defence against DNS rebinding.
 
-A page of any site can have its own name resolve to 127.0.0.1 (DNS rebinding), and its scripts then read, as their own
-origin's, what is served there. The browser tells by Host which name was asked for: one that is not this machine's is
-refused. An IP address is no name, and nobody can have it resolve to something else; who sends no Host is no browser.
+Any web site can let its own name resolve to 127.0.0.1. To the browser, whatever is served there then has the origin of
+that site, and the site's scripts may read it. But the browser sends the name in the Host field, and a name that does
+not belong to this machine is refused. An IP address is safe, because it cannot be made to resolve to something else. A
+request without a Host field is safe, because every browser sends one.
 """
 
 import ipaddress
@@ -10,24 +11,24 @@ import re
 import socket
 from collections.abc import Iterable
 
-#: Whatever stands in place of the names that are allowed admits all.
+#: As a name on the list, it admits every name.
 ANY = "*"
 
-#: A name or an address, and perhaps a port (RFC 9110 section 7.2).
+#: A name or an address, and optionally a port (RFC 9110 section 7.2).
 _HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:]*))(?::[0-9]*)?")
 
 
 class HostAllowlist:
-    """What is admitted: IP addresses, `localhost`, this machine's name, and others that are named."""
+    """Admits IP addresses, `localhost`, the name of this machine, and the names that it is given."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        """:param names: the others, without ports; `*`: all there are."""
+        """:param names: more names to admit, without ports; `*` admits every name."""
         own = socket.gethostname().lower()
-        # An empty field is no browser's either.
+        # Browsers do not send an empty field either.
         self._names = {"", "localhost", own, own.partition(".")[0], *(name.lower() for name in names)}
 
     def admits(self, host: str) -> bool:
-        """Tell whether one may ask by what a Host field says."""
+        """Return whether a request may have this value of the Host field."""
         if ANY in self._names:
             return True
         found = _HOST.fullmatch(host)

@@ -1,8 +1,8 @@
-"""The admin site: health, readiness, status and metrics, for those who run livestate.
+"""The admin site: health, readiness, status and metrics, for operators.
 
-It is for programs and people on this machine or in a trusted network: nothing there asks for a password. Browsers there
-also run the pages of others, and these are kept out: no answer may be read across origins, and none is given to a name
-that is not this machine's (see `livestate.web.admin.host_allowlist`).
+It is meant for programs and people on this machine or in a trusted network, and asks for no password. The browsers of
+these people also run pages of other sites, which must be kept out: no response may be read across origins, and requests
+for a host name that does not belong to this machine are refused (see `livestate.web.admin.host_allowlist`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,53 +26,53 @@ from livestate.web.responses.response import Response, problem, unstored
 from livestate.web.site import FixedResource, LiveSite
 
 _MISDIRECTED = problem(
-    421, "This is asked by an IP address, by localhost or by this machine's name; --admin-host=NAME allows another."
+    421, "The admin site answers to IP addresses, localhost and this machine's name; --admin-host=NAME adds another."
 )
 
 
 class JSONResource(ResponseResource):
-    """Answers with what a function gives: a status and something to write as JSON."""
+    """Responds with what a function returns: a status code, and an object that is sent as JSON."""
 
     def __init__(self, content: Callable[[], tuple[int, Any]]) -> None:
         super().__init__()
         self._content = content
 
     def respond(self, request: Request) -> Response:
-        """Write what there is now."""
+        """Return the current content."""
         status, content = self._content()
         body = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
         return unstored(status, body, b"application/json")
 
 
 class StatusResource(JSONResource):
-    """The same as a page for who would rather have HTML: a browser."""
+    """A JSONResource that responds with an HTML page to clients that prefer HTML, such as browsers."""
 
     def respond(self, request: Request) -> Response:
-        """Write what there is now."""
+        """Return the current content."""
         accept, vary = field(request, b"Accept"), (b"Vary", b"Accept")
         if media_weight(b"text/html", accept) > media_weight(b"application/json", accept):
             status, content = self._content()
             page, policy = status_page(content), (b"Content-Security-Policy", POLICY)
             return unstored(status, page, b"text/html; charset=utf-8", policy, vary)
-        answer = super().respond(request)
-        return replace(answer, fields=(*answer.fields, vary))
+        response = super().respond(request)
+        return replace(response, fields=(*response.fields, vary))
 
 
 class AdminSite(LiveSite):
-    """Serves the admin resources to those who ask by a name that is known."""
+    """Serves the admin resources, under the host names that are admitted."""
 
     name = "admin"
 
     def __init__(self, resources: Mapping[bytes, IResource], reactor: Any, names: Iterable[str] = ()) -> None:
         """Serve `resources`.
 
-        :param names: that it may be asked by, beside those that `HostAllowlist` admits anyway.
+        :param names: host names to admit, in addition to those that `HostAllowlist` always admits.
         """
         super().__init__(resources, reactor)
         self.hosts = HostAllowlist(names)
 
     def getResourceFor(self, request: Request) -> IResource:
-        """Find what answers `request`."""
+        """Return the resource that responds to `request`."""
         host = field(request, b"Host")
         if host is not None and not self.hosts.admits(host.decode("latin-1")):
             return FixedResource(_MISDIRECTED)
@@ -85,16 +85,17 @@ def admin_resources(
     now: Callable[[], float],
     workers: Callable[[], Sequence[Mapping[str, Any]] | None] = lambda: None,
 ) -> dict[bytes, IResource]:
-    """Give the admin site's resources by path.
+    """Return the resources of the admin site by path.
 
-    :param pollers: gives what keeps the documents up to date.
-    :param counts: gives what was counted of all that is served.
-    :param workers: tells of each serving process, where they are several.
+    - `/health`: 200 as long as the process responds at all.
+    - `/ready`: 200 while every document is fresh, otherwise 503 with the stale documents.
+    - `/status`: the state of each document and its source, as JSON, or as a page for browsers.
+    - `/metrics`: the metrics, for Prometheus.
 
-    - `/health`: 200 as long as the process answers at all.
-    - `/ready`: 200 while every document is fresh, else 503; the documents that are not are named.
-    - `/status`: what each document and source is doing, as JSON or, to browsers, as a page.
-    - `/metrics`: what is counted, for Prometheus.
+    :param pollers: returns the pollers of all documents.
+    :param counts: returns the counters of all that serves.
+    :param now: returns the time in seconds.
+    :param workers: returns the status of each worker; None in a single process.
     """
     started = now()
 
@@ -102,23 +103,23 @@ def admin_resources(
         return 200, {"status": "ok"}
 
     def ready() -> tuple[int, Any]:
-        stale = [poller.document.path for poller in pollers() if not poller.fresh()]
+        stale = [poller.document.path for poller in pollers() if not poller.is_fresh()]
         return (503, {"status": "stale", "stale": stale}) if stale else (200, {"status": "ok"})
 
     def status() -> tuple[int, Any]:
-        counted = counts()
+        counters = counts()
         shown: dict[str, Any] = {
             "version": __version__,
             "uptime_seconds": round(now() - started, 3),
-            "connections": counted.connections,
-            "remembered_requests": counted.remembered_requests,
+            "connections": counters.connections,
+            "remembered_requests": counters.remembered_requests,
         }
-        told = workers()
-        if told is not None:
-            shown["workers"] = told
-        nothing = DocumentCounts()
+        worker_statuses = workers()
+        if worker_statuses is not None:
+            shown["workers"] = worker_statuses
+        none_yet = DocumentCounts()
         shown["documents"] = [
-            _status_of(poller, counted.documents.get(poller.document.path, nothing)) for poller in pollers()
+            _status_of(poller, counters.documents.get(poller.document.path, none_yet)) for poller in pollers()
         ]
         return 200, shown
 
@@ -130,25 +131,25 @@ def admin_resources(
     }
 
 
-#: Of what is counted for each document.
+#: The fields of DocumentCounts that /status shows.
 _SHOWN = (
     *("answers", "bytes_sent", "event_readers", "websocket_readers", "events_sent", "events_skipped", "long_polls"),
 )
 
 
 def _status_of(poller: Poller, counts: DocumentCounts) -> dict[str, Any]:
-    document, tally, snapshot = poller.document, poller.tally, poller.document.snapshot
+    document, stats, snapshot = poller.document, poller.stats, poller.document.snapshot
     shown: dict[str, Any] = {
         "path": document.path,
         "source": str(poller.source),
-        "fresh": poller.fresh(),
+        "fresh": poller.is_fresh(),
         "interval_seconds": poller.interval,
-        "fetches": tally.fetches,
-        "failures": tally.failures,
-        "notifications": tally.notifications,
+        "fetches": stats.fetches,
+        "failures": stats.failures,
+        "notifications": stats.notifications,
         "refusals": document.refusals,
         "changes": document.changes,
-        "trouble": tally.trouble,
+        "trouble": stats.error,
         **{name: getattr(counts, name) for name in _SHOWN},
     }
     if snapshot is not None:

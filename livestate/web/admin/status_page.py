@@ -1,4 +1,4 @@
-"""The status as a page for a person: one table, no script."""
+"""The status as an HTML page: tables, no scripts."""
 
 import html
 from base64 import b64encode
@@ -17,7 +17,7 @@ td { font-variant-numeric: tabular-nums; }
 .bad { font-weight: bold; color: light-dark(#a40000, #ff9c9c); }
 """
 
-#: Nothing but this one style (Content Security Policy Level 3): what a store or a URL says stays text.
+#: Allow this one style and nothing else (Content Security Policy Level 3): text from a store or a URL stays text.
 POLICY = (
     b"default-src 'none'; style-src 'sha256-%b'; base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
     % b64encode(sha256(_STYLE.encode("utf-8")).digest())
@@ -25,9 +25,9 @@ POLICY = (
 
 
 def status_page(status: Mapping[str, Any]) -> bytes:
-    """Give the page.
+    """Return the page.
 
-    :param status: what `/status` says as JSON.
+    :param status: the content of `/status` as JSON.
     """
     documents = [_row_of(document) for document in status["documents"]]
     parts = [
@@ -45,7 +45,7 @@ def status_page(status: Mapping[str, Any]) -> bytes:
 
 
 def _row_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    bytes_of = {coding: made["bytes"] for coding, made in document.get("representations", {}).items()}
+    sizes = {coding: representation["bytes"] for coding, representation in document.get("representations", {}).items()}
     return {
         "path": document["path"],
         "state": _state_of(document),
@@ -56,7 +56,7 @@ def _row_of(document: Mapping[str, Any]) -> dict[str, Any]:
         "failures": document["failures"],
         "refused": document["refusals"],
         "changes": document["changes"],
-        "bytes": _list(bytes_of),
+        "bytes": _list(sizes),
         "answers": _list(document["answers"]),
         "event readers": document["event_readers"],
         "websocket readers": document["websocket_readers"],
@@ -83,7 +83,7 @@ def _duration(seconds: float) -> str:
 
 
 def _table(caption: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Give a table with a column for each of `rows`: these are few, and what is said of each is much."""
+    """Return a table with a column for each of `rows`: there are few of them, and each has many values."""
     lines = [f"<table>\n<caption>{html.escape(caption)}</caption>"]
     for name in dict.fromkeys(chain.from_iterable(rows)):
         cells = "".join(_cell(name, row.get(name)) for row in rows)
@@ -94,5 +94,5 @@ def _table(caption: str, rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(name: str, value: Any) -> str:
     text = f"{value:,}" if isinstance(value, int) and name != "pid" else str("" if value is None else value)
     bad = (name == "state" and value != "fresh") or (name == "trouble" and value)
-    kind = ' class="bad"' if bad else ""
-    return f"<td{kind}>{html.escape(text)}</td>"
+    attributes = ' class="bad"' if bad else ""
+    return f"<td{attributes}>{html.escape(text)}</td>"

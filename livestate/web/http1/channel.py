@@ -1,20 +1,20 @@
 """One client connection: twisted.web's HTTP channel with a fast path through it.
 
-Theory of operation. What arrives is cut where the head of a request ends, and each piece goes one of two ways:
+Theory of operation. Incoming data is split at the ends of request heads, and each piece takes one of two paths:
 
-- The fast path, where the channel is between two requests and the piece is a fast request
-  (`livestate.web.http1.fast_request`): the response is already made, and is written. Nothing of twisted.web is touched.
-- twisted.web's own parser, for everything else. It does not mind where its input is cut.
+- The fast path, if the channel is between two requests and the piece is a fast request
+  (`livestate.web.http1.fast_request`). The response is made already, and is written without involving twisted.web.
+- twisted.web's own parser, for everything else. Its input may be split anywhere.
 
-`_fast` says that the channel is between two requests: no part of an unfinished request is held, and none is being
-answered. It is determined again each time that the parser was used.
+`_fast` is true while the channel is between two requests: no part of an unfinished request is buffered, and none is
+being answered. It is updated after every use of the parser.
 
-A client that does not read: when too much is unsent, the transport calls `pauseProducing`, and no further request is
-begun until `resumeProducing`. So what is held for one client is bounded by the transport's buffer, one response and one
-read.
+Clients that do not read: when too much data is unsent, the transport calls `pauseProducing`, and no further request is
+started until `resumeProducing`. So the memory for one client is bounded by the transport's buffer, one response and
+one read.
 
-A client that sends many requests at once takes turns with the others (`livestate.web.http1.fair_scheduler`): after TURN
-responses of the fast path, or one of twisted.web's, which takes as long as dozens of them, the rest is held.
+A client that sends many requests at once takes turns with the others (`livestate.web.http1.fair_scheduler`). After TURN
+responses on the fast path, or one from twisted.web, which takes as long as dozens of them, the remaining requests wait.
 """
 
 from collections.abc import Callable
@@ -32,19 +32,19 @@ from livestate.web.http1.fast_request import MAX_LENGTH, SINGLE_ETAG, parse_fast
 from livestate.web.http1.request import LiveRequest
 from livestate.web.http1.timed_channel import TimedChannel
 from livestate.web.responses.responder import Variant
-from livestate.web.responses.response import closing
+from livestate.web.responses.response import with_connection_close
 from livestate.web.streams.connection import ConnectionOwner
 
-#: As browsers write it; a request with another spelling is fast too, but not remembered.
+#: Spelled as browsers do. A request with another spelling can take the fast path too, but is not remembered.
 _VALIDATOR = b"\r\nIf-None-Match: "
-_SKIP = len(_VALIDATOR)
+_VALIDATOR_LENGTH = len(_VALIDATOR)
 _END = b"\r\n\r\n"
 
-#: Responses of the fast path that one client is sent per turn of the reactor: some 0.2 ms, a fifth of the fair
+#: Maximum responses on the fast path to one client per turn of the reactor. They take some 0.2 ms, a fifth of the fair
 #: scheduler's slice.
 TURN = 32
 
-#: Pieces in which twisted.web keeps what arrives while a response is being made.
+#: Maximum pieces of data that twisted.web buffers while a response is being made.
 _PIECES = 16
 
 
@@ -52,25 +52,26 @@ _PIECES = 16
 class LiveChannel(TimedChannel):
     """Serves one connection."""
 
-    # With more names than 30 in it, Python would give each channel's dictionary keys of its own, of 1.5 KB.
-    __slots__ = ("_fast", "_find", "_held", "_last", "_ready", "_resting", "connections", "site", "write_now")
+    # Slots, because with more than 30 attributes each channel's dictionary would have its own keys, which take 1.5 KB.
+    __slots__ = ("_fast", "_get_response", "_get_variant", "_last_hash", "_pending", "_queued",
+                 "connections", "site", "write_now")  # fmt: skip
 
     requestFactory = LiveRequest
 
     def __init__(self, site: Site, connections: Connections) -> None:
-        """:param site: what twisted.web's requests are resolved by.
-        :param connections: what this connection shares with the others of the site.
+        """:param site: the site that finds resources for twisted.web's requests.
+        :param connections: the state that all connections of the site share.
         """
         super().__init__()
         self._fast = True
-        self._held = b""
-        self._resting = False
-        self._last = 0
+        self._pending = b""
+        self._queued = False
+        self._last_hash = 0
         self.site = site
         self.factory = site
         self.connections = connections
-        self._find = connections.request_memo.get
-        self._ready = connections.response_memo.get
+        self._get_variant = connections.request_memo.get
+        self._get_response = connections.response_memo.get
         if connections.draining:
             self.drain()
 
@@ -78,17 +79,17 @@ class LiveChannel(TimedChannel):
         """Count the connection."""
         self.connections.open.add(self)
         self.connections.accepted += 1
-        #: Writes at once where that is possible.
+        #: Writes at once if the transport allows it.
         self.write_now: Callable[[bytes], None] = immediate_writer(self.transport)
         super().connectionMade()
 
-    def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # of no default, as in twisted.web
-        """Release everything that the connection held."""
+    def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # no default, as in twisted.web
+        """Release all memory of the connection."""
         self.connections.open.discard(self)
-        self._held = b""
-        self._resting = False
+        self._pending = b""
+        self._queued = False
         super().connectionLost(reason)
-        # No reference cycle is left: the connection's memory is free at once.
+        # Without reference cycles, the memory is freed at once.
         self.requests.clear()
         self.stream = None
 
@@ -98,31 +99,31 @@ class LiveChannel(TimedChannel):
         self.connections.resumptions += session_reused(self.transport.getHandle())
 
     def dataReceived(self, data: bytes) -> None:
-        """Handle what arrived: mostly one whole fast request."""
+        """Handle incoming data, which is usually one whole fast request."""
         if self._fast:
-            ready = self._ready(data)
-            if ready is not None:
-                ready.given += 1
+            remembered = self._get_response(data)
+            if remembered is not None:
+                remembered.sent += 1
                 self.quiet = 0
-                self.write_now(ready.wire)
+                self.write_now(remembered.wire)
                 return
             start = data.find(_VALIDATOR)
             if start < 0:
-                variant = self._find(data)
+                variant = self._get_variant(data)
                 validator = None
             else:
-                end = data.find(b"\r\n", start + _SKIP)
-                variant = self._find(data[:start] + data[end:]) if data.endswith(_END) else None
-                validator = data[start + _SKIP : end]
+                end = data.find(b"\r\n", start + _VALIDATOR_LENGTH)
+                variant = self._get_variant(data[:start] + data[end:]) if data.endswith(_END) else None
+                validator = data[start + _VALIDATOR_LENGTH : end]
             if variant is not None and self._respond(variant, validator, data):
                 return
         self._process(data)
 
     def _respond(self, variant: Variant, validator: bytes | None, data: bytes, last: bool = False) -> bool:
-        """Send one response, and return whether that was possible; if not, nothing is sent.
+        """Send the response to a fast request, and return whether it was one; if not, nothing is sent.
 
-        :param validator: the If-None-Match of a fast request: with anything but a single entity tag it is not fast.
-        :param data: the request.
+        :param validator: the request's If-None-Match. If it is not a single entity tag, the request is not fast.
+        :param data: the bytes of the request.
         :param last: whether the connection is to be closed after the response.
         """
         not_modified = None
@@ -132,55 +133,55 @@ class LiveChannel(TimedChannel):
                 return False
         if not_modified is not None:
             wire = not_modified
-            variant.given_not_modified += 1
+            variant.sent_not_modified += 1
         else:
             wire = variant.wire or variant.prepare()
-            variant.given += 1
+            variant.sent += 1
         self.quiet = 0
         if last:
-            self.write_now(closing(wire))
+            self.write_now(with_connection_close(wire))
         else:
             self.write_now(wire)
-            self.connections.response_memo.note(data, wire, variant, not_modified is not None)
+            self.connections.response_memo.add(data, wire, variant, not_modified is not None)
         return True
 
     def _process(self, data: bytes) -> None:
-        """Go through `data` one request at a time, each on the path that it fits."""
-        start, turn = 0, TURN
+        """Handle `data` one request at a time, each on the path that fits it."""
+        start, allowance = 0, TURN
         while start < len(data) and not self.transport.disconnecting:
             if self.stream is not None:
                 self.stream.dataReceived(data[start:])
                 return
-            if self._resting or (self._waitingForTransport and not self._handlingRequest):
-                self._held += data[start:]
+            if self._queued or (self._waitingForTransport and not self._handlingRequest):
+                self._pending += data[start:]
                 return
             if self._handlingRequest:
                 self._buffer_in_parser(data[start:])
                 return
-            if turn <= 0:
-                self._rest(data[start:])
+            if allowance <= 0:
+                self._wait_for_turn(data[start:])
                 return
             end = data.find(_END, start)
             end = len(data) if end < 0 else end + len(_END)
             piece = data[start:end]
             start = end
-            turn -= 1
+            allowance -= 1
             if not (self._fast and len(piece) <= MAX_LENGTH and self._answer(piece)):
-                turn = 0
+                allowance = 0
                 super().dataReceived(piece)
                 self._update_state()
 
-    def _rest(self, data: bytes) -> None:
-        """Continue with `data` at this client's next turn, and read no more until then."""
-        self._held = data
+    def _wait_for_turn(self, data: bytes) -> None:
+        """Keep `data` until this client's next turn, and stop reading until then."""
+        self._pending = data
         self._fast = False
-        self._resting = True
+        self._queued = True
         self._networkProducer.pauseProducing()
-        self.connections.scheduler.wait(self._rested)
+        self.connections.scheduler.wait(self._take_turn)
 
-    def _rested(self) -> None:
-        """Continue, if the client is still connected and the transport is not full."""
-        connected, self._resting = self._resting, False
+    def _take_turn(self) -> None:
+        """Continue with the pending data, if the client is still connected and the transport is not full."""
+        connected, self._queued = self._queued, False
         if connected and not self._waitingForTransport:
             try:
                 self.resumeProducing()
@@ -189,17 +190,17 @@ class LiveChannel(TimedChannel):
                 self.abortConnection()
 
     def _buffer_in_parser(self, data: bytes) -> None:
-        """Let twisted.web keep what arrives while a response is being made, up to its bound.
+        """Let twisted.web buffer the data that arrives while a response is being made, up to its limit.
 
-        In a few pieces: it adds up their lengths for each one that arrives, which for thousands of small pieces (an
-        empty line each, 16 KB in all) would take 0.1 s.
+        The pieces are joined now and then, since twisted.web sums up all their lengths whenever one arrives. That would
+        take 0.1 s for thousands of small pieces (an empty line each, 16 KB in total).
         """
         super().dataReceived(data)
         if len(self._dataBuffer) > _PIECES:
             self._dataBuffer[:] = [b"".join(self._dataBuffer)]
 
     def _answer(self, piece: bytes) -> bool:
-        """Answer `piece` if it is a fast request, and return whether it was one."""
+        """Answer `piece` if it is a fast request, and return whether it is."""
         parsed = parse_fast(self.connections.responders, piece)
         if parsed is None:
             return False
@@ -213,26 +214,26 @@ class LiveChannel(TimedChannel):
             return True
         start = piece.find(_VALIDATOR)
         if (start < 0) == (validator is None):
-            key = piece if start < 0 else piece[:start] + piece[piece.find(b"\r\n", start + _SKIP) :]
-            mark = hash(key)
-            if mark == self._last:
+            key = piece if start < 0 else piece[:start] + piece[piece.find(b"\r\n", start + _VALIDATOR_LENGTH) :]
+            request_hash = hash(key)
+            if request_hash == self._last_hash:
                 self.connections.request_memo.remember(key, variant)
-            self._last = mark
+            self._last_hash = request_hash
         return True
 
     def hand_over(self, owner: ConnectionOwner) -> None:
-        """Give the connection to `owner`, in place of the request that is being answered.
+        """Replace the request that is being answered by `owner`.
 
-        From here on twisted.web holds nothing of that request. It can still write the head of the response, and does
-        nothing after that. The connection closes when the stream ends.
+        The channel no longer references the request, which can still write the head of the response. The connection
+        closes when the stream ends.
         """
         self.requests[0] = owner
         self.stream = owner
 
     def drain(self) -> None:
-        """Make the next response the last: the fast path is not taken where it would not say so."""
-        nothing: dict[bytes, Any] = {}
-        self._find = self._ready = nothing.get
+        """Make the next response the last. The memos are not used: their responses lack `Connection: close`."""
+        empty: dict[bytes, Any] = {}
+        self._get_variant = self._get_response = empty.get
         if self.requests:
             self.persistent = False
 
@@ -249,32 +250,32 @@ class LiveChannel(TimedChannel):
         """Return whether this connection is between two requests."""
         return self._fast
 
-    def leave(self) -> None:
+    def close_idle(self) -> None:
         """Close an idle connection."""
         self._fast = False
         self.loseConnection()
 
     def _update_state(self) -> None:
         """Determine where the parser is: between two requests, or within one."""
-        # twisted.web's and LineReceiver's own state: a request begun, a response being made, a part of a line, and an
-        # empty line before a request (of which only one is allowed).
+        # The state of twisted.web and LineReceiver: an incomplete request, a response being made, an incomplete line,
+        # and an empty line before a request (only one is allowed).
         first_line: int = self._HTTPChannel__first_line  # type: ignore[attr-defined]  # a private name
         between = not (self.requests or self._handlingRequest or self._buffer or first_line != 1)
-        # A client that does not read is not on the fast path, but has no request unfinished.
-        self._fast = between and not (self._waitingForTransport or self._resting)
+        # A client that does not read is not on the fast path, but has no unfinished request.
+        self._fast = between and not (self._waitingForTransport or self._queued)
         self._count(arriving=not (between or self._handlingRequest))
 
     def requestDone(self, request: HTTPRequest) -> None:
-        """Continue after a response."""
+        """Handle the next request after a response."""
         super().requestDone(request)
         if self._waitingForTransport and not self.transport.disconnecting:
-            # twisted.web stops reading when the transport is full, but not while a response is being made: it was its
-            # last piece that filled the transport.
+            # twisted.web does not stop reading if the transport becomes full while a response is being made, as it did
+            # here with the last piece of the response.
             self._networkProducer.pauseProducing()
         self._update_state()
 
     def pauseProducing(self) -> None:
-        """Begin no further request: too much is unsent."""
+        """Start no further request: too much data is unsent."""
         if self.stream is not None:
             self.stream.pauseProducing()
             return
@@ -282,15 +283,15 @@ class LiveChannel(TimedChannel):
         self._fast = False
 
     def resumeProducing(self) -> None:
-        """Continue once the client has read what was sent."""
+        """Continue: the client has read what was sent."""
         if self.stream is not None:
             self.stream.resumeProducing()
             return
         super().resumeProducing()
-        if self._resting:
+        if self._queued:
             self._networkProducer.pauseProducing()
             return
         self._update_state()
-        held, self._held = self._held, b""
-        if held:
-            self._process(held)
+        pending, self._pending = self._pending, b""
+        if pending:
+            self._process(pending)

@@ -1,6 +1,6 @@
-"""The open connections of one site, and what they share.
+"""The open connections of one site, and the state that they share.
 
-A connection knows this object and not the site, which knows the connections: the imports stay free of circles.
+A connection references this object and not the site, which avoids circular imports.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,10 +16,10 @@ from livestate.web.responses.responder import Responder
 
 
 class OpenConnection(Protocol):
-    """What the site needs of a connection: timeouts, limits and drains."""
+    """The part of a connection that timeouts, limits and drains use."""
 
     transport: Any
-    #: Checks since the last request, and since an unfinished request began (None: there is none).
+    #: Checks since the last request, and checks since an unfinished request started (None: no unfinished request).
     quiet: int
     unfinished: int | None
 
@@ -32,31 +32,31 @@ class OpenConnection(Protocol):
     def drain(self) -> None:
         """Make the next response the last."""
 
-    def leave(self) -> None:
+    def close_idle(self) -> None:
         """Close an idle connection."""
 
     def loseConnection(self) -> None:
         """Close the connection once everything is sent."""
 
     def abortConnection(self) -> None:
-        """Close the connection now, dropping what is unsent."""
+        """Close the connection now, and drop unsent data."""
 
 
 class Connections:
     """The state that all connections of one site share."""
 
     def __init__(self, clock: Any, responders: Mapping[bytes, Responder]) -> None:
-        """:param responders: the documents by path, to be answered on the fast path; none: twisted.web does all."""
+        """:param responders: the documents by path that are served on the fast path."""
         self.responders = responders
         self.request_memo = RequestMemo()
         self.response_memo = ResponseMemo()
         self.scheduler = FairScheduler(clock)
-        #: Where requests are logged; None: nowhere.
+        #: The access log, if there is one.
         self.access_log: AccessLog | None = None
         #: Whether the next response of each connection is its last.
         self.draining = False
         self.open: set[OpenConnection] = set()
-        #: Connections and TLS handshakes so far, and how many of the handshakes resumed an earlier session.
+        #: Connections and TLS handshakes so far, and how many of the handshakes resumed a session.
         self.accepted = 0
         self.handshakes = 0
         self.resumptions = 0
@@ -70,5 +70,8 @@ class Connections:
             connection.drain()
 
     def log_later(self, request: Request) -> Callable[[int, int], None] | None:
-        """Return what logs a request that ends later, given a status and the bytes of the body; None: nothing does."""
+        """Return a function that logs a request when it ends, given the status and the bytes of the body.
+
+        :returns: None if there is no access log.
+        """
         return None if self.access_log is None else self.access_log.later(request)

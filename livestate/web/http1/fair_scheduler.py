@@ -1,21 +1,21 @@
-"""Taking turns: the rest of what one client asked for at once is done when the others had their turn.
+"""Fairness between clients: the remaining requests of a flood are answered after the other clients had their turn.
 
 Theory of operation. A client that sends a hundred requests in one piece would keep all others waiting until they are
 answered; fifty such clients kept them waiting for 0.3 s (`tests/soak/attackers.py`, "floods"). So a channel answers a
-few, and waits in this queue to continue. In each turn of the reactor the queue gets a SLICE of time: however much its
-members ask for in all, a client that sends one request at a time waits for one slice longer.
+few, and continues when its turn in this queue comes. In each turn of the reactor the queue gets one SLICE of time. So
+however many requests are in the queue, a client that sends one request at a time waits only one slice longer.
 """
 
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-#: Seconds per turn of the reactor for clients that asked for much: ten requests on twisted.web's path.
+#: Seconds per turn of the reactor for queued channels: enough for ten requests on twisted.web's path.
 SLICE = 0.001
 
 
 class FairScheduler:
-    """The queue of the channels that have more to do."""
+    """The queue of the channels that have more requests to answer."""
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
@@ -23,7 +23,10 @@ class FairScheduler:
         self._scheduled = False
 
     def wait(self, resume: Callable[[], None]) -> None:
-        """Call `resume`, which must not raise, at its turn; not before the reactor's next turn."""
+        """Call `resume` when its turn comes, not before the reactor's next turn.
+
+        :param resume: must not raise.
+        """
         self._waiting.append(resume)
         self._schedule()
 
@@ -35,7 +38,7 @@ class FairScheduler:
     def _run(self) -> None:
         self._scheduled = False
         end = self._clock.seconds() + SLICE
-        # What is added meanwhile waits for the next turn.
+        # Channels that are added meanwhile wait for the next turn.
         for _ in range(len(self._waiting)):
             self._waiting.popleft()()
             if self._clock.seconds() >= end:

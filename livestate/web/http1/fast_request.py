@@ -1,18 +1,19 @@
 """Recognising fast requests: a GET of a document, complete in one piece, with nothing unusual about it.
 
-Theory of operation. twisted.web takes about 100 µs to parse a request, and most of what it finds has no bearing on the
+Theory of operation. twisted.web takes about 100 µs to parse a request, and most of the result does not affect the
 response. Here a request is recognised by a strict grammar, a subset of RFC 9112's and of what twisted.web accepts, and
-the few fields that matter are picked out of it in a tenth of that time. A request that does not fit yields None, and
-goes to twisted.web. So no request is understood differently by the two; some are just not understood here
-(`tests/web/http1/test_channel.py` compares them). This is for `bench`'s row "browser".
+the few relevant fields are extracted in a tenth of that time. A request that does not match is left to twisted.web. So
+the two never parse a request differently; some requests are just not parsed here (`tests/web/http1/test_channel.py`
+compares them). This is for `bench`'s row "browser".
 
-The RequestMemo in front of it keeps what was parsed, by the request's own bytes: the same bytes always mean the same. A
-polling client's validator changes with the document, so a request is looked up without its If-None-Match line, which is
-cut out first. This is for `bench`'s rows "http" and "not-modified".
+The RequestMemo in front of the grammar maps the bytes of requests to what was parsed. A polling client's validator
+changes with the document, so the If-None-Match line is cut out before the look-up. This is for `bench`'s rows "http"
+and "not-modified".
 
-What an attacker can do to the memo: a request is remembered when the same connection has sent it twice in a row, so
-random bytes are not, and neither is a client that comes once. An attacker that sends each random request twice fills
-it; then it is emptied, and each honest client's next two requests are parsed by the grammar, some 8 µs longer.
+Attacks on the memo. A request is remembered once the same connection has sent it twice in a row, so random bytes and
+clients with only one request are not remembered. An attacker that sends each random request twice can fill the memo.
+Then it is emptied, and the next two requests of each honest client are parsed by the grammar, which takes some 8 µs
+more.
 """
 
 import re
@@ -21,43 +22,43 @@ from typing import NamedTuple
 
 from livestate.web.responses.responder import Responder, Variant
 
-#: Bytes of the longest request that is parsed here. Browsers send 500 to 1,500 with a few cookies.
+#: Maximum bytes of a request that is parsed here. Browsers send 500 to 1,500 with a few cookies.
 MAX_LENGTH = 4096
 
-#: Fields of the longest: one less than twisted.web accepts (HTTPChannel.maxHeaders), for a validator put in later.
+#: Maximum fields: one less than twisted.web accepts (HTTPChannel.maxHeaders), to leave room for a validator.
 MAX_FIELDS = 499
 
-#: Bounds of the RequestMemo: entries, and bytes of the requests in it. 32 MiB hold fifty thousand browsers' requests.
+#: Limits of the RequestMemo: entries, and bytes of the requests. 32 MiB hold the requests of fifty thousand browsers.
 MAX_ENTRIES = 65_536
 MAX_BYTES = 32 * 1024 * 1024
 
-#: A request head without anything unusual in it. Not matched, and so left to twisted.web: control characters (also
-#: NUL, bare CR and bare LF), a continued line (obs-fold), space before a colon, other methods and versions, a target
-#: that is not in origin form or has percent-encoding in its path.
+#: A request head without anything unusual. It does not match control characters (including NUL, bare CR and bare LF),
+#: continued lines (obs-fold), space before a colon, other methods and versions, and targets that are not in origin form
+#: or have percent-encoding in the path.
 _HEAD = re.compile(
     rb"GET (/[!$&'()*+,\-./0-9:;=@A-Z_a-z~]*)(?:\?[!-\x7e]*)? HTTP/1\.1"
     rb"((?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*)+)\r\n\r\n"
 )
 
-#: The fields that have a bearing on the response, or on where the request ends and what follows it.
+#: The fields that affect the response, the end of the request, or what follows it.
 _FIELD = re.compile(
     rb"\r\n(host|accept-encoding|origin|if-none-match|connection|content-length|transfer-encoding|expect|upgrade|prefer)"
     rb":[ \t]*([^\r]*)",
     re.IGNORECASE,
 )
 
-#: One entity tag, and nothing that makes it match in more than one way.
+#: A single strong entity tag.
 SINGLE_ETAG = re.compile(rb'"[\x21\x23-\x7e\x80-\xff]*"')
 
-#: Fields with which a request is not fast, whatever their value.
+#: A request with one of these fields is not fast, whatever its value.
 _UNUSUAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"prefer"})
 
 
 class FastRequest(NamedTuple):
-    """What a fast request asks for."""
+    """A parsed fast request."""
 
     variant: Variant
-    #: The one entity tag of its If-None-Match.
+    #: The entity tag of its If-None-Match, if it has one.
     validator: bytes | None
     #: Whether the connection is to be closed after the response.
     last: bool
@@ -67,17 +68,17 @@ def parse_fast(responders: Mapping[bytes, Responder], data: bytes) -> FastReques
     """Parse a fast request.
 
     :param responders: the documents by path.
-    :param data: what arrived, starting where a request starts.
-    :returns: None where the request is not fast, is incomplete, or is followed by more data.
+    :param data: data that starts where a request starts.
+    :returns: None if the request is not fast, is incomplete, or is followed by more data.
     """
     head = _HEAD.fullmatch(data)
     responder = responders.get(head[1]) if head is not None else None
     if head is None or responder is None or head[2].count(b"\r\n") > MAX_FIELDS:
         return None
     fields: dict[bytes, bytes] = {}
-    for written, value in _FIELD.findall(head[2]):
-        name = written.lower()
-        # A repeated field: twisted.web joins some of them, and refuses others.
+    for spelling, value in _FIELD.findall(head[2]):
+        name = spelling.lower()
+        # twisted.web joins some repeated fields, and refuses others.
         if name in fields or name in _UNUSUAL:
             return None
         fields[name] = value.rstrip(b" \t")
@@ -92,9 +93,9 @@ def parse_fast(responders: Mapping[bytes, Responder], data: bytes) -> FastReques
 
 
 class RequestMemo:
-    """Fast requests by their bytes, within bounds.
+    """The Variants of fast requests by the requests' bytes, within limits.
 
-    `get` is the look-up itself, bound to the dictionary once; it returns None, or the Variant that answers.
+    `get` is the look-up itself, bound to the dictionary once; it returns the Variant of a request, or None.
     """
 
     def __init__(self) -> None:
@@ -107,11 +108,11 @@ class RequestMemo:
 
     @property
     def size(self) -> int:
-        """Bytes of the requests in it."""
+        """The bytes of all requests in the memo."""
         return self._bytes
 
     def remember(self, data: bytes, variant: Variant) -> None:
-        """Add a request; if it does not fit any more, drop all others first."""
+        """Add a request. If the memo is full, drop all others first."""
         if len(self._entries) >= MAX_ENTRIES or self._bytes + len(data) > MAX_BYTES:
             self._entries.clear()
             self._bytes = 0

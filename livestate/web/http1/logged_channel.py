@@ -15,12 +15,12 @@ class LoggedChannel(LiveChannel):
     def __init__(self, site: Site, connections: Connections, log: AccessLog) -> None:
         super().__init__(site, connections)
         self._access_log = log
-        # A remembered response would be sent without a look at its request.
-        nothing: dict[bytes, RememberedResponse] = {}
-        self._ready = nothing.get
+        # The response memo is not used: its responses are sent without parsing the request.
+        empty: dict[bytes, RememberedResponse] = {}
+        self._get_response = empty.get
 
     def connectionMade(self) -> None:
-        """Count the connection, and note its address for the log."""
+        """Count the connection, and store its address for the log."""
         super().connectionMade()
         self._host = host_of(self.transport.getPeer())
 

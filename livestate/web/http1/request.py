@@ -1,4 +1,4 @@
-"""twisted.web's request, with its body discarded, and with responses that reveal neither the software nor its faults."""
+"""twisted.web's request, which ignores bodies and whose responses reveal neither the software nor internal errors."""
 
 from io import BytesIO
 from typing import Any
@@ -13,29 +13,29 @@ from livestate.web.responses.response import problem
 
 
 class LiveRequest(Request):
-    """What twisted.web's parser makes of a request that is not on the fast path."""
+    """A request that twisted.web parsed because it is not on the fast path."""
 
     log = Logger()
 
     channel: Any
 
     def gotLength(self, length: int | None) -> None:
-        """Reserve nothing for a body: none is expected here, and a large one must cost no memory."""
+        """Allocate nothing for the body: none is expected, and a large one must cost no memory."""
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:
         """Discard a piece of the body."""
 
     def setHeader(self, name: Any, value: Any) -> None:
-        """Set a field of the response; but not Server, which twisted.web fills with its version."""
+        """Set a field of the response, except Server, which twisted.web sets to its version."""
         if name != b"Server":
             super().setHeader(name, value)
 
     def processingFailed(self, reason: Failure) -> Failure:
-        """Answer 500 where livestate itself is at fault: the reason is logged, and not revealed to the client."""
+        """Answer 500 after an internal error. The error is logged, but not revealed to the client."""
         self.log.failure("could not answer a request; answering 500", reason)
         if self.startedWriting or self.finished:
-            # What was sent already must not look like a whole response.
+            # A partial response must not look complete.
             self.channel.abortConnection()
         else:
             date = self.responseHeaders.getRawHeaders(b"Date", [])
@@ -50,6 +50,6 @@ def wants_patches(request: HTTPRequest) -> bool:
 
 
 def field(request: HTTPRequest, name: bytes) -> bytes | None:
-    """Return the value of a request's field, its lines joined as one (RFC 9110 section 5.3); None: no such field."""
+    """Return the value of a request's field, with repeated lines joined (RFC 9110 section 5.3), or None."""
     lines = request.requestHeaders.getRawHeaders(name)
     return None if lines is None else b", ".join(lines)

@@ -1,16 +1,16 @@
-"""twisted.web's channel, stricter about where a request ends.
+"""twisted.web's channel, with stricter rules about where a request ends.
 
 Theory of operation. A proxy or a cache sends the requests of many clients over one connection. If it and livestate
-disagreed on where one of them ends, the rest of what one client sent would be taken for a request of another ("request
-smuggling", RFC 9112 section 11.2). So whatever could be read in two ways is answered 400, and nothing behind it is
-read. twisted.web refuses most of that itself: lengths that are not plain numbers, several of them, or one next to
-Transfer-Encoding; bare CR and LF, NUL; space before a colon; malformed chunks. Refused here as well are
+disagreed on where a request ends, the rest of what one client sent would be taken for another client's request
+("request smuggling", RFC 9112 section 11.2). So an ambiguous request is answered 400, and nothing behind it is read.
+twisted.web itself refuses most ambiguities: lengths that are not plain numbers, several lengths, or a length together
+with Transfer-Encoding; bare CR and LF, NUL; space before a colon; malformed chunks. This module also refuses
 
-- a Transfer-Encoding other than `chunked`: RFC 9112 knows no `identity`, which twisted.web ignores; and any in
-  HTTP/1.0, where it indicates faulty framing (section 6.1);
+- a Transfer-Encoding other than `chunked`, including `identity`, which twisted.web ignores and RFC 9112 does not have;
+- any Transfer-Encoding in HTTP/1.0, where it indicates faulty framing (section 6.1);
 - a Content-Length of more than 18 digits, which not all programs can represent;
-- continued lines (obs-fold, section 5.2), which some programs join and some take for fields of their own;
-- trailers that are not fields (section 7.1.2): where they end depends on who parses them.
+- continued lines (obs-fold, section 5.2), which some programs join and others take for separate fields;
+- trailers that are not fields (section 7.1.2), since programs disagree on where they end.
 """
 
 import re
@@ -20,12 +20,12 @@ from twisted.web.http import HTTPChannel
 #: A field line of a trailer section (RFC 9112 section 5, RFC 9110 sections 5.1 and 5.5).
 _FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
-#: Digits of the longest number that is surely below 2^63.
+#: A number with this many digits is always below 2^63.
 _MAX_DIGITS = 18
 
 
 class ValidatingChannel(HTTPChannel):
-    """Refuses what other programs may read differently."""
+    """Refuses requests that other programs may parse differently."""
 
     def lineReceived(self, line: bytes) -> None:
         """Handle a line of a request's head."""
@@ -47,9 +47,9 @@ class ValidatingChannel(HTTPChannel):
         return good
 
     def _finishRequestBody(self, data: bytes) -> None:
-        """Continue behind a body.
+        """Continue after a body.
 
-        :param data: what arrived behind it.
+        :param data: the data behind the body.
         """
         if all(map(_FIELD_LINE.fullmatch, getattr(self._transferDecoder, "_trailerHeaders", ()))):
             super()._finishRequestBody(data)

@@ -1,4 +1,4 @@
-"""A channel that knows for how long its client has been quiet.
+"""A channel that counts for how long its client has been quiet.
 
 Theory of operation. Timeouts cost nothing per request. Each request sets `quiet` to zero. The site's check of idle
 connections (`livestate.web.idle_timeout`) increments it for all channels every few seconds, and closes those that have
@@ -12,36 +12,36 @@ from livestate.net.stream import unsent
 from livestate.web.http1.request_rules import ValidatingChannel
 from livestate.web.streams.connection import ConnectionOwner
 
-#: Bytes that a client takes between two checks if it takes what it is sent at all: 1 KB/s. A slower client would keep a
+#: Minimum bytes that a client must read between two checks, or it counts as quiet: 1 KB/s. A slower client could keep a
 #: version of the document in memory for as long as it likes.
 MIN_PROGRESS = 5_000
 
 
 class TimedChannel(ValidatingChannel):
-    """A channel that tells when its time is over."""
+    """A channel that knows whether it is overdue to be closed."""
 
     __slots__ = ("_unsent", "quiet", "stream", "unfinished")
 
-    #: twisted.web's timer, which is reset by each piece of data, is not used.
+    #: Disables twisted.web's timer, which is reset by each piece of data.
     timeOut = None
 
     transport: Any
 
     def __init__(self) -> None:
         super().__init__()
-        #: Checks since the last request, and checks since an unfinished request began (None: there is none).
+        #: Checks since the last request, and checks since an unfinished request started (None: no unfinished request).
         self.quiet = 0
         self.unfinished: int | None = None
-        #: What this connection was handed over to.
+        #: The stream that the connection was handed over to.
         self.stream: ConnectionOwner | None = None
         self._unsent: int | None = None
 
     def overdue(self, quiet: int, unfinished: int) -> bool:
         """Return whether this connection has been quiet, or a request on it unfinished, for that many checks.
 
-        It is not overdue while a response is being made, nor while the client takes what is being sent, if slowly.
+        It is not overdue while a response is being made, nor while the client reads what is being sent, even if slowly.
         """
-        # After a response that was the last, twisted.web still says that it is handling a request.
+        # After the last response, twisted.web still claims to be handling a request.
         responding = self._handlingRequest and self.requests and not self._waitingForTransport
         if self.stream is not None or responding:
             return False
@@ -54,13 +54,13 @@ class TimedChannel(ValidatingChannel):
         return self.quiet >= quiet
 
     def abortConnection(self) -> None:
-        """Close the connection now, whatever is unsent."""
+        """Close the connection now, and drop unsent data."""
         self.transport.abortConnection()
 
     def _count(self, arriving: bool) -> None:
-        """Start counting checks from here.
+        """Restart the count of checks.
 
-        :param arriving: whether a part of a request has arrived.
+        :param arriving: whether only a part of a request has arrived.
         """
         if not arriving:
             self.unfinished = None

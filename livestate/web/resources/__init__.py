@@ -1,1 +1,1 @@
-"""What the public site serves: documents, event streams, long polls, WebSockets, the viewer."""
+"""The resources of the public site: documents, event streams, long polls, WebSockets, readiness and the viewer."""

@@ -1,4 +1,4 @@
-"""The resource of a document."""
+"""The resource that serves a document."""
 
 from twisted.web.http import Request
 from twisted.web.server import NOT_DONE_YET
@@ -11,10 +11,10 @@ from livestate.web.responses.response import Response, problem
 
 
 class DocumentResource(ResponseResource):
-    """Answers GET, HEAD and OPTIONS for one document, and holds the GETs that ask to wait for a change."""
+    """Answers GET, HEAD and OPTIONS for one document, and holds each GET that asks to wait for a change."""
 
     def __init__(self, responder: Responder, polls: LongPolls | None = None) -> None:
-        """:param polls: holds requests; None: all are answered at once."""
+        """:param polls: where requests are held; None: all are answered at once."""
         super().__init__()
         self.responder = responder
         self._polls = polls
@@ -26,20 +26,20 @@ class DocumentResource(ResponseResource):
             return super().render(request)
         if_none_match = field(request, b"If-None-Match") or b""
         variant = self._variant(request)
-        if seconds and variant.current(if_none_match):
+        if seconds and variant.is_current(if_none_match):
             self._polls.hold(request, variant, if_none_match, seconds)
         else:
-            with_preference_applied(variant.answer(if_none_match), seconds).write_to(request)
+            with_preference_applied(variant.respond(if_none_match), seconds).write_to(request)
         return NOT_DONE_YET
 
     def respond(self, request: Request) -> Response:
         """Return the response to a request of any method."""
         method = request.method
         if method in (b"GET", b"HEAD"):
-            return self._variant(request).answer(field(request, b"If-None-Match"), method == b"HEAD")
+            return self._variant(request).respond(field(request, b"If-None-Match"), method == b"HEAD")
         if method == b"OPTIONS":
             return self.responder.preflight(field(request, b"Origin"))
-        return problem(405, "A document can be read: GET, HEAD and OPTIONS.", (b"Allow", ALLOW))
+        return problem(405, "A document allows GET, HEAD and OPTIONS.", (b"Allow", ALLOW))
 
     def _variant(self, request: Request) -> Variant:
         return self.responder.variant(field(request, b"Accept-Encoding"), field(request, b"Origin"))

@@ -1,7 +1,6 @@
 """A document's changes as server-sent events (HTML Standard section 9.2).
 
-The same path is upgraded to WebSocket where a request asks for that and `livestate.web.resources.websocket` is
-available.
+A request for the same path can be upgraded to WebSocket, if `livestate.web.resources.websocket` is available.
 """
 
 import random
@@ -21,20 +20,20 @@ from livestate.web.responses.response import Response, problem
 from livestate.web.streams.broadcast import Broadcast, Framing
 from livestate.web.streams.subscriber import LoggedSubscriber, Subscriber
 
-#: Milliseconds that a client waits before it reconnects, chosen at random for each: after a restart of the server 15,000
-#: clients come one after the other, 5,000 per second.
+#: Milliseconds that a client waits before it reconnects, chosen at random for each client. So after a restart of the
+#: server, 15,000 clients reconnect at 5,000 per second instead of all at once.
 RETRY = 1000, 4000
 
 
 def _encode(messages: Sequence[Message]) -> bytes:
-    return b"".join(event(m.name, m.data, b"patch" if m.is_patch else b"") for m in messages)
+    return b"".join(event(m.event_id, m.data, b"patch" if m.is_patch else b"") for m in messages)
 
 
 def _encode_chunk(messages: Sequence[Message]) -> bytes:
     return chunk(_encode(messages))
 
 
-#: By whether the stream is sent in chunks.
+#: The framings, by whether the stream is sent in chunks.
 FRAMINGS = {
     False: Framing(_encode, COMMENT, b"", "event_readers"),
     True: Framing(_encode_chunk, chunk(COMMENT), LAST_CHUNK, "event_readers"),
@@ -44,7 +43,7 @@ FRAMINGS = {
 class EventsResource(Resource):
     """Streams the changes of one document.
 
-    The status is 200 even while there is no document yet: an EventSource reconnects after no other status.
+    The status is 200 even while there is no document yet: after any other status an EventSource does not reconnect.
     """
 
     isLeaf = True
@@ -53,15 +52,13 @@ class EventsResource(Resource):
         self,
         responder: Responder,
         broadcast: Broadcast,
-        begin_websocket: Callable[[Request, Broadcast], Response | None] | None = None,
+        upgrade_to_websocket: Callable[[Request, Broadcast], Response | None] | None = None,
     ) -> None:
-        """:param begin_websocket: takes a request over, or returns the response to it; None: WebSocket is not
-        available.
-        """
+        """:param upgrade_to_websocket: upgrades a request, or returns the response that refuses it; None: missing."""
         super().__init__()
         self._responder = responder
         self._broadcast = broadcast
-        self._begin_websocket = begin_websocket
+        self._upgrade_to_websocket = upgrade_to_websocket
 
     def render(self, request: Request) -> int:
         """Answer a request of any method."""
@@ -76,14 +73,14 @@ class EventsResource(Resource):
         elif method == b"OPTIONS":
             self._responder.preflight(field(request, b"Origin")).write_to(request)
         else:
-            problem(405, "Events can be read: GET, HEAD and OPTIONS.", (b"Allow", ALLOW)).write_to(request)
+            problem(405, "An event stream allows GET, HEAD and OPTIONS.", (b"Allow", ALLOW)).write_to(request)
         return NOT_DONE_YET
 
     def _head(self, request: Request) -> Response:
         fields = (
             (b"Content-Type", MEDIA_TYPE),
             (b"Cache-Control", b"no-store"),
-            # nginx would buffer the events until it has some kilobytes of them.
+            # Otherwise nginx buffers events until it has some kilobytes of them.
             (b"X-Accel-Buffering", b"no"),
             (b"X-Content-Type-Options", b"nosniff"),
             *self._responder.cross_origin(field(request, b"Origin")),
@@ -92,16 +89,16 @@ class EventsResource(Resource):
 
     def _upgrade(self, request: Request) -> None:
         refused: Response | None = problem(501, NOT_INSTALLED)
-        if self._begin_websocket is not None:
-            refused = self._begin_websocket(request, self._broadcast)
+        if self._upgrade_to_websocket is not None:
+            refused = self._upgrade_to_websocket(request, self._broadcast)
         if refused is not None:
             refused.write_to(request)
 
     def _stream(self, request: Request) -> None:
-        channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
+        channel: LiveChannel = request.channel  # type: ignore[assignment]  # the only channel class of this site
         chunked = request.clientproto == b"HTTP/1.1"
         group = self._broadcast.group(FRAMINGS[chunked], wants_patches(request))
-        version = self._broadcast.history.version_named(field(request, b"Last-Event-ID") or b"")
+        version = self._broadcast.history.version_of(field(request, b"Last-Event-ID") or b"")
         log_line = channel.connections.log_later(request)
         subscriber = (
             Subscriber(channel, group, version)

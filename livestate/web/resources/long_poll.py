@@ -1,17 +1,16 @@
 """Requests that are answered when the document changes: `Prefer: wait` (RFC 7240 section 4.3).
 
-Theory of operation. A GET whose If-None-Match names the current document, and which asks to wait, is held: a
-HeldRequest takes the place of its request in the channel, and twisted.web's request, with everything that it holds, is
-released. When the document changes, or the time is over, the bytes of the response are made once for all requests that
-ask alike, and written. Held requests are answered for a slice of time per turn of the reactor, as a broadcast is
-(`livestate.web.streams.broadcast`).
+Theory of operation. A GET that asks to wait and whose If-None-Match names the current document is held: a HeldRequest
+replaces it in the channel, and twisted.web's request is released with everything that it references. When the document
+changes or the time is over, the bytes of the response are made once for all equivalent requests, and written. As in a
+broadcast (`livestate.web.streams.broadcast`), held requests are answered for a slice of time per turn of the reactor.
 
-What caches in front make of it. A client that reads `Preference-Applied` takes a 304 to mean that nothing changed in
-all that time, and asks again at once. So such a 304 must never come out of a cache, and a response with this field is
-not stored. A request that a cache makes on behalf of many clients is answered like any other, at once: otherwise all of
-them would wait, and nothing could be stored. Such a request has no If-None-Match (Varnish and nginx drop the client's),
-or an If-Modified-Since as well (RFC 9111 section 4.3.1). There is no `Vary: Prefer`: `wait` chooses when to answer, not
-what (RFC 7240 section 2), and with it Google's and Akamai's caches would store no response at all.
+Caches in front. A client that sees `Preference-Applied` takes a 304 to mean that nothing changed in all that time, and
+asks again at once. So such a 304 must never come from a cache, and a response with this field is not stored. A request
+that a cache makes on behalf of many clients is answered at once: otherwise all of them would wait, and nothing could be
+stored. Such a request either has no If-None-Match (Varnish and nginx drop the client's), or has an If-Modified-Since as
+well (RFC 9111 section 4.3.1). There is no `Vary: Prefer`, because `wait` determines when to answer, not with what (RFC
+7240 section 2), and with it Google's and Akamai's caches would store no response at all.
 """
 
 import random
@@ -29,17 +28,16 @@ from livestate.formats.negotiation import wait_preference
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.http1.request import field
 from livestate.web.responses.responder import Variant
-from livestate.web.responses.response import Response, closing
+from livestate.web.responses.response import Response, with_connection_close
 from livestate.web.streams.broadcast import BATCH
 from livestate.web.streams.streams import Streams
 
-#: Seconds for which a request is held at most: proxies give up after that time (nginx, Apache httpd, AWS's load
-#: balancers).
+#: Maximum seconds for which a request is held. Proxies time out after that (nginx, Apache httpd, AWS's load balancers).
 MAX_WAIT = 60
 
 
 class HeldRequest:
-    """One request that is held; in the channel, it takes the place of twisted.web's."""
+    """A request that is held. In the channel, it replaces twisted.web's request."""
 
     __slots__ = ("_channel", "_log_line", "_proto", "_released", "_timeout", "if_none_match", "seconds", "variant")
 
@@ -51,8 +49,8 @@ class HeldRequest:
         seconds: int,
         released: Callable[["HeldRequest"], None],
     ) -> None:
-        """:param released: called when it is no longer held."""
-        self._channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
+        """:param released: called when the request is no longer held."""
+        self._channel: LiveChannel = request.channel  # type: ignore[assignment]  # the only channel class of this site
         self._proto = request.clientproto
         self._log_line = self._channel.connections.log_later(request)
         self._released = released
@@ -63,24 +61,24 @@ class HeldRequest:
         self._channel.requests[0] = self
 
     def expire_by(self, timeout: Any) -> None:
-        """Store the delayed call that will answer the request."""
+        """Store the delayed call that answers the request when its time is over."""
         self._timeout = timeout
 
     def answer(self, response: Response, wire: bytes) -> None:
-        """Send the response and continue with the connection.
+        """Send the response, and let the connection continue with the next request.
 
         :param wire: the response as bytes.
         """
         self._release()
         if not self._channel.persistent:
-            wire = closing(wire) if self._proto == b"HTTP/1.1" else b"HTTP/1.0" + wire[len(b"HTTP/1.1") :]
+            wire = with_connection_close(wire) if self._proto == b"HTTP/1.1" else b"HTTP/1.0" + wire[len(b"HTTP/1.1") :]
         self._channel.write_now(wire)
         if self._log_line is not None:
             self._log_line(response.status, len(response.body))
-        self._channel.requestDone(self)  # type: ignore[arg-type]  # it stands for the request
+        self._channel.requestDone(self)  # type: ignore[arg-type]  # it replaced the request
 
     def connectionLost(self, reason: Any) -> None:
-        """Hold the request no longer: its client is gone."""
+        """Drop the request: its client is gone."""
         self._release()
 
     def _release(self) -> None:
@@ -91,7 +89,7 @@ class HeldRequest:
 
 
 class LongPolls:
-    """The requests for one document that are held."""
+    """The held requests for one document."""
 
     def __init__(self, clock: Any, document: Document, streams: Streams) -> None:
         self._clock = clock
@@ -104,10 +102,10 @@ class LongPolls:
         return len(self._held)
 
     def hold(self, request: Request, variant: Variant, if_none_match: bytes, seconds: int) -> None:
-        """Answer `request` when the document is no longer what `if_none_match` names, or `seconds` are over."""
+        """Answer `request` once the document is no longer the one that `if_none_match` names, or after `seconds`."""
         held = HeldRequest(request, variant, if_none_match, seconds, self._forget)
         self._held[held] = None
-        # Up to a tenth earlier: clients that began together should not all come back together.
+        # Up to a tenth earlier, so that clients that started together do not all return together.
         delay = seconds * random.uniform(0.9, 1.0)  # noqa: S311  # no secret
         held.expire_by(self._clock.callLater(delay, self._answer, held))
 
@@ -124,25 +122,25 @@ class LongPolls:
         self._held.pop(held, None)
 
     def _answer(self, held: HeldRequest) -> None:
-        response = with_preference_applied(held.variant.answer(held.if_none_match), held.seconds)
+        response = with_preference_applied(held.variant.respond(held.if_none_match), held.seconds)
         held.answer(response, response.wire())
 
     def _publish(self, snapshot: Snapshot) -> None:
-        # A large document is first published without its content codings, which take some milliseconds more.
+        # A large document is first published uncompressed; its content codings follow some milliseconds later.
         if self._held and snapshot.complete:
             self._scheduler.spread(self._answer_all())
 
     def _answer_all(self) -> Iterator[None]:
-        # The bytes of each response, by the identity of the response, which is kept so that no other takes it.
+        # Each response and its bytes, by the id of the response. The reference to it keeps the id from being reused.
         wires: dict[tuple[int, int], tuple[Response, bytes]] = {}
-        rest = iter(list(self._held))
-        while batch := list(islice(rest, BATCH)):
+        remaining = iter(list(self._held))
+        while batch := list(islice(remaining, BATCH)):
             for held in batch:
                 variant, if_none_match, seconds = held.variant, held.if_none_match, held.seconds
-                # It may have changed twice, and be again what the client has.
-                if held not in self._held or variant.current(if_none_match):
+                # The document may have changed twice, back to the version that the client has.
+                if held not in self._held or variant.is_current(if_none_match):
                     continue
-                response = variant.answer(if_none_match)
+                response = variant.respond(if_none_match)
                 made = wires.get((id(response), seconds))
                 if made is None:
                     wire = with_preference_applied(response, seconds).wire()
@@ -152,7 +150,7 @@ class LongPolls:
 
 
 def seconds_to_wait(request: Request) -> int | None:
-    """Return for how long a request may be held, or None where it is not a long poll of a single client."""
+    """Return for how long a request may be held, or None if it is not a long poll of a single client."""
     fields = request.requestHeaders
     if request.method != b"GET" or not fields.hasHeader(b"If-None-Match") or fields.hasHeader(b"If-Modified-Since"):
         return None
@@ -161,6 +159,6 @@ def seconds_to_wait(request: Request) -> int | None:
 
 
 def with_preference_applied(response: Response, seconds: int) -> Response:
-    """Return `response` with the field that says that the client's preference was honoured (RFC 7240 section 3)."""
+    """Return `response` with a Preference-Applied field (RFC 7240 section 3), and not to be stored by caches."""
     fields = [(name, b"no-store" if name == b"Cache-Control" else value) for name, value in response.fields]
     return replace(response, fields=(*fields, (b"Preference-Applied", b"wait=%d" % seconds)))

@@ -8,7 +8,7 @@ from livestate.web.responses.response import Response
 
 
 class ResponseResource(Resource):
-    """A resource that answers every request at once, with what `respond` returns."""
+    """A resource that answers every request at once, with the Response that `respond` returns."""
 
     isLeaf = True
 

@@ -22,12 +22,12 @@ def wants_websocket(request: Request) -> bool:
 
 
 def refusal(request: Request, origins: Container[bytes]) -> Response | None:
-    """Return the response to a handshake of another version or of a page that may not connect; None if it is neither.
+    """Return the response to a handshake of another version or of a page that may not connect; None for any other.
 
-    Browsers have no CORS for WebSocket: the server has to check the origin (RFC 6455 section 10.2).
+    Browsers do not apply CORS to WebSocket, so the server has to check the origin (RFC 6455 section 10.2).
     """
     if field(request, b"Sec-WebSocket-Version") != VERSION:
-        # Section 4.2.2: an error, and the supported versions.
+        # RFC 6455 section 4.2.2: an error response names the supported versions.
         supported = (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"), (b"Sec-WebSocket-Version", VERSION)
         return problem(426, "The supported version of WebSocket is 13.", *supported)
     if not may_connect(field(request, b"Origin"), field(request, b"Host") or b"", origins):

@@ -1,8 +1,8 @@
 """The viewer page and the client module, under `/_live/`.
 
-The files in the folder `static` are read once, at start, and each response is made then, in each content coding: sending
-one later costs nothing but the choice. Their entity tags are hashes of their bytes, and browsers revalidate them each
-time (`Cache-Control: no-cache`): after an update of livestate no browser runs half of the old page.
+The files in the folder `static` are read once, at the start. Each response is made then, in every content coding, and
+only has to be chosen later. The entity tags are hashes of the bytes, and browsers revalidate the files each time
+(`Cache-Control: no-cache`), so after an update of livestate no browser mixes old and new files.
 """
 
 import html
@@ -19,13 +19,13 @@ from livestate.web.http1.request import field
 from livestate.web.resources.resource import ResponseResource
 from livestate.web.responses.response import Fields, Response, problem
 
-#: Where the page is; the other files are next to it.
+#: The path of the page; the other files are below it.
 VIEWER = b"/_live/"
 
 ALLOW = b"GET, HEAD"
 
-#: Everything that the page needs comes from this server: no script or style in the page itself, nothing from other
-#: sites, no frame around it (Content Security Policy Level 3), and no text becomes markup (Trusted Types).
+#: Everything that the page needs comes from this server. It allows no script or style in the page itself, nothing from
+#: other sites, no frame around it (Content Security Policy Level 3), and no text to become markup (Trusted Types).
 POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     b"base-uri 'none'; frame-ancestors 'none'; form-action 'none'; require-trusted-types-for 'script'"
@@ -38,10 +38,10 @@ _TYPES = {
     "svg": b"image/svg+xml",
 }
 
-#: The file that pages of other sites may import.
+#: The one file that pages of other sites may import.
 _SHARED = "livestate.js"
 
-#: In the page, what the links to the documents replace.
+#: The comment in the page that is replaced by the links to the documents.
 _PLACEHOLDER = b"<!-- documents -->"
 
 
@@ -49,41 +49,43 @@ class StaticResource(ResponseResource):
     """Answers GET and HEAD with bytes that never change."""
 
     def __init__(self, body: bytes, content_type: bytes, more: Fields = ()) -> None:
-        """Make the responses.
+        """Make the responses in all content codings.
 
         :param more: additional fields.
         """
         super().__init__()
         self._responses: dict[str, tuple[bytes, Response, Response]] = {}
-        for coding, made in with_all_codings(new_snapshot(body, 0.0)).representations.items():
+        for coding, representation in with_all_codings(new_snapshot(body, 0.0)).representations.items():
             common = (
-                (b"ETag", made.etag),
+                (b"ETag", representation.etag),
                 (b"Cache-Control", b"no-cache"),
                 (b"Vary", b"Accept-Encoding"),
                 (b"X-Content-Type-Options", b"nosniff"),
                 (b"Referrer-Policy", b"no-referrer"),
                 *more,
             )
-            content: Fields = ((b"Content-Type", content_type), (b"Content-Length", b"%d" % len(made.body)))
+            length = b"%d" % len(representation.body)
+            content: Fields = ((b"Content-Type", content_type), (b"Content-Length", length))
             if coding != "identity":
                 content = (*content, (b"Content-Encoding", coding.encode("ascii")))
-            self._responses[coding] = made.etag, Response(200, (*content, *common), made.body), Response(304, common)
+            full = Response(200, (*content, *common), representation.body)
+            self._responses[coding] = representation.etag, full, Response(304, common)
 
     def respond(self, request: Request) -> Response:
         """Return the response for the method, content coding and entity tag."""
         if request.method not in (b"GET", b"HEAD"):
-            return problem(405, "This can be read: GET and HEAD.", (b"Allow", ALLOW))
+            return problem(405, "This resource allows GET and HEAD.", (b"Allow", ALLOW))
         codings = accepted_codings(field(request, b"Accept-Encoding"))
         chosen = next((coding for coding in codings if coding in self._responses), None)
         if chosen is None:
             return problem(406, f"The available content codings are: {', '.join(self._responses)}.")
-        etag, whole, not_modified = self._responses[chosen]
+        etag, full, not_modified = self._responses[chosen]
         known = field(request, b"If-None-Match")
-        return not_modified if known is not None and matches(known, etag) else whole
+        return not_modified if known is not None and matches(known, etag) else full
 
 
 class RedirectResource(ResponseResource):
-    """Redirects GET and HEAD to another path, relative to this one: a proxy in front may add a prefix."""
+    """Redirects GET and HEAD to a relative path, since a proxy in front may add a prefix."""
 
     def __init__(self, location: bytes) -> None:
         super().__init__()
@@ -92,17 +94,17 @@ class RedirectResource(ResponseResource):
     def respond(self, request: Request) -> Response:
         """Return the redirect."""
         if request.method not in (b"GET", b"HEAD"):
-            return problem(405, "This can be read: GET and HEAD.", (b"Allow", ALLOW))
+            return problem(405, "This resource allows GET and HEAD.", (b"Allow", ALLOW))
         fields = (b"Location", self._location), (b"Content-Length", b"0"), (b"Cache-Control", b"no-cache")
         return Response(308, fields)
 
 
 def viewer_resources(documents: Iterable[str]) -> dict[bytes, IResource]:
-    """Return the viewer's resources by path.
+    """Return the viewer's resources, by path.
 
     :param documents: the paths of the documents, as `Document.path` has them.
     """
-    # Below `/_live/`, "_live/" would be `/_live/_live/`: the redirect is from the path without its last "/".
+    # From `/_live`, "_live/" resolves to `/_live/`; from `/_live/` it would be `/_live/_live/`.
     found: dict[bytes, IResource] = {VIEWER.rstrip(b"/"): RedirectResource(b"_live/")}
     for file in files("livestate.web").joinpath("static").iterdir():
         content_type = _TYPES.get(file.name.rpartition(".")[2])

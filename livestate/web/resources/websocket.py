@@ -2,21 +2,21 @@
 
 Theory of operation. `livestate.web.streams.broadcast` decides what a connection is sent, as it does for event streams:
 WebSocket is one more Framing. No extension is negotiated and a server does not mask, so a message's frame is the same
-for all clients; it is made once, and the subscriber writes it. Autobahn does the rest: the handshake, and everything
-that the client sends. It gets the channel as its transport, and writes pongs and close frames.
+for all clients. It is made once, and the subscriber writes it. Autobahn handles the handshake and everything that the
+client sends. Its transport is the channel, to which it writes pongs and close frames.
 
-Nothing that clients send is kept, and whichever side closes a connection, no more is read than bounds allow:
+No data from clients is kept, and what can be buffered for a client is bounded, whichever side closes the connection:
 
-- A message is discarded piece by piece, and one that is too large closes the connection (1009).
-- A client that sends pings and does not read is owed one pong, for its last ping (section 5.5.3).
-- After a close frame no message is written. A client that broke the protocol is read from until it answers that frame,
-  since closing at once may lose the frame. Autobahn keeps a control frame until it is complete, even one that it has
-  refused for its size: of a very large one it gets no more than the beginning.
+- A message is discarded piece by piece. A message that is too large closes the connection (1009).
+- A client that sends pings and does not read gets one pong later, for its last ping (section 5.5.3).
+- After a close frame no message is written. If the client broke the protocol, reading continues until it answers the
+  close frame, since closing at once could lose that frame. Autobahn buffers a control frame until it is complete, even
+  after refusing it for its size. So it is passed only the beginning of a very large one.
 
-There is no timer per connection: one that does not close is found by the broadcast's check of its subscribers, after
-half a minute.
+There is no timer per connection: a client that does not close its connection is disconnected after half a minute by
+the broadcast's check of its subscribers.
 
-Importing this module imports Autobahn, which may import the reactor: do it only when the reactor is chosen.
+Importing this module imports Autobahn, which may import the reactor, so import it only after the reactor is installed.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,10 +36,10 @@ from livestate.web.responses.response import Response, problem
 from livestate.web.streams.broadcast import Broadcast, Framing, SubscriberGroup
 from livestate.web.streams.subscriber import LoggedSubscriber
 
-#: Bytes that a client's message may have. Clients need not send any; some send a word now and then as a keep-alive.
+#: Maximum bytes of a client's message. Clients need not send any; some send a word now and then as a keep-alive.
 MAX_MESSAGE = 4096
 
-#: A ping with nothing in it (RFC 6455 section 5.5.2), and a close frame of status 1001: the server is going away (7.4.1).
+#: A ping without a payload (RFC 6455 section 5.5.2), and a close frame with status 1001, "going away" (section 7.4.1).
 PING = b"\x89\x00"
 GOING_AWAY = b"\x88\x02\x03\xe9"
 
@@ -62,15 +62,15 @@ FRAMING = Framing(_encode, PING, GOING_AWAY, "websocket_readers")
 
 
 class LiveWebSocket(WebSocketServerProtocol):
-    """Handles what one client sends, from its handshake on."""
+    """Handles the data from one client, from its handshake on."""
 
-    #: Autobahn would log a line for every protocol violation of a client.
+    #: Silenced: Autobahn would log a line for every protocol violation of a client.
     log = txaio.make_logger(level="none")  # type: ignore[attr-defined]  # txaio has it once Twisted is chosen
 
-    #: Returns the subscriber that takes the connection over, once the handshake has succeeded.
+    #: Creates the subscriber, which takes the connection over, once the handshake has succeeded.
     take_over: "Callable[[LiveWebSocket], WebSocketSubscriber]"
     subscriber: "WebSocketSubscriber"
-    #: The response to a handshake that has failed.
+    #: The response to a failed handshake.
     refused: Response | None = None
     #: Autobahn's own: the pieces of the control frame that is being received.
     control_frame_data: list[bytes] | None = None  # type: ignore[assignment]  # None between two frames
@@ -81,7 +81,7 @@ class LiveWebSocket(WebSocketServerProtocol):
         del self.take_over
 
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
-        """Let twisted.web answer the request; Autobahn would write a response itself and close."""
+        """Let twisted.web answer the request, instead of Autobahn, which would write a response and close."""
         self.refused = problem(code, reason)
 
     def onOpen(self) -> None:
@@ -99,21 +99,21 @@ class LiveWebSocket(WebSocketServerProtocol):
         self.subscriber.answer_ping(payload)
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:
-        """Write a close frame, and no message after it."""
-        self.subscriber.closing()
+        """Write a close frame, and no messages after it."""
+        self.subscriber.stop_messages()
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def dropConnection(self, abort: bool = False) -> None:
-        """Close the connection once both sides have sent a close frame, when ours is sent.
+        """Close the connection, but only if both sides have sent a close frame, and only once ours has left.
 
-        Autobahn would reset it, or close it at a second protocol violation while the client's frame is awaited: either
-        may lose our close frame.
+        Autobahn would reset it, or close it at a second protocol violation while waiting for the client's close frame.
+        Both could lose our close frame.
         """
         if self.wasClean:
             super().dropConnection(abort=False)
 
     def connectionLost(self, reason: Any) -> None:  # type: ignore[override]  # no default, as in twisted.web
-        """Leave no reference cycle: Autobahn's Deferred holds the protocol that holds it."""
+        """Break the reference cycle between Autobahn's Deferred and the protocol."""
         super().connectionLost(reason)
         del self.is_closed, self.subscriber
 
@@ -121,7 +121,7 @@ class LiveWebSocket(WebSocketServerProtocol):
 class WebSocketSubscriber(LoggedSubscriber):
     """A client of a stream over WebSocket."""
 
-    __slots__ = ("_closing", "_owed", "_protocol")
+    __slots__ = ("_closing", "_protocol", "_unanswered_ping")
 
     status = 101
 
@@ -129,39 +129,39 @@ class WebSocketSubscriber(LoggedSubscriber):
         super().__init__(channel, group, 0, log_line, len)
         self._protocol = protocol
         self._closing = False
-        #: The ping to answer when everything else is sent.
-        self._owed: bytes | None = None
+        #: The payload of the ping to answer once everything else is sent.
+        self._unanswered_ping: bytes | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass what the client sends to Autobahn."""
+        """Pass data from the client to Autobahn."""
         if not (self._closing and sum(map(len, self._protocol.control_frame_data or ())) > MAX_MESSAGE):
             self._protocol.dataReceived(data)
 
     def answer_ping(self, payload: bytes) -> None:
-        """Write a pong, now or when everything else is sent."""
+        """Write a pong, now or once everything else is sent."""
         if self.writable:
             self._protocol.sendPong(payload)
         else:
-            self._owed = payload
+            self._unanswered_ping = payload
 
-    def closing(self) -> None:
-        """Write no more messages: a close frame follows, and is the last frame."""
+    def stop_messages(self) -> None:
+        """Write no more messages: the close frame that follows is the last frame."""
         self._closing = True
         super().pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Catch up."""
+        """Answer the last ping, and send the messages that the client missed."""
         if self._closing:
             return
         self.writable = True
-        owed, self._owed = self._owed, None
-        if owed is not None:
-            self._protocol.sendPong(owed)
+        ping, self._unanswered_ping = self._unanswered_ping, None
+        if ping is not None:
+            self._protocol.sendPong(ping)
         if self.writable:
             super().resumeProducing()
 
     def connectionLost(self, reason: Any) -> None:
-        """Leave the group, log the request, and tell Autobahn."""
+        """Leave the group, log the request, and notify Autobahn."""
         super().connectionLost(reason)
         self._protocol.connectionLost(reason)
 
@@ -173,7 +173,7 @@ class WebSockets:
     max_message = MAX_MESSAGE
 
     def __init__(self, reactor: Any, origins: Sequence[str]) -> None:
-        """:param origins: the origins whose pages may connect, or `*`; a page of this server itself always may."""
+        """:param origins: the origins whose pages may connect, or `*`; pages of this server itself always may."""
         self._origins = tuple(origin.encode("ascii") for origin in origins)
         self._factory = WebSocketServerFactory(reactor=reactor, server=None)
         self._factory.setProtocolOptions(
@@ -184,17 +184,17 @@ class WebSockets:
             closeHandshakeTimeout=0,
         )
         options = {name: getattr(self._factory, name) for name in self.protocol.CONFIG_ATTRS}
-        # Autobahn copies to each connection the options that its class does not have: 1.6 KB. A function as a class
-        # attribute would become a method.
+        # Autobahn copies options to each connection (1.6 KB) unless its class has them. Functions are left out, since a
+        # function as a class attribute would become a method.
         options = {name: value for name, value in options.items() if not callable(value)}
         self._protocol: type[LiveWebSocket] = type(self.protocol.__name__, (self.protocol,), options)
 
-    def begin(self, request: Request, broadcast: Broadcast) -> Response | None:
-        """Replace a request by a WebSocket; return the response to it where that is not possible."""
+    def upgrade(self, request: Request, broadcast: Broadcast) -> Response | None:
+        """Turn a request into a WebSocket, or return the response that refuses it."""
         refused = refusal(request, self._origins)
         if refused is not None:
             return refused
-        channel: LiveChannel = request.channel  # type: ignore[assignment]  # no other serves this site
+        channel: LiveChannel = request.channel  # type: ignore[assignment]  # the only channel class of this site
         group = broadcast.group(FRAMING, wants_patches(request))
         protocol = self._protocol()
         protocol.factory = self._factory
@@ -205,7 +205,7 @@ class WebSockets:
 
 
 def _handshake(request: Request) -> bytes:
-    """Return the fields of the handshake as the bytes of a request, which is what Autobahn parses."""
+    """Return the fields of the handshake as the bytes of a request, for Autobahn to parse."""
     lines = [b"GET / HTTP/1.1"]
     for name in _HANDSHAKE:
         lines += [b"%b: %b" % (name, value) for value in request.requestHeaders.getRawHeaders(name, [])]

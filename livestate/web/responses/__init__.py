@@ -1,1 +1,1 @@
-"""Answers as values: a response, and the responder that makes those of one document."""
+"""Responses as values, and the responder that makes the responses of one document."""

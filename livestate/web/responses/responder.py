@@ -1,13 +1,14 @@
-"""The responses of one document, made once and sent to every client that asks alike.
+"""The responses of one document, made once and sent to every client with an equivalent request.
 
 Theory of operation. The response to a GET depends only on the document's state, the content codings that the client
-accepts, its origin (where not all origins may read), and its validators. A Variant stands for one choice of the middle
-two; there are few, however many clients there are. It keeps its responses until the state changes or the second does
-(`Date` and the age): then `renew` drops them all, and they are made again when next asked for.
+accepts, its origin (unless all origins may read), and its validators. A Variant stands for one combination of codings
+and origin. There are few of them, however many clients there are. A Variant keeps its responses until the document
+changes or the second is over (because of `Date` and the age). Then `renew` drops them all, and they are made again when
+next requested.
 
-A client is sent the representation in the best coding that it accepts among the available ones. Where its If-None-Match
-names the entity tag of another acceptable one, that one is selected and the response is 304: a client that was sent the
-plain bytes while the compressed ones were being made is not sent the same document twice.
+A client is sent the representation in the best of the available codings that it accepts. If its If-None-Match names the
+entity tag of another acceptable representation, that one is selected and the response is 304. So a client that was sent
+the plain bytes while they were being compressed is not sent the same document twice.
 """
 
 from collections import Counter
@@ -21,18 +22,20 @@ from livestate.documents.snapshot import Representation, Snapshot
 from livestate.formats.negotiation import accepted_codings, allowed_origin, matches
 from livestate.web.responses.response import Fields, Response, problem
 
-#: Shared caches may answer from memory for a second, and for one more while they revalidate (RFC 5861), so that what a
-#: client behind one gets is two seconds old at most; while livestate is unreachable, for five minutes.
+#: Shared caches may answer from memory for a second, and for one more second while they revalidate (RFC 5861), so a
+#: client behind a cache gets a document that is at most two seconds old. While livestate is unreachable, a cache may
+#: answer for five minutes.
 CACHE_CONTROL = b"public, max-age=1, stale-while-revalidate=1, stale-if-error=300"
 
-#: Seconds for which a browser may cache the response to a preflight; the longest that any accepts is a day (Firefox).
+#: Seconds for which a browser may cache the response to a preflight. A day is the longest that any browser accepts
+#: (Firefox).
 PREFLIGHT_AGE = b"86400"
 
 ALLOW = b"GET, HEAD, OPTIONS"
 
 
 class Variant:
-    """A document as it is served to all clients that accept the same codings and come from the same origin."""
+    """A document as served to all clients that accept the same codings and come from the same origin."""
 
     __slots__ = (
         "_codings",
@@ -42,10 +45,10 @@ class Variant:
         "_responder",
         "bodiless",
         "general",
-        "given",
-        "given_not_modified",
         "parsed",
         "repeated",
+        "sent",
+        "sent_not_modified",
         "wire",
         "wires_not_modified",
     )
@@ -56,74 +59,74 @@ class Variant:
         self._origin = origin
         self._full: Response | None = None
         self._not_modified: dict[bytes, Response] | None = None
-        #: The responses as bytes to send; None and empty until they are made.
+        #: The responses as bytes to send, the 304s by entity tag; None and empty until they are made.
         self.wire: bytes | None = None
         self.wires_not_modified: dict[bytes, bytes] = {}
         #: How often each kind was sent since the last `renew`.
-        self.given = 0
-        self.given_not_modified = 0
-        #: How many of them answered requests that twisted.web parsed, that the grammar of fast requests parsed, and
-        #: that were repeated byte for byte; and how many of the first kind were sent without a body (HEAD).
+        self.sent = 0
+        self.sent_not_modified = 0
+        #: How many of them answered requests that twisted.web parsed ("general"), that the grammar of fast requests
+        #: parsed, and that were repeated byte for byte. `bodiless` counts those that had no body (HEAD).
         self.general = 0
         self.parsed = 0
         self.repeated = 0
         self.bodiless = 0
 
-    def answer(self, if_none_match: bytes | None = None, head: bool = False) -> Response:
-        """Return the response to a GET (or a HEAD, whose body the caller leaves out), and count it."""
+    def respond(self, if_none_match: bytes | None = None, head: bool = False) -> Response:
+        """Return the response to a GET or a HEAD, and count it. For a HEAD, the caller omits the body."""
         self.general += 1
         if if_none_match is not None:
             for etag, response in self.not_modified().items():
                 if matches(if_none_match, etag):
-                    self.given_not_modified += 1
+                    self.sent_not_modified += 1
                     return response
         response = self.full()
-        self.given += 1
+        self.sent += 1
         self.bodiless += head
         return response
 
-    def current(self, if_none_match: bytes) -> bool:
-        """Return whether an If-None-Match field names what is current for these clients."""
+    def is_current(self, if_none_match: bytes) -> bool:
+        """Return whether an If-None-Match field names a current representation that these clients accept."""
         return any(matches(if_none_match, etag) for etag in self.not_modified())
 
     def full(self) -> Response:
-        """Return the response for a client that has no version."""
+        """Return the response for a client that does not have the current version."""
         if self._full is None:
             self._full = self._responder.full(self._codings, self._origin)
         return self._full
 
     def not_modified(self) -> dict[bytes, Response]:
-        """Return a 304 for each entity tag that is current for these clients, the preferred one first."""
+        """Return the 304 responses by entity tag, one for each acceptable representation, the preferred one first."""
         if self._not_modified is None:
             self._not_modified = self._responder.not_modified(self._codings, self._origin)
         return self._not_modified
 
     def prepare(self) -> bytes:
-        """Make `wire`, and return it."""
+        """Set `wire`, and return it."""
         self.wire = self.full().wire()
         return self.wire
 
     def prepare_not_modified(self) -> dict[bytes, bytes]:
-        """Make `wires_not_modified`, and return it."""
+        """Set `wires_not_modified`, and return it."""
         self.wires_not_modified = {etag: response.wire() for etag, response in self.not_modified().items()}
         return self.wires_not_modified
 
     def renew(self) -> None:
         """Drop the responses, and add the counts to the responder's."""
-        given, not_modified = self.given, self.given_not_modified
-        if given or not_modified:
-            self._responder.count_ways(given + not_modified, self.general, self.parsed, self.repeated)
+        sent, not_modified = self.sent, self.sent_not_modified
+        if sent or not_modified:
+            self._responder.count_ways(sent + not_modified, self.general, self.parsed, self.repeated)
             self.general = self.parsed = self.repeated = 0
         tally = self._responder.tally
-        if self._full is not None and given:
-            tally[self._full.label] += given
+        if self._full is not None and sent:
+            tally[self._full.label] += sent
             length = len(self.wire or self._full.wire())
-            self._responder.bytes_sent += given * length - self.bodiless * len(self._full.body)
-            self.given = self.bodiless = 0
+            self._responder.bytes_sent += sent * length - self.bodiless * len(self._full.body)
+            self.sent = self.bodiless = 0
         if not_modified:
             tally["304"] += not_modified
             self._responder.bytes_sent += not_modified * self._length_of_not_modified()
-            self.given_not_modified = 0
+            self.sent_not_modified = 0
         self._full = None
         self._not_modified = None
         self.wire = None
@@ -142,19 +145,18 @@ class Responder:
     ) -> None:
         """Make responses for `document`.
 
-        :param cors_origins: the origins whose pages may read it, or `*`.
-        :param max_stale: seconds since the last good fetch after which the document is no longer served.
+        :param cors_origins: the origins whose pages may read the document, or `*`.
+        :param max_stale: seconds since the last good fetch after which the document is not served; None: no limit.
         :param now: returns the seconds since 1970.
         """
         self.document = document
         self._origins = tuple(origin.encode("ascii") for origin in cors_origins)
         self._max_stale = max_stale
         self._now = now
-        #: How many responses of each kind were sent until the last `renew`: by "304" and the other statuses, and a 200
-        #: by its content coding.
+        #: How many responses were sent until the last `renew`, by content coding for a 200, and else by status ("304").
         self.tally: Counter[str] = Counter()
-        #: The same by how the request was understood: repeated byte for byte ("repeated"), or apart from its validator
-        #: ("remembered"), parsed by the grammar of fast requests ("parsed"), or by twisted.web ("general").
+        #: The same, by how the request was recognised: the same bytes as before ("repeated"), the same apart from the
+        #: validator ("remembered"), parsed by the grammar of fast requests ("parsed") or by twisted.web ("general").
         self.ways: Counter[str] = Counter()
         #: Bytes of those responses.
         self.bytes_sent = 0
@@ -169,7 +171,7 @@ class Responder:
     def variant(self, accept_encoding: bytes | None, origin: bytes | None) -> Variant:
         """Return the Variant for a request's Accept-Encoding and Origin fields.
 
-        There are at most 65 orders of codings times one more than there are allowed origins.
+        Their number is bounded: at most 65 orders of codings, times the number of allowed origins plus one.
         """
         key = accepted_codings(accept_encoding), allowed_origin(origin, self._origins)
         variant = self._variants.get(key)
@@ -183,13 +185,13 @@ class Responder:
         for variant in self._variants.values():
             variant.renew()
 
-    def count_ways(self, answers: int, general: int, parsed: int, repeated: int) -> None:
-        """Add the counts of some responses; those of none of the three ways were remembered."""
-        remembered = answers - general - parsed - repeated
+    def count_ways(self, responses: int, general: int, parsed: int, repeated: int) -> None:
+        """Add to `ways`. The rest of the responses were to remembered requests."""
+        remembered = responses - general - parsed - repeated
         self.ways.update(general=general, parsed=parsed, repeated=repeated, remembered=remembered)
 
     def preflight(self, origin: bytes | None) -> Response:
-        """Return the response to an OPTIONS request, be it a CORS preflight (Fetch standard) or a plain one."""
+        """Return the response to an OPTIONS request, which may be a CORS preflight (Fetch standard)."""
         fields = (
             (b"Allow", ALLOW),
             *self.cross_origin(origin),
@@ -200,12 +202,12 @@ class Responder:
         return Response(204, (self._date(), *fields))
 
     def cross_origin(self, origin: bytes | None) -> Fields:
-        """Return the fields that let a page of the origin in an Origin field read the response, where it may."""
+        """Return the CORS fields for a request with this Origin; only Vary if its pages may not read the response."""
         fields = self._cors(allowed_origin(origin, self._origins))
         return fields if b"*" in self._origins else (*fields, (b"Vary", b"Origin"))
 
     def full(self, codings: tuple[str, ...], origin: bytes | None) -> Response:
-        """Return a new response with the document, or with the reason why there is none."""
+        """Return a new response with the document, or with the reason why it cannot be served."""
         snapshot = self.servable()
         if snapshot is None:
             return self._problem(503, self._why_not(), origin, (b"Retry-After", b"1"))
@@ -225,7 +227,7 @@ class Responder:
         ]
         if chosen != "identity":
             fields.append((b"Content-Encoding", chosen.encode("ascii")))
-        fields += [*self._validated(representation, origin), (b"X-Content-Type-Options", b"nosniff")]
+        fields += [*self._shared_fields(representation, origin), (b"X-Content-Type-Options", b"nosniff")]
         return Response(200, tuple(fields), representation.body)
 
     def not_modified(self, codings: tuple[str, ...], origin: bytes | None) -> dict[bytes, Response]:
@@ -238,12 +240,12 @@ class Responder:
             return {}
         acceptable = [snapshot.representations[c] for c in codings if c in snapshot.representations]
         return {
-            representation.etag: Response(304, (self._date(), *self._validated(representation, origin)))
+            representation.etag: Response(304, (self._date(), *self._shared_fields(representation, origin)))
             for representation in acceptable
         }
 
     def servable(self) -> Snapshot | None:
-        """Return what may be served at the moment: None while there is no document, or it is older than `max_stale`."""
+        """Return the current snapshot, or None while there is no document or it is older than `max_stale`."""
         if self._max_stale is not None and self.document.age() > self._max_stale:
             return None
         return self.document.snapshot
@@ -254,18 +256,18 @@ class Responder:
         return "The document is too old to be served; a newer one is being fetched."
 
     def _problem(self, status: int, detail: str, origin: bytes | None, *more: tuple[bytes, bytes]) -> Response:
-        made = problem(status, detail, *more, *self._cors(origin), (b"Vary", self._vary))
+        response = problem(status, detail, *more, *self._cors(origin), (b"Vary", self._vary))
         # Date comes first, where twisted.web puts it: `wire` must yield the same bytes.
-        return Response(status, (self._date(), *made.fields), made.body)
+        return Response(status, (self._date(), *response.fields), response.body)
 
-    def _validated(self, representation: Representation, origin: bytes | None) -> Fields:
+    def _shared_fields(self, representation: Representation, origin: bytes | None) -> Fields:
         """Return the fields that a 200 and a 304 have in common."""
         return (
             (b"ETag", representation.etag),
             (b"Cache-Control", CACHE_CONTROL),
             (b"Vary", self._vary),
             (b"Link", self._link),
-            # Not `Age`: that is the time a response spent in caches, and would use up max-age (RFC 9111 section 5.1).
+            # Not `Age`, the time that a response spent in caches: it counts towards max-age (RFC 9111 section 5.1).
             (b"Livestate-Age", b"%d" % self.document.age()),
             *self._cors(origin),
         )

@@ -1,4 +1,4 @@
-"""A response as a value: status, fields and body, to be written by twisted.web or sent as one piece of bytes."""
+"""A response as a value: status, fields and body. It can be written by twisted.web or sent as one bytes object."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,7 +13,7 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a client is sent.
+    """One HTTP response.
 
     The names in `fields` are spelled as twisted.web spells them (`ETag`, `Content-Type`), so that `write_to` and `wire`
     yield the same bytes.
@@ -25,48 +25,51 @@ class Response:
 
     @property
     def label(self) -> str:
-        """What it is counted as: the content coding of a 200, else the status."""
+        """The name under which it is counted: the content coding of a 200, else the status."""
         return (
             dict(self.fields).get(b"Content-Encoding", b"identity").decode() if self.status == 200 else str(self.status)
         )
 
     def write_to(self, request: HTTPRequest) -> None:
-        """Write this response to a twisted.web request, without the body if it is a HEAD, and finish it."""
+        """Write this response to a twisted.web request, without the body for a HEAD, and finish the request."""
         request.setResponseCode(self.status, _phrase(self.status))
         for name, value in self.fields:
             request.responseHeaders.setRawHeaders(name, [value])
-        # HEAD: the fields of the GET's response and no body (RFC 9110 section 9.3.2). An empty write sends the head.
+        # HEAD: the same fields as for GET, and no body (RFC 9110 section 9.3.2). An empty write sends the head.
         request.write(b"" if request.method == b"HEAD" else self.body)
         request.finish()
 
     def wire(self) -> bytes:
-        """Return the whole response as HTTP/1.1 on a persistent connection."""
+        """Return the bytes of the whole response, in HTTP/1.1 on a persistent connection."""
         head = b"".join(b"%b: %b\r\n" % field for field in self.fields)
         return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (self.status, _phrase(self.status), head, self.body)
 
 
 def _phrase(status: int) -> bytes:
-    # Twisted's own are what the rest of twisted.web writes; it has none for 426.
+    # Twisted's phrases first, which the rest of twisted.web writes. It has none for 426.
     return RESPONSES.get(status) or HTTPStatus(status).phrase.encode("ascii")
 
 
-def closing(wire: bytes) -> bytes:
-    """Return a response's bytes with `Connection: close` put in, where twisted.web puts it: first."""
+def with_connection_close(wire: bytes) -> bytes:
+    """Return a response's bytes with `Connection: close` added as the first field, where twisted.web puts it."""
     status_line, _, rest = wire.partition(b"\r\n")
     return b"%b\r\nConnection: close\r\n%b" % (status_line, rest)
 
 
 def problem(status: int, detail: str, *more: tuple[bytes, bytes]) -> Response:
-    """Return an error response as a problem document (RFC 9457) of type `about:blank`, titled as the status is.
+    """Return an error response: a problem document (RFC 9457) of type `about:blank`, whose title is the status phrase.
 
-    :param more: fields to add.
+    :param more: additional fields.
     """
     content: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return unstored(status, msgspec.json.encode(content), b"application/problem+json", *more)
 
 
 def unstored(status: int, body: bytes, content_type: bytes, *more: tuple[bytes, bytes]) -> Response:
-    """Return a response that no cache stores."""
+    """Return a response that caches must not store.
+
+    :param more: additional fields.
+    """
     return Response(
         status,
         (

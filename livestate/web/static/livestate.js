@@ -1,21 +1,23 @@
 /**
- * A live JSON document, kept up to date: in a page, or in Node.js 18 or later.
+ * Follow a live JSON document, in a web page or in Node.js 18 or later.
  *
  *     import { subscribe } from "/_live/livestate.js";
- *     const end = subscribe("/results.json", (state) => draw(state));
+ *     const unsubscribe = subscribe("/results.json", (state) => draw(state));
  *
- * Theory of operation. Three ways lead to the document, tried in this order:
+ * Theory of operation. There are three transports, tried in this order:
  *
- * - `events`: the stream at URL + `/events` (HTML Standard section 9.2), with merge patches (RFC 7396) for changes.
- * - `long-poll`: the document, asked with `If-None-Match` and `Prefer: wait=30` (RFC 7240), held until it changes.
- * - `poll`: the document, asked each second, where nothing in between lets an answer wait.
+ * - `events`: the event stream at URL + `/events` (HTML Standard section 9.2), which sends changes as merge patches
+ *   (RFC 7396).
+ * - `long-poll`: requests for the document with `If-None-Match` and `Prefer: wait=30` (RFC 7240), which the server
+ *   holds until the document changes.
+ * - `poll`: a request for the document every second, where a proxy does not let the server hold a response.
  *
- * A stream that never gives a byte (a proxy gathers it), or is refused, is not waited for: the document is asked for
- * meanwhile, and the stream tried again after 5 s, 10 s and so on up to 5 minutes. Where asking fails too, the server is
- * away: it is tried again after pauses that double, each longer by chance, so that readers do not come all at once.
+ * If the stream is refused, or delivers no byte (a proxy buffers it), the subscription polls instead, and tries the
+ * stream again after 5 s, 10 s and so on up to 5 minutes. If polling fails too, the server is unreachable; it is tried
+ * again with exponential back-off and jitter, so that clients do not all come back at once.
  *
- * States are never changed once they are handed out. What is equal in the next state is the same object as before, in a
- * patch or not: `===` tells what changed.
+ * A state is never modified after it was passed to the callback. Parts of the next state that are equal to the previous
+ * one are the same objects, whether they came in a patch or not, so `===` tells what changed.
  *
  * @module
  */
@@ -23,77 +25,81 @@
 /** @typedef {"events" | "long-poll" | "poll"} Transport */
 
 /**
- * What is known of a state.
+ * Details of a state.
  *
  * @typedef {object} Info
- * @property {Transport} transport the way it came
- * @property {number | null} version of the document; it only grows; null where the state was asked for
- * @property {string | null} etag the entity tag, where the state was asked for
- * @property {unknown} patch the merge patch that led to it; undefined where the state came whole
- * @property {number} bytes of content that brought it, as counted on the wire where that is told
- * @property {number} received bytes of content since the beginning
+ * @property {Transport} transport how it arrived
+ * @property {number | null} version version number of the document, which only increases; null if the state was polled
+ * @property {string | null} etag the entity tag, if the state was polled
+ * @property {unknown} patch the merge patch that led to this state; undefined if the whole state was sent
+ * @property {number} bytes size of the content that carried it, as compressed if the response has a `Content-Length`
+ * @property {number} received bytes of content received since the subscription started
  */
 
 /**
- * How it goes.
+ * The status of a subscription.
  *
- * - `connecting`: nothing yet, or the stream has ended and is being opened again;
- * - `live`: the stream is open; - `polling`: the document is asked for instead;
- * - `offline`: nothing answers; it is tried again; - `paused`: the page is hidden; - `ended`.
+ * - `connecting`: nothing received yet, or the stream ended and is being reopened;
+ * - `live`: the stream is open;
+ * - `polling`: the document is polled instead;
+ * - `offline`: the server does not answer, retrying;
+ * - `paused`: the page is hidden;
+ * - `ended`: the subscription was cancelled.
  *
  * @typedef {object} Status
  * @property {"connecting" | "live" | "polling" | "offline" | "paused" | "ended"} state
- * @property {Transport | null} transport what is in use
- * @property {string | null} reason why it is not, or no longer, `live`
+ * @property {Transport | null} transport the transport in use
+ * @property {string | null} reason why the status is not, or no longer, `live`
  */
 
 /**
  * @typedef {object} Options
- * @property {AbortSignal} [signal] ends the subscription
- * @property {(status: Status) => void} [onStatus] called with each change of the status
- * @property {"merge" | "none"} [delta] whether changes come as merge patches (default) or whole
- * @property {"pause" | "continue"} [hidden] whether a page that is hidden pauses (default), or goes on
+ * @property {AbortSignal} [signal] ends the subscription when aborted
+ * @property {(status: Status) => void} [onStatus] called whenever the status changes
+ * @property {"merge" | "none"} [delta] whether changes are sent as merge patches (default) or as whole states
+ * @property {"pause" | "continue"} [hidden] whether the subscription pauses (default) or continues in a hidden page
  * @property {RequestCredentials} [credentials] as for `fetch`
- * @property {typeof fetch} [fetch] used in place of the global one
- * @property {Partial<typeof TIMES>} [times] other times than the usual ones
+ * @property {typeof fetch} [fetch] used instead of the global `fetch`
+ * @property {Partial<typeof TIMES>} [times] timeouts and intervals that override the defaults
  */
 
-/** Milliseconds. */
+/** Default timeouts and intervals, in milliseconds. */
 const TIMES = {
-  /** Until the first byte of a stream; the server sends one at once. */
+  /** Timeout for the first byte of a stream. The server sends one at once. */
   patience: 5_000,
-  /** Without any byte on a stream: three of the server's heartbeats of 15 s. */
+  /** Timeout for further bytes of a stream: three times the server's heartbeat interval of 15 s. */
   silence: 45_000,
-  /** Before the stream is opened again, until the server names another time (`retry:`). */
+  /** Delay before the stream is reopened, unless the server sends another (`retry:`). */
   retry: 2_000,
-  /** The longest pause while the server is away. */
+  /** Maximum delay between attempts while the server is unreachable. */
   longest: 30_000,
-  /** Before a stream that was blocked is tried again: at first, and at most. */
+  /** Delay before a blocked stream is tried again; it doubles with each attempt. */
   again: 5_000,
+  /** Maximum delay before a blocked stream is tried again. */
   seldom: 300_000,
-  /** Between two questions. */
+  /** Interval between polls. */
   interval: 1_000,
-  /** How long a question may be held. */
+  /** How long the server may hold a long poll. */
   wait: 30_000,
-  /** Until an answer is given up, beside the time that it may be held. */
+  /** Timeout for a response, in addition to the time that the server may hold it. */
   answer: 10_000,
-  /** How long a page is hidden before it pauses: looking at another tab for a moment costs no new connection. */
+  /** How long a page must be hidden before the subscription pauses. A glance at another tab costs no new connection. */
   hidden: 10_000,
 };
 
-/** The longest that a server's `retry:` or `Retry-After` is obeyed, in milliseconds. */
-const LONGEST_ASKED = 300_000;
+/** Upper limit for a delay that the server asks for (`retry:` or `Retry-After`), in milliseconds. */
+const MAX_SERVER_DELAY = 300_000;
 
 /**
- * Have `onState` called with the document now and whenever it changes, until it is ended.
+ * Call `onState` with the current document, and again whenever it changes.
  *
- * Nothing is thrown: what goes wrong is told to `onStatus`, and mended.
+ * Throws no error: failures are reported to `onStatus` and retried.
  *
  * @template [T=any]
  * @param {string | URL} url of the document
- * @param {(state: T, info: Info) => void} onState called with each state, to be read only
+ * @param {(state: T, info: Info) => void} onState called with each state, which it must not modify
  * @param {Options} [options]
- * @returns {() => void} ends it
+ * @returns {() => void} a function that ends the subscription
  */
 export function subscribe(url, onState, options = {}) {
   const subscription = new Subscription(url, onState, options);
@@ -101,11 +107,11 @@ export function subscribe(url, onState, options = {}) {
   return () => subscription.end();
 }
 
-/** Something that went wrong on the way to the document, to be told to people. */
+/** The document could not be fetched. The message is meant for people. */
 class Failure extends Error {
   /**
    * @param {string} message
-   * @param {number} [retryAfter] milliseconds that the server asks for
+   * @param {number} [retryAfter] delay that the server asked for, in milliseconds
    */
   constructor(message, retryAfter) {
     super(message);
@@ -113,10 +119,10 @@ class Failure extends Error {
   }
 }
 
-/** What came is not what it should be. */
-class Wrong extends Failure {}
+/** The server sent content that cannot be used. */
+class InvalidContent extends Failure {}
 
-/** One document that is followed. */
+/** Follows one document. */
 class Subscription {
   /**
    * @param {string | URL} url
@@ -130,17 +136,18 @@ class Subscription {
     this.times = { ...TIMES, ...options.times };
     this.retry = this.times.retry;
     this.ending = new AbortController();
-    /** The requests that are under way. @type {Set<AbortController>} */
+    /** The requests in flight. @type {Set<AbortController>} */
     this.requests = new Set();
-    /** Ends the pause that is being made. */
-    this.nap = new AbortController();
-    /** Asking in place of the stream, while that goes on. @type {Asking | null} */
-    this.asking = null;
+    /** Ends the current pause when aborted. */
+    this.pause = new AbortController();
+    /** Polls the document while the stream is not available. @type {Poller | null} */
+    this.poller = null;
     this.isHidden = false;
     /** @type {any} */
     this.state = undefined;
-    /** The id of the state's event, where it came from a stream; its entity tag, where it was asked for. */
+    /** The id of the event that carried the state; empty if the state was polled. */
     this.eventId = "";
+    /** The entity tag of the state; empty if the state came from a stream. */
     this.etag = "";
     this.received = 0;
     /** @type {Status} */
@@ -154,35 +161,35 @@ class Subscription {
   end() {
     if (this.ended) return;
     this.ending.abort();
-    this.hangUp();
-    this.tell("ended", null, null);
+    this.abortRequests();
+    this.setStatus("ended", null, null);
   }
 
-  /** End all requests and pauses. */
-  hangUp() {
+  /** Abort all requests and end the current pause. */
+  abortRequests() {
     for (const request of this.requests) request.abort();
-    this.asking = null;
-    this.nap.abort();
+    this.poller = null;
+    this.pause.abort();
   }
 
   async run() {
     const { signal } = this.options;
     signal?.addEventListener("abort", () => this.end(), { signal: this.ending.signal });
     this.watchPage();
-    // Callers are told nothing before `subscribe` has returned.
+    // Call no callback before `subscribe` has returned.
     await null;
     try {
       if (signal?.aborted) this.end();
       else await this.follow(eventsURL(this.url, this.options.delta ?? "merge"));
     } catch (error) {
-      // Such as a URL that is none.
-      this.tell("offline", null, String(error));
+      // For example an invalid URL.
+      this.setStatus("offline", null, String(error));
       this.end();
     }
   }
 
   /**
-   * Keep the stream open, and ask while that is not possible.
+   * Keep the stream open, and poll while that is not possible.
    *
    * @param {URL} events
    */
@@ -190,58 +197,63 @@ class Subscription {
     let failures = 0;
     let blocked = 0;
     while (!this.ended) {
-      this.nap = new AbortController();
+      this.pause = new AbortController();
       if (this.isHidden) {
-        this.tell("paused", null, "the page is hidden");
-        await sleep(Infinity, this.nap.signal);
+        this.setStatus("paused", null, "the page is hidden");
+        await sleep(Infinity, this.pause.signal);
         continue;
       }
-      if (this.status.state === "ended" || this.status.state === "paused") this.tell("connecting", null, null);
-      const { lived, reason } = await this.stream(events);
+      if (this.status.state === "ended" || this.status.state === "paused") this.setStatus("connecting", null, null);
+      const { wasLive, reason } = await this.readStream(events);
       if (this.ended || this.isHidden) continue;
-      if (lived) {
+      if (wasLive) {
         failures = blocked = 0;
-        this.tell("connecting", null, reason);
-        await sleep(longer(this.retry, 0, this.retry), this.nap.signal);
+        this.setStatus("connecting", null, reason);
+        await sleep(backoff(this.retry, 0, this.retry), this.pause.signal);
         continue;
       }
-      const asking = (this.asking ??= new Asking(this, reason));
-      const failure = await asking.first;
+      const poller = (this.poller ??= new Poller(this, reason));
+      const failure = await poller.firstResult;
       if (this.ended || this.isHidden) continue;
       if (failure) {
-        this.tell("offline", null, failure.message);
-        const pause = failure.retryAfter ? longer(failure.retryAfter, 0) : this.pauseAfter(failures++);
-        await sleep(pause, this.nap.signal);
+        this.setStatus("offline", null, failure.message);
+        const delay = failure.retryAfter ? backoff(failure.retryAfter, 0) : this.offlineDelay(failures++);
+        await sleep(delay, this.pause.signal);
       } else {
         failures = 0;
-        await sleep(longer(this.times.again, blocked++, this.times.seldom), this.nap.signal);
+        await sleep(backoff(this.times.again, blocked++, this.times.seldom), this.pause.signal);
       }
     }
   }
 
-  /** @param {number} failures that came before in a row */
-  pauseAfter(failures) {
-    return longer(this.retry, failures, Math.max(this.times.longest, this.retry));
+  /**
+   * Return the delay before the next attempt while the server is unreachable, in milliseconds.
+   *
+   * @param {number} failures consecutive failures before this one
+   */
+  offlineDelay(failures) {
+    return backoff(this.retry, failures, Math.max(this.times.longest, this.retry));
   }
 
   /**
-   * Follow the stream to its end.
+   * Read the stream until it ends.
    *
    * @param {URL} events
-   * @returns {Promise<{lived: boolean, reason: string}>} whether it gave anything (and nothing wrong), and why it ended
+   * @returns {Promise<{wasLive: boolean, reason: string}>} whether it delivered anything (and no invalid content), and
+   *   why it ended
    */
-  async stream(events) {
-    const request = new Request(this, "the event stream");
-    let lived = false;
+  async readStream(events) {
+    const request = new TimedRequest(this, "the event stream");
+    let wasLive = false;
     try {
       /** @type {Record<string, string>} */
       const fields = { Accept: "text/event-stream" };
       if (this.eventId) fields["Last-Event-ID"] = this.eventId;
-      request.limit(this.times.patience, "gives nothing: something in between may gather it");
+      request.startTimeout(this.times.patience, "sends no data; a proxy may be buffering it");
       const response = await request.send(events, fields);
-      if (response.status !== 200) throw new Failure(`the event stream answered ${response.status}`);
+      if (response.status !== 200) throw new Failure(`the event stream returned status ${response.status}`);
       if (!response.body || !/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "")) {
-        throw new Failure("there is no event stream");
+        throw new Failure("the response is not an event stream");
       }
       const reader = response.body.getReader();
       const decoder = new TextDecoder();
@@ -249,150 +261,153 @@ class Subscription {
       let bytes = 0;
       for (;;) {
         const { done, value } = await reader.read();
-        request.arrived();
-        if (done) return { lived, reason: "the event stream ended" };
-        if (!lived) {
-          lived = true;
-          this.asking?.stop();
-          this.tell("live", "events", null);
+        request.stopTimeout();
+        if (done) return { wasLive, reason: "the event stream ended" };
+        if (!wasLive) {
+          wasLive = true;
+          this.poller?.stop();
+          this.setStatus("live", "events", null);
         }
         bytes += value.length;
         this.received += value.length;
         for (const event of parser.push(decoder.decode(value, { stream: true }))) {
-          this.take(event, bytes);
+          this.handleEvent(event, bytes);
           bytes = 0;
-          request.arrived();
+          // Read no further if a callback has ended the subscription.
+          request.stopTimeout();
         }
-        request.limit(this.times.silence, "is silent");
-        if (parser.retry !== null) this.retry = Math.min(parser.retry, LONGEST_ASKED);
+        request.startTimeout(this.times.silence, "has gone silent");
+        if (parser.retry !== null) this.retry = Math.min(parser.retry, MAX_SERVER_DELAY);
       }
     } catch (error) {
-      const reason = request.why(error);
-      if (!(error instanceof Wrong)) return { lived, reason };
-      // The state that is held may be wrong as well: a fresh one is asked for.
+      const reason = request.describe(error);
+      if (!(error instanceof InvalidContent)) return { wasLive, reason };
+      // The current state may be invalid as well: without an event id, the server sends a whole state.
       this.eventId = "";
-      return { lived: false, reason };
+      return { wasLive: false, reason };
     } finally {
       request.close();
     }
   }
 
   /**
-   * Take an event of the stream.
+   * Handle an event of the stream.
    *
    * @param {StreamEvent} event
    * @param {number} bytes
    */
-  take({ type, data, id }, bytes) {
+  handleEvent({ type, data, id }, bytes) {
     if (type !== "message" && type !== "patch") return;
     const isPatch = type === "patch";
-    if (isPatch && !this.eventId) throw new Wrong("the event stream gave a patch to a state that is not held");
-    const content = parsed(data, "what the event stream gave is");
+    if (isPatch && !this.eventId) throw new InvalidContent("the event stream sent a patch without a state before it");
+    const content = parseJSON(data, "the event's data is");
     const state = isPatch ? merge(this.state, content) : share(this.state, content);
     this.eventId = id;
     this.etag = "";
-    // VERSION-TAG, where the tag names the document's bytes.
+    // The id is VERSION-TAG; the tag identifies the document's bytes.
     const version = /^[0-9]+(?=-|$)/.test(id) ? parseInt(id, 10) : null;
-    this.give(state, { transport: "events", version, etag: null, patch: isPatch ? content : undefined, bytes });
+    this.emit(state, { transport: "events", version, etag: null, patch: isPatch ? content : undefined, bytes });
   }
 
   /**
-   * Ask for the document once.
+   * Request the document once.
    *
-   * @param {Request} request
-   * @param {boolean} mayWait whether it is asked to be held until it changes
-   * @returns {Promise<boolean>} whether it was held
+   * @param {TimedRequest} request
+   * @param {boolean} longPoll whether the server may hold the response until the document changes
+   * @returns {Promise<boolean>} whether the response was held
    */
-  async ask(request, mayWait) {
+  async poll(request, longPoll) {
     const { etag, times } = this;
-    const wait = mayWait && etag ? Math.ceil(times.wait / 1000) : 0;
+    const wait = longPoll && etag ? Math.ceil(times.wait / 1000) : 0;
     /** @type {Record<string, string>} */
     const fields = { Accept: "application/json" };
     if (etag) fields["If-None-Match"] = etag;
     if (wait) fields["Prefer"] = `wait=${wait}`;
-    request.limit(times.answer + (wait ? times.wait : 0), "gives no answer");
-    const begun = Date.now();
-    const response = await request.send(new URL(this.url, base()), fields);
+    request.startTimeout(times.answer + (wait ? times.wait : 0), "was not received in time");
+    const startedAt = Date.now();
+    const response = await request.send(new URL(this.url, baseURL()), fields);
     const text = await response.text();
-    request.arrived();
-    // An answer out of a cache may say that it waited, but comes at once.
+    request.stopTimeout();
+    // A cached response may claim that it was held although it arrives at once.
     const applied = wait > 0 && response.headers.has("Preference-Applied");
-    if (response.status === 304) return applied && Date.now() - begun > times.interval / 2;
+    if (response.status === 304) return applied && Date.now() - startedAt > times.interval / 2;
     if (response.status !== 200) {
       const seconds = Number(response.headers.get("Retry-After"));
-      const after = seconds > 0 ? Math.min(seconds * 1000, LONGEST_ASKED) : undefined;
-      throw new Failure(`the document answered ${response.status}`, after);
+      const retryAfter = seconds > 0 ? Math.min(seconds * 1000, MAX_SERVER_DELAY) : undefined;
+      throw new Failure(`the document returned status ${response.status}`, retryAfter);
     }
-    const state = share(this.state, parsed(text, "the document is"));
+    const state = share(this.state, parseJSON(text, "the document is"));
     this.eventId = "";
     this.etag = response.headers.get("ETag") ?? "";
     const bytes = Number(response.headers.get("Content-Length")) || new TextEncoder().encode(text).length;
     this.received += bytes;
     const transport = applied ? "long-poll" : "poll";
-    this.give(state, { transport, version: null, etag: this.etag || null, patch: undefined, bytes });
+    this.emit(state, { transport, version: null, etag: this.etag || null, patch: undefined, bytes });
     return applied && this.etag !== etag;
   }
 
   /**
-   * Hand a state out.
+   * Store a state and pass it to the callback.
    *
    * @param {any} state
    * @param {Omit<Info, "received">} info
    */
-  give(state, info) {
+  emit(state, info) {
     if (this.ended) return;
     this.state = state;
-    guarded(() => this.onState(state, { ...info, received: this.received }));
+    callSafely(() => this.onState(state, { ...info, received: this.received }));
   }
 
   /**
+   * Report a status, unless it is the current one.
+   *
    * @param {Status["state"]} state
    * @param {Transport | null} transport
    * @param {string | null} reason
    */
-  tell(state, transport, reason) {
+  setStatus(state, transport, reason) {
     const { status } = this;
     if (status.state === state && status.transport === transport && status.reason === reason) return;
     if (this.ended && state !== "ended") return;
     this.status = { state, transport, reason };
-    guarded(() => this.options.onStatus?.({ ...this.status }));
+    callSafely(() => this.options.onStatus?.({ ...this.status }));
   }
 
-  /** Pause while the page is hidden; waste no time once it is shown, or the network is back. */
+  /** Pause while the page is hidden, and reconnect at once when it is shown or the network is back. */
   watchPage() {
     const { signal } = this.ending;
-    globalThis.addEventListener?.("online", () => this.nap.abort(), { signal });
+    globalThis.addEventListener?.("online", () => this.pause.abort(), { signal });
     if (this.options.hidden === "continue" || typeof document === "undefined") return;
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let timer;
-    const look = () => {
+    const visibilityChanged = () => {
       clearTimeout(timer);
       if (document.visibilityState === "hidden") {
         timer = setTimeout(() => {
           this.isHidden = true;
-          this.hangUp();
+          this.abortRequests();
         }, this.times.hidden);
       } else {
         this.isHidden = false;
-        this.nap.abort();
+        this.pause.abort();
       }
     };
-    document.addEventListener("visibilitychange", look, { signal });
+    document.addEventListener("visibilitychange", visibilityChanged, { signal });
     signal.addEventListener("abort", () => clearTimeout(timer));
-    if (document.visibilityState === "hidden") look();
+    if (document.visibilityState === "hidden") visibilityChanged();
   }
 }
 
-/** One request, with a limit in time that can be moved. */
-class Request {
+/** A request, or a series of them, with a timeout that can be reset. */
+class TimedRequest {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
-  #late = "";
+  #timeoutReason = "";
   #controller = new AbortController();
 
   /**
    * @param {Subscription} subscription
-   * @param {string} what is asked for
+   * @param {string} what name of the requested resource, the subject of error messages
    */
   constructor(subscription, what) {
     this.subscription = subscription;
@@ -418,28 +433,32 @@ class Request {
   }
 
   /**
-   * Give up after so many milliseconds from now.
+   * Start the timeout again: abort the request after some time from now.
    *
    * @param {number} milliseconds
-   * @param {string} late what is to be told then
+   * @param {string} reason what to report then, without the subject
    */
-  limit(milliseconds, late) {
+  startTimeout(milliseconds, reason) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
-      this.#late = late;
+      this.#timeoutReason = reason;
       this.#controller.abort();
     }, milliseconds);
   }
 
-  /** End the limit; go no further if the request is over. */
-  arrived() {
+  /** Stop the timeout, and throw if the request was aborted. */
+  stopTimeout() {
     clearTimeout(this.#timer);
     this.signal.throwIfAborted();
   }
 
-  /** @param {unknown} error */
-  why(error) {
-    if (this.#late) return `${this.what} ${this.#late}`;
+  /**
+   * Describe an error for people.
+   *
+   * @param {unknown} error
+   */
+  describe(error) {
+    if (this.#timeoutReason) return `${this.what} ${this.#timeoutReason}`;
     if (error instanceof Failure) return error.message;
     return `${this.what} cannot be reached`;
   }
@@ -451,8 +470,8 @@ class Request {
   }
 }
 
-/** Asks for the document again and again, as long as that works. */
-class Asking {
+/** Polls the document until a poll fails. */
+class Poller {
   /**
    * @param {Subscription} subscription
    * @param {string} reason why the stream is not used
@@ -460,60 +479,60 @@ class Asking {
   constructor(subscription, reason) {
     this.subscription = subscription;
     this.reason = reason;
-    this.request = new Request(subscription, "the document");
-    /** What the first question came to: a failure, or nothing. @type {Promise<Failure | null>} */
-    this.first = new Promise((resolve) => this.run(resolve));
+    this.request = new TimedRequest(subscription, "the document");
+    /** The failure of the first poll; null if it succeeded. @type {Promise<Failure | null>} */
+    this.firstResult = new Promise((resolve) => this.run(resolve));
   }
 
-  /** @param {(failure: Failure | null) => void} first */
-  async run(first) {
+  /** @param {(failure: Failure | null) => void} reportFirst */
+  async run(reportFirst) {
     const { request, subscription } = this;
     const { signal } = request;
-    let mayWait = true;
-    let answers = 0;
+    let longPoll = true;
+    let successes = 0;
     let failure = null;
     try {
       while (!signal.aborted) {
-        let held;
+        let wasHeld;
         try {
-          held = await subscription.ask(request, mayWait);
+          wasHeld = await subscription.poll(request, longPoll);
         } catch (error) {
-          if (signal.aborted || !mayWait || !answers || error instanceof Wrong) throw error;
-          // It may be the waiting that is not let through.
-          mayWait = false;
+          if (signal.aborted || !longPoll || !successes || error instanceof InvalidContent) throw error;
+          // A proxy may cut off responses that are held.
+          longPoll = false;
           continue;
         }
-        answers += 1;
-        first(null);
+        successes += 1;
+        reportFirst(null);
         if (signal.aborted) break;
-        subscription.tell("polling", held ? "long-poll" : "poll", this.reason);
-        // With the entity tag that came first, the second question is one to wait for.
-        const isNext = held || (answers === 1 && subscription.etag !== "");
-        if (!isNext) await sleep(subscription.times.interval * (0.9 + Math.random() / 5), signal);
+        subscription.setStatus("polling", wasHeld ? "long-poll" : "poll", this.reason);
+        // The first response brings the entity tag that a long poll needs: start that at once.
+        const isImmediate = wasHeld || (successes === 1 && subscription.etag !== "");
+        if (!isImmediate) await sleep(subscription.times.interval * (0.9 + Math.random() / 5), signal);
       }
     } catch (error) {
-      failure = new Failure(request.why(error), error instanceof Failure ? error.retryAfter : undefined);
+      failure = new Failure(request.describe(error), error instanceof Failure ? error.retryAfter : undefined);
     }
-    first(failure);
+    reportFirst(failure);
     request.close();
-    if (subscription.asking !== this) return;
-    subscription.asking = null;
-    // What worked works no more: the stream is tried at once, and a pause made if that fails too.
-    if (answers) subscription.nap.abort();
+    if (subscription.poller !== this) return;
+    subscription.poller = null;
+    // Polling worked before and no longer does. Try the stream at once; if that fails too, back off.
+    if (successes) subscription.pause.abort();
   }
 
-  /** Ask no more. */
+  /** Stop polling. */
   stop() {
-    this.subscription.asking = null;
+    this.subscription.poller = null;
     this.request.close();
   }
 }
 
 /** @typedef {{type: string, data: string, id: string}} StreamEvent */
 
-/** Reads an event stream in pieces, cut anywhere (HTML Standard section 9.2.6). */
+/** Incremental parser of event streams (HTML Standard section 9.2.6). */
 export class EventParser {
-  /** Milliseconds that the server asks for before the next connection. @type {number | null} */
+  /** Delay before reconnecting that the server asked for, in milliseconds. @type {number | null} */
   retry = null;
   #line = "";
   #afterReturn = false;
@@ -523,19 +542,19 @@ export class EventParser {
   #id = "";
 
   /**
-   * Take a piece, and give the events that end in it.
+   * Parse a chunk of the stream, and return the events that it completes.
    *
-   * @param {string} text decoded, without a byte order mark
+   * @param {string} text a chunk of any size, decoded and without a byte order mark
    * @returns {StreamEvent[]}
    */
   push(text) {
     /** @type {StreamEvent[]} */
     const events = [];
     if (text === "") return events;
-    // A line may end with CR LF, cut in between.
-    const piece = this.#afterReturn && text.startsWith("\n") ? text.slice(1) : text;
+    // The previous chunk may have ended between CR and LF.
+    const chunk = this.#afterReturn && text.startsWith("\n") ? text.slice(1) : text;
     this.#afterReturn = text.endsWith("\r");
-    const lines = piece.split(/\r\n|\n|\r/);
+    const lines = chunk.split(/\r\n|\n|\r/);
     lines[0] = this.#line + lines[0];
     this.#line = lines.pop() ?? "";
     for (const line of lines) {
@@ -565,7 +584,9 @@ export class EventParser {
 }
 
 /**
- * Apply a merge patch (RFC 7396 section 2). Neither argument is changed; what stays equal stays the same object.
+ * Apply a merge patch (RFC 7396 section 2).
+ *
+ * Neither argument is modified. Parts of the result that are equal to the target are the same objects.
  *
  * @param {any} target
  * @param {any} patch
@@ -575,23 +596,23 @@ export function merge(target, patch) {
   if (!isObject(patch)) return share(target, patch);
   let result = isObject(target) ? target : {};
   for (const key of Object.keys(patch)) {
-    const there = Object.hasOwn(result, key);
-    const value = patch[key] === null ? undefined : merge(there ? result[key] : undefined, patch[key]);
-    if (value === undefined ? !there : there && value === result[key]) continue;
+    const exists = Object.hasOwn(result, key);
+    const value = patch[key] === null ? undefined : merge(exists ? result[key] : undefined, patch[key]);
+    if (value === undefined ? !exists : exists && value === result[key]) continue;
     if (result === target) result = { ...target };
     if (value === undefined) delete result[key];
-    // Assigned, "__proto__" would not be a member like any other.
+    // Assigning "__proto__" would set the prototype instead of a member.
     else Object.defineProperty(result, key, { value, writable: true, enumerable: true, configurable: true });
   }
   return result;
 }
 
 /**
- * Give `next` with whatever in it is equal to `previous` exchanged for that, so that equal parts are identical.
+ * Replace the parts of `next` that are equal to `previous` by those of `previous`, so that equal parts are identical.
  *
- * @param {any} previous is left as it is
- * @param {any} next fresh from the parser: parts of it are exchanged in place
- * @returns {any} `previous` itself where all is equal
+ * @param {any} previous not modified
+ * @param {any} next fresh from the parser; modified in place
+ * @returns {any} `next`, or `previous` if both are equal
  */
 export function share(previous, next) {
   if (typeof previous !== "object" || typeof next !== "object" || !previous || !next) return next;
@@ -606,16 +627,17 @@ export function share(previous, next) {
 }
 
 /**
- * Read JSON.
+ * Parse JSON.
  *
  * @param {string} text
- * @param {string} whose what is to be told if it is none
+ * @param {string} subject start of the error message, which goes on with "not JSON"
+ * @throws {InvalidContent} if the text is not JSON
  */
-function parsed(text, whose) {
+function parseJSON(text, subject) {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new Wrong(`${whose} not JSON: ${error instanceof Error ? error.message : error}`);
+    throw new InvalidContent(`${subject} not JSON: ${error instanceof Error ? error.message : error}`);
   }
 }
 
@@ -624,19 +646,19 @@ function isObject(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** What relative URLs are relative to; nothing in Node.js. */
-function base() {
+/** Return the base of relative URLs: the page's in a browser, undefined in Node.js. */
+function baseURL() {
   return typeof document === "undefined" ? undefined : document.baseURI;
 }
 
 /**
- * Give the address of a document's event stream.
+ * Return the URL of a document's event stream.
  *
  * @param {string | URL} url
  * @param {string} delta
  */
 function eventsURL(url, delta) {
-  const events = new URL(url, base());
+  const events = new URL(url, baseURL());
   events.pathname = events.pathname.replace(/\/$/, "") + "/events";
   events.hash = "";
   if (delta === "merge") events.searchParams.set("delta", "merge");
@@ -644,18 +666,18 @@ function eventsURL(url, delta) {
 }
 
 /**
- * Give a pause: doubled with each failure before, and longer by up to a half, by chance.
+ * Return a delay in milliseconds that doubles with each previous failure, plus random jitter of up to a half.
  *
- * @param {number} milliseconds
+ * @param {number} milliseconds delay before jitter if there was no previous failure
  * @param {number} failures
- * @param {number} [most]
+ * @param {number} [max] maximum before jitter
  */
-function longer(milliseconds, failures, most = Infinity) {
-  return Math.min(milliseconds * 2 ** failures, most) * (1 + Math.random() / 2);
+function backoff(milliseconds, failures, max = Infinity) {
+  return Math.min(milliseconds * 2 ** failures, max) * (1 + Math.random() / 2);
 }
 
 /**
- * Wait, or until the signal comes.
+ * Wait for some time, or until the signal is aborted.
  *
  * @param {number} milliseconds
  * @param {AbortSignal} signal
@@ -675,13 +697,13 @@ function sleep(milliseconds, signal) {
 }
 
 /**
- * Call what a user of this module gave; its errors are its own, and shown, but end nothing here.
+ * Call a callback of the user of this module. An error that it throws is logged, and the subscription goes on.
  *
- * @param {() => void} call
+ * @param {() => void} callback
  */
-function guarded(call) {
+function callSafely(callback) {
   try {
-    call();
+    callback();
   } catch (error) {
     console.error(error);
   }

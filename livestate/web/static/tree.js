@@ -1,48 +1,53 @@
 /**
  * A JSON document as a tree that is updated in place (WAI-ARIA Authoring Practices, "Tree View Pattern").
  *
- * Only branches that are open have elements, and of a long branch only the first 200 members until more are asked for:
- * a document of 20,000 nodes costs what is seen of it. What is the same object as before is not looked into.
+ * Only the members of open branches have elements, and a long branch shows 200 members at a time. So a document of
+ * 20,000 nodes costs only as much as is visible of it. Objects that are the same as in the previous state are skipped.
  *
  * @module
  */
 
-/** Members of a branch that are shown at a time. */
+/** Number of members of a branch that are added at a time. */
 const PAGE = 200;
 
-/** Rows that are opened of their own at the beginning. */
-const FIRST_ROWS = 36;
+/** Maximum number of rows when a document is first shown. Branches are opened until then. */
+const INITIAL_ROWS = 36;
 
-/** Characters of a string that are shown, and of one in the summary of a closed branch. */
-const LONGEST = 300;
-const SUMMARY = 24;
+/** Maximum length of a string in its own row, and in the summary of a closed branch. */
+const MAX_STRING = 300;
+const MAX_SUMMARY_STRING = 24;
 
-/** What is shown as a colour. */
+/** Strings that are shown with a colour swatch. */
 const COLOUR = /^#[0-9a-f]{6}$/i;
 
-/** Milliseconds for which a change is lit up; the style sheet has the same. */
-const LIT = 1600;
+/** Milliseconds for which a change is highlighted. The animation in the style sheet takes as long. */
+const HIGHLIGHT_TIME = 1600;
 
-/** By the element of the role "treeitem": a row. @type {WeakMap<Element, Branch | More>} */
+/** The item of each row, an element with the role "treeitem". @type {WeakMap<Element, Branch | MoreItem>} */
 const items = new WeakMap();
 
 /** The tree of one document. */
 export class Tree {
   /** @type {Branch | null} */
   #root = null;
+  /** The letters typed in quick succession. */
   #typed = "";
   #typedAt = 0;
 
-  /** @param {HTMLElement} element of the role "tree" */
+  /** @param {HTMLElement} element with the role "tree" */
   constructor(element) {
     this.element = element;
-    /** The item that the Tab key leads to. @type {HTMLElement | null} */
+    /** The row that the Tab key focuses. @type {HTMLElement | null} */
     this.current = null;
-    element.addEventListener("keydown", (event) => this.#key(event));
-    element.addEventListener("click", (event) => this.#click(event));
+    element.addEventListener("keydown", (event) => this.#keyPressed(event));
+    element.addEventListener("click", (event) => this.#clicked(event));
   }
 
-  /** @param {any} state */
+  /**
+   * Show the document's current state.
+   *
+   * @param {any} state
+   */
   show(state) {
     if (this.#root) {
       this.#root.update(state);
@@ -50,85 +55,93 @@ export class Tree {
     }
     this.#root = new Branch(this, null, "", state);
     this.element.replaceChildren(this.#root.element);
-    this.focusable(this.#root.row);
-    this.#openFirst(this.#root);
+    this.setFocusable(this.#root.row);
+    this.#openInitial(this.#root);
   }
 
-  /** Forget the document. */
+  /** Remove the document. */
   clear() {
     this.#root = null;
     this.current = null;
     this.element.replaceChildren();
   }
 
-  /** @param {Branch} root */
-  #openFirst(root) {
+  /**
+   * Open branches, breadth first, as long as they fit.
+   *
+   * @param {Branch} root
+   */
+  #openInitial(root) {
     let rows = 1;
-    const waiting = [root];
-    for (let branch = waiting.shift(); branch; branch = waiting.shift()) {
-      if (!branch.isContainer || (branch !== root && rows + branch.size > FIRST_ROWS)) continue;
+    const queue = [root];
+    for (let branch = queue.shift(); branch; branch = queue.shift()) {
+      if (!branch.isContainer || (branch !== root && rows + branch.size > INITIAL_ROWS)) continue;
       branch.open();
       rows += branch.size;
-      waiting.push(...branch.children.values());
+      queue.push(...branch.children.values());
     }
   }
 
   /**
-   * Make a row the one that the Tab key leads to.
+   * Make a row the one that the Tab key focuses.
    *
    * @param {HTMLElement} row
    */
-  focusable(row) {
+  setFocusable(row) {
     if (this.current) this.current.tabIndex = -1;
     this.current = row;
     row.tabIndex = 0;
   }
 
-  /** @param {HTMLElement | null | undefined} row */
-  go(row) {
+  /**
+   * Focus a row.
+   *
+   * @param {HTMLElement | null | undefined} row
+   */
+  focus(row) {
     if (!row) return;
-    this.focusable(row);
+    this.setFocusable(row);
     row.focus();
   }
 
   /** @param {MouseEvent} event */
-  #click(event) {
+  #clicked(event) {
     const row = /** @type {Element} */ (event.target).closest(".row");
     const item = row && items.get(row);
-    // A click behind a text that is being selected is none.
+    // A click that ends a selection of text is not meant for the row.
     if (!item || String(getSelection())) return;
-    this.go(item.row);
+    this.focus(item.row);
     item.toggle();
   }
 
   /** @param {KeyboardEvent} event */
-  #key(event) {
+  #keyPressed(event) {
     const item = items.get(/** @type {Element} */ (event.target));
     if (!item || event.ctrlKey || event.metaKey || event.altKey) return;
-    // From top to bottom.
-    const seen = /** @type {HTMLElement[]} */ ([...this.element.querySelectorAll(".row")]);
-    const at = seen.indexOf(item.row);
+    // In document order, so from top to bottom.
+    const rows = /** @type {HTMLElement[]} */ ([...this.element.querySelectorAll(".row")]);
+    const index = rows.indexOf(item.row);
     const branch = item instanceof Branch ? item : null;
     switch (event.key) {
       case "ArrowDown":
-        this.go(seen[at + 1]);
+        this.focus(rows[index + 1]);
         break;
       case "ArrowUp":
-        this.go(seen[at - 1]);
+        this.focus(rows[index - 1]);
         break;
       case "ArrowRight":
-        if (branch?.isOpen) this.go(seen[at + 1]);
+        if (branch?.isOpen) this.focus(rows[index + 1]);
         else branch?.open();
         break;
       case "ArrowLeft":
         if (branch?.isOpen) branch.close();
-        else this.go(item.parent?.row);
+        else this.focus(item.parent?.row);
         break;
       case "Home":
-        this.go(seen[0]);
+        this.focus(rows[0]);
         break;
       case "End":
-        this.go(seen.at(-1));
+        this.focus(rows.at(-1));
         break;
       case "Enter":
       case " ":
@@ -139,43 +152,45 @@ export class Tree {
         break;
       default:
         if (event.key.length !== 1) return;
-        this.#type(event.key, seen, at);
+        this.#typeAhead(event.key, rows, index);
     }
     event.preventDefault();
   }
 
   /**
-   * Go to the next item whose name begins with what is being typed.
+   * Focus the next item whose name starts with the letters being typed.
    *
    * @param {string} letter
-   * @param {HTMLElement[]} seen
-   * @param {number} at
+   * @param {HTMLElement[]} rows
+   * @param {number} index of the focused row
    */
-  #type(letter, seen, at) {
+  #typeAhead(letter, rows, index) {
     const isNew = Date.now() - this.#typedAt > 700;
     this.#typed = (isNew ? "" : this.#typed) + letter.toLowerCase();
     this.#typedAt = Date.now();
-    const from = at + (isNew ? 1 : 0);
-    this.go([...seen.slice(from), ...seen.slice(0, from)].find((row) => {
+    const from = index + (isNew ? 1 : 0);
+    this.focus([...rows.slice(from), ...rows.slice(0, from)].find((row) => {
       const item = items.get(row);
       return item instanceof Branch && item.key.toLowerCase().startsWith(this.#typed);
     }));
   }
 }
 
-let made = 0;
+/** Number of groups so far, for their element ids. */
+let groupCount = 0;
 
-/** A value in the document, with its name. */
+/** A value of the document with its name, and its members if it is open. */
 class Branch {
   /** @type {Map<string, Branch>} */
   children = new Map();
   isOpen = false;
   isContainer = false;
   size = 0;
+  /** Number of members that may be shown. */
   #limit = PAGE;
   /** @type {HTMLElement | null} */
   #group = null;
-  /** @type {More | null} */
+  /** @type {MoreItem | null} */
   #more = null;
 
   /**
@@ -208,28 +223,33 @@ class Branch {
     this.#draw();
   }
 
-  /** @param {any} value */
+  /**
+   * Show another value, and highlight what is different.
+   *
+   * @param {any} value
+   */
   update(value) {
-    const before = this.value;
-    if (value === before) return;
+    const previous = this.value;
+    if (value === previous) return;
     this.value = value;
     const wasContainer = this.isContainer;
     this.#draw();
-    if (wasContainer !== this.isContainer || Array.isArray(before) !== Array.isArray(value)) {
+    if (wasContainer !== this.isContainer || Array.isArray(previous) !== Array.isArray(value)) {
       this.close();
       if (!this.parent) this.open();
     }
-    if (this.isOpen) this.#lay(true);
-    else this.light();
-    const difference = typeof before === "number" && typeof value === "number" ? value - before : 0;
+    if (this.isOpen) this.#drawMembers(true);
+    else this.highlight();
+    const difference = typeof previous === "number" && typeof value === "number" ? value - previous : 0;
     this.delta.textContent = difference ? signed(difference) : "";
   }
 
-  /** Show that something is new here. */
-  light() {
-    light(this.row);
+  /** Highlight the row as changed. */
+  highlight() {
+    highlight(this.row);
   }
 
+  /** Update the row. */
   #draw() {
     const { value } = this;
     this.isContainer = typeof value === "object" && value !== null;
@@ -246,7 +266,7 @@ class Branch {
     this.row.removeAttribute("aria-expanded");
     this.summary.textContent = "";
     this.text.dataset.kind = value === null ? "null" : typeof value;
-    this.text.textContent = shown(value);
+    this.text.textContent = format(value);
     if (COLOUR.test(value)) {
       const swatch = make("span", "swatch", { "aria-hidden": "true" });
       swatch.style.backgroundColor = value;
@@ -254,7 +274,7 @@ class Branch {
     }
   }
 
-  /** Say what is in a closed branch, as far as that can be said in a line. */
+  /** Summarise the members of a closed branch in one line. */
   #summarise() {
     this.summary.textContent = "";
     if (this.isOpen || !this.isContainer || !this.parent) return;
@@ -263,29 +283,30 @@ class Branch {
     for (const key of Object.keys(this.value).slice(0, 6)) {
       const value = this.value[key];
       if ((typeof value === "object" && value !== null) || COLOUR.test(value)) continue;
-      const text = typeof value === "string" && value.length > SUMMARY ? `${value.slice(0, SUMMARY)}…` : String(value);
+      const isLong = typeof value === "string" && value.length > MAX_SUMMARY_STRING;
+      const text = isLong ? `${value.slice(0, MAX_SUMMARY_STRING)}…` : String(value);
       parts.push(isArray ? text : `${key} ${text}`);
     }
     this.summary.textContent = parts.join(isArray ? ", " : " · ");
   }
 
   /**
-   * Give the members that are to be seen their elements.
+   * Create, update and remove the elements of the visible members.
    *
-   * @param {boolean} isChange whether what is new is to be lit up
+   * @param {boolean} isChange whether to highlight members that were added or removed
    */
-  #lay(isChange) {
+  #drawMembers(isChange) {
     const group = this.#group;
     if (!group) return;
     const keys = Object.keys(this.value);
     const visible = keys.slice(0, this.#limit);
-    const kept = new Set(visible);
+    const visibleKeys = new Set(visible);
     for (const [key, child] of this.children) {
-      if (kept.has(key)) continue;
+      if (visibleKeys.has(key)) continue;
       if (child.element.contains(this.tree.current)) this.#takeFocus();
       child.element.remove();
       this.children.delete(key);
-      if (isChange) this.light();
+      if (isChange) this.highlight();
     }
     let next = group.firstElementChild;
     for (const [index, key] of visible.entries()) {
@@ -295,7 +316,7 @@ class Branch {
       } else {
         child = new Branch(this.tree, this, key, this.value[key]);
         this.children.set(key, child);
-        if (isChange) child.light();
+        if (isChange) child.highlight();
       }
       child.row.ariaPosInSet = String(index + 1);
       child.row.ariaSetSize = String(keys.length);
@@ -304,8 +325,8 @@ class Branch {
     }
     const rest = keys.length - visible.length;
     if (rest > 0) {
-      this.#more ??= new More(this);
-      this.#more.count(Math.min(rest, PAGE), rest);
+      this.#more ??= new MoreItem(this);
+      this.#more.update(Math.min(rest, PAGE), rest);
       group.append(this.#more.element);
     } else {
       if (this.#more?.row === this.tree.current) this.#takeFocus();
@@ -313,9 +334,10 @@ class Branch {
     }
   }
 
+  /** Take over the focus from a member that is being removed. */
   #takeFocus() {
     const hadFocus = this.tree.element.contains(document.activeElement);
-    this.tree.focusable(this.row);
+    this.tree.setFocusable(this.row);
     if (hadFocus) this.row.focus();
   }
 
@@ -323,10 +345,10 @@ class Branch {
     if (!this.isContainer || this.isOpen || !this.size) return;
     this.isOpen = true;
     this.row.setAttribute("aria-expanded", "true");
-    this.#group = make("ul", "", { role: "group", id: `group-${++made}` });
+    this.#group = make("ul", "", { role: "group", id: `group-${++groupCount}` });
     this.row.setAttribute("aria-owns", this.#group.id);
     this.#summarise();
-    this.#lay(false);
+    this.#drawMembers(false);
     this.element.append(this.#group);
   }
 
@@ -348,17 +370,17 @@ class Branch {
     else this.open();
   }
 
-  /** Show a page more. */
-  grow() {
+  /** Show another page of members. */
+  showMore() {
     const first = Object.keys(this.value)[this.#limit];
     this.#limit += PAGE;
-    this.#lay(false);
-    this.tree.go(this.children.get(first ?? "")?.row);
+    this.#drawMembers(false);
+    this.tree.focus(this.children.get(first ?? "")?.row);
   }
 }
 
-/** The item behind a long branch, which shows more of it. */
-class More {
+/** The item at the end of a long branch that shows more members. */
+class MoreItem {
   /** @param {Branch} parent */
   constructor(parent) {
     this.parent = parent;
@@ -369,63 +391,72 @@ class More {
   }
 
   /**
-   * @param {number} next
-   * @param {number} rest
+   * Update the text.
+   *
+   * @param {number} next number of members that are shown next
+   * @param {number} rest number of members that are not shown
    */
-  count(next, rest) {
+  update(next, rest) {
     this.row.textContent = `Show ${next.toLocaleString("en")} more of ${rest.toLocaleString("en")}`;
   }
 
   toggle() {
-    this.parent.grow();
+    this.parent.showMore();
   }
 }
 
-/** Until when each row is lit. @type {Map<HTMLElement, number>} */
-const lit = new Map();
+/** When the highlight of each row ends, the earliest first. @type {Map<HTMLElement, number>} */
+const highlighted = new Map();
 
 /**
- * Light an element up for a moment; anew if it is lit.
+ * Highlight an element for a moment. If it is highlighted already, the animation starts again.
  *
  * @param {HTMLElement} element
  */
-export function light(element) {
-  // Two names for one animation: to change from one to the other begins it again.
-  element.dataset.lit = element.dataset.lit === "a" ? "b" : "a";
-  if (lit.size === 0) setTimeout(dim, LIT);
-  lit.delete(element);
-  lit.set(element, performance.now() + LIT);
+export function highlight(element) {
+  // The animation has two names, because it restarts only when its name changes.
+  element.dataset.highlight = element.dataset.highlight === "a" ? "b" : "a";
+  if (highlighted.size === 0) setTimeout(removeHighlights, HIGHLIGHT_TIME);
+  highlighted.delete(element);
+  highlighted.set(element, performance.now() + HIGHLIGHT_TIME);
 }
 
-function dim() {
+function removeHighlights() {
   const now = performance.now();
-  for (const [element, end] of lit) {
+  for (const [element, end] of highlighted) {
     if (end > now + 50) {
-      setTimeout(dim, end - now);
+      setTimeout(removeHighlights, end - now);
       return;
     }
-    delete element.dataset.lit;
-    lit.delete(element);
+    delete element.dataset.highlight;
+    highlighted.delete(element);
   }
 }
 
 /**
- * Write a difference with its sign.
+ * Format a difference with its sign.
  *
  * @param {number} difference
  */
 export function signed(difference) {
-  const written = Math.abs(difference).toLocaleString("en", { maximumFractionDigits: 2 });
-  return `${difference > 0 ? "+" : "−"}${written}`;
-}
-
-/** @param {unknown} value */
-function shown(value) {
-  if (typeof value !== "string" || value.length <= LONGEST) return JSON.stringify(value);
-  return `${JSON.stringify(value.slice(0, LONGEST)).slice(0, -1)}… (${value.length.toLocaleString("en")} characters)`;
+  const digits = Math.abs(difference).toLocaleString("en", { maximumFractionDigits: 2 });
+  return `${difference > 0 ? "+" : "−"}${digits}`;
 }
 
 /**
+ * Format a value that is not a container, shortening long strings.
+ *
+ * @param {unknown} value
+ */
+function format(value) {
+  if (typeof value !== "string" || value.length <= MAX_STRING) return JSON.stringify(value);
+  const start = JSON.stringify(value.slice(0, MAX_STRING)).slice(0, -1);
+  return `${start}… (${value.length.toLocaleString("en")} characters)`;
+}
+
+/**
+ * Create an element.
+ *
  * @param {string} name
  * @param {string} className
  * @param {Record<string, string>} [attributes]

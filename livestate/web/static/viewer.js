@@ -1,5 +1,5 @@
 /**
- * The page: one document out of the list, live.
+ * The viewer page, which shows one document of the list live.
  *
  * @module
  */
@@ -8,14 +8,14 @@ import { Chart, findSeries, pointsOf, titleOf } from "./chart.js";
 import { subscribe } from "./livestate.js";
 import { Tree } from "./tree.js";
 
-/** Milliseconds between two looks at how the store does, and what a whole document costs. */
-const CHECK = 5000;
+/** Milliseconds between two checks of the store's state and of the size of a whole response. */
+const CHECK_INTERVAL = 5000;
 
 /** Milliseconds between two searches for series. */
-const SEARCH = 5000;
+const SEARCH_INTERVAL = 5000;
 
-/** Seconds without an answer from the store from which it counts as silent: a poll each second, and a late one. */
-const SILENT = 4;
+/** Seconds without an answer until the store counts as silent. It is polled every second, and may be late once. */
+const SILENT_AFTER = 4;
 
 /** @param {string} id */
 function byId(id) {
@@ -27,8 +27,8 @@ const select = /** @type {HTMLSelectElement} */ (byId("series"));
 const tree = new Tree(byId("tree"));
 const chart = new Chart(byId("chart"), byId("chart-rest"));
 
-/** What is known of the document that is shown. */
-class Shown {
+/** State of the page for the document that it shows. */
+class DocumentView {
   /** @type {any} */
   state = undefined;
   /** @type {import("./livestate.js").Info | null} */
@@ -36,18 +36,19 @@ class Shown {
   changes = 0;
   changedAt = 0;
   isConnected = false;
-  /** Bytes of a whole answer, and what asking for one each second would have cost until now. */
-  whole = 0;
-  polled = 0;
-  /** Seconds since the store confirmed the document, and when that was said. @type {number | null} */
+  /** Bytes of a whole response, including its header. */
+  responseBytes = 0;
+  /** Bytes that polling every second would have received so far. */
+  pollingBytes = 0;
+  /** Seconds since the store confirmed the document, as of `ageReceivedAt`; null if unknown. @type {number | null} */
   age = null;
-  saidAt = 0;
+  ageReceivedAt = 0;
   checkedAt = -Infinity;
-  /** The state in which series were searched for, and when. @type {any} */
-  searched = undefined;
+  /** The state that was last searched for series. @type {any} */
+  searchedState = undefined;
   searchedAt = -Infinity;
-  /** @type {import("./chart.js").Series[]} */
-  found = [];
+  /** The series that the document offers. @type {import("./chart.js").Series[]} */
+  series = [];
 
   /** @param {HTMLAnchorElement} link */
   constructor(link) {
@@ -56,16 +57,16 @@ class Shown {
   }
 }
 
-/** @type {Shown | null} */
-let shown = null;
-let end = () => {};
-let isHeld = false;
-let isDue = false;
+/** The document on the page. @type {DocumentView | null} */
+let current = null;
+let unsubscribe = () => {};
+let isPaused = false;
+let needsDrawing = false;
 
 /** @param {HTMLAnchorElement} link */
-function choose(link) {
-  end();
-  const now = (shown = new Shown(link));
+function showDocument(link) {
+  unsubscribe();
+  const view = (current = new DocumentView(link));
   tree.clear();
   chart.clear();
   select.replaceChildren();
@@ -81,128 +82,132 @@ function choose(link) {
   byId("size").textContent = "";
   byId("chart-section").hidden = true;
   byId("empty").hidden = false;
-  hold(false);
-  end = subscribe(
-    now.url,
+  setPaused(false);
+  unsubscribe = subscribe(
+    view.url,
     (state, info) => {
-      now.changes += now.info ? 1 : 0;
-      now.changedAt = performance.now();
-      now.state = state;
-      now.info = info;
-      isDue = true;
+      view.changes += view.info ? 1 : 0;
+      view.changedAt = performance.now();
+      view.state = state;
+      view.info = info;
+      needsDrawing = true;
       requestAnimationFrame(draw);
     },
-    { onStatus: (status) => now === shown && tell(status) },
+    { onStatus: (status) => view === current && showStatus(status) },
   );
 }
 
 /** @param {import("./livestate.js").Status} status */
-function tell({ state, transport, reason }) {
-  if (!shown) return;
-  shown.isConnected = state === "live" || state === "polling";
+function showStatus({ state, transport, reason }) {
+  if (!current) return;
+  current.isConnected = state === "live" || state === "polling";
   const texts = {
     connecting: reason ? "Reconnecting" : "Connecting",
     live: "Live",
-    polling: transport === "long-poll" ? "Live, by long-polling" : "Polling",
-    offline: "Offline, trying again",
+    polling: transport === "long-poll" ? "Live (long polling)" : "Polling",
+    offline: "Offline, retrying",
     paused: "Paused",
     ended: "Ended",
   };
   byId("status").dataset.state = state;
   if (byId("status-text").textContent !== texts[state]) byId("status-text").textContent = texts[state];
-  const isTrouble = state === "polling" || state === "offline";
-  byId("reason").hidden = !isTrouble;
-  byId("reason").textContent = isTrouble && reason ? `${reason[0]?.toUpperCase()}${reason.slice(1)}.` : "";
+  const isDegraded = state === "polling" || state === "offline";
+  byId("reason").hidden = !isDegraded;
+  byId("reason").textContent = isDegraded && reason ? `${reason[0]?.toUpperCase()}${reason.slice(1)}.` : "";
 }
 
-/** Show the newest state, at most once a frame. */
+/** Show the newest state, at most once per frame. */
 function draw() {
-  if (!isDue || isHeld || !shown?.info) return;
-  isDue = false;
-  const { state, info, changes } = shown;
+  if (!needsDrawing || isPaused || !current?.info) return;
+  needsDrawing = false;
+  const { state, info, changes } = current;
   byId("empty").hidden = true;
   tree.show(state);
-  drawChart(shown);
+  drawChart(current);
   byId("version").textContent = info.version === null ? (info.etag ?? "–") : String(info.version);
   byId("changes").textContent = changes.toLocaleString("en");
-  drawTimes();
+  drawFacts();
 }
 
-/** @param {Shown} of */
-function drawChart(of) {
-  let points = chosenPoints(of);
-  if (points.length < 2 || isSearchDue(of)) {
-    of.searched = of.state;
-    of.searchedAt = performance.now();
-    offer(findSeries(of.state));
-    points = chosenPoints(of);
+/** @param {DocumentView} view */
+function drawChart(view) {
+  let points = selectedPoints(view);
+  if (points.length < 2 || isSearchDue(view)) {
+    view.searchedState = view.state;
+    view.searchedAt = performance.now();
+    updateSeries(findSeries(view.state));
+    points = selectedPoints(view);
   }
   byId("chart-section").hidden = !points.length;
   chart.show(points);
 }
 
-/** @param {Shown} of */
-function chosenPoints(of) {
-  const series = of.found[Number(select.value)];
-  return series ? pointsOf(of.state, series) : [];
+/** @param {DocumentView} view */
+function selectedPoints(view) {
+  const series = view.series[Number(select.value)];
+  return series ? pointsOf(view.state, series) : [];
 }
 
-/** @param {Shown} of */
-function isSearchDue(of) {
-  return of.searched !== of.state && performance.now() - of.searchedAt > SEARCH;
+/** @param {DocumentView} view */
+function isSearchDue(view) {
+  return view.searchedState !== view.state && performance.now() - view.searchedAt > SEARCH_INTERVAL;
 }
 
 /**
- * Offer what can be drawn; what was chosen stays chosen.
+ * Update the series that can be selected, keeping the selection if it is still among them.
  *
  * @param {import("./chart.js").Series[]} found
  */
-function offer(found) {
-  if (!shown || JSON.stringify(found) === JSON.stringify(shown.found)) return;
-  const chosen = JSON.stringify(shown.found[Number(select.value)]);
-  shown.found = found;
+function updateSeries(found) {
+  if (!current || JSON.stringify(found) === JSON.stringify(current.series)) return;
+  const selected = JSON.stringify(current.series[Number(select.value)]);
+  current.series = found;
   select.replaceChildren(...found.map((series, index) => new Option(titleOf(series), String(index))));
-  select.value = String(Math.max(0, found.findIndex((series) => JSON.stringify(series) === chosen)));
-  if (JSON.stringify(found[Number(select.value)]) !== chosen) chart.clear();
+  select.value = String(Math.max(0, found.findIndex((series) => JSON.stringify(series) === selected)));
+  if (JSON.stringify(found[Number(select.value)]) !== selected) chart.clear();
 }
 
-function drawTimes() {
-  if (!shown?.info || isHeld) return;
-  byId("age").textContent = since((performance.now() - shown.changedAt) / 1000);
-  const { received, transport } = shown.info;
-  byId("received").textContent = bytes(received);
-  const share = transport === "events" && shown.polled > 0 ? Math.round(100 * (1 - received / shown.polled)) : 0;
-  byId("saved").textContent = share > 0 ? `${share} % of ${bytes(shown.polled)}` : "–";
-  if (!shown.isConnected) byId("store").textContent = "–";
-  else if (shown.age !== null) {
-    const silent = shown.age + (shown.age > SILENT ? (performance.now() - shown.saidAt) / 1000 : 0);
-    byId("store").textContent = silent > SILENT ? `silent for ${Math.round(silent)} s` : "answers";
+/** Update the facts that change with time. */
+function drawFacts() {
+  if (!current?.info || isPaused) return;
+  byId("age").textContent = formatAge((performance.now() - current.changedAt) / 1000);
+  const { received, transport } = current.info;
+  const { pollingBytes } = current;
+  byId("received").textContent = formatBytes(received);
+  const saved = transport === "events" && pollingBytes > 0 ? Math.round(100 * (1 - received / pollingBytes)) : 0;
+  byId("saved").textContent = saved > 0 ? `${saved}% of ${formatBytes(pollingBytes)}` : "–";
+  if (!current.isConnected) byId("store").textContent = "–";
+  else if (current.age !== null) {
+    const sinceReceived = (performance.now() - current.ageReceivedAt) / 1000;
+    const age = current.age + (current.age > SILENT_AFTER ? sinceReceived : 0);
+    byId("store").textContent = age > SILENT_AFTER ? `silent for ${Math.round(age)} s` : "responding";
   }
 }
 
-/** Look how old the document is, and how many bytes a whole one has: what only an answer's head says. */
+/** Fetch what only a response header tells: the document's age, and the size of a whole response. */
 async function check() {
-  const asked = shown;
-  if (!asked || performance.now() - asked.checkedAt < CHECK) return;
-  asked.checkedAt = performance.now();
+  const view = current;
+  if (!view || performance.now() - view.checkedAt < CHECK_INTERVAL) return;
+  view.checkedAt = performance.now();
   try {
-    const { headers, ok } = await fetch(asked.url, { method: "HEAD", cache: "no-store" });
+    const { headers, ok } = await fetch(view.url, { method: "HEAD", cache: "no-store" });
     if (!ok) return;
     const content = Number(headers.get("Content-Length"));
-    // "name: value" and a line end each, and the line with the status.
-    asked.whole = [...headers].reduce((sum, [name, value]) => sum + name.length + value.length + 4, content + 19);
+    // A field is "name: value" and a line end. The status line and the empty line are 19 bytes.
+    const headerBytes = [...headers].reduce((sum, [name, value]) => sum + name.length + value.length + 4, 19);
+    view.responseBytes = headerBytes + content;
     const unchanged = Date.parse(headers.get("Date") ?? "") - Date.parse(headers.get("Last-Modified") ?? "");
-    if (!asked.changes && unchanged > 0) asked.changedAt = performance.now() - unchanged;
-    asked.age = headers.has("Livestate-Age") ? Number(headers.get("Livestate-Age")) : null;
-    asked.saidAt = performance.now();
-    if (asked === shown) byId("size").textContent = `${bytes(content)} compressed`;
+    if (!view.changes && unchanged > 0) view.changedAt = performance.now() - unchanged;
+    view.age = headers.has("Livestate-Age") ? Number(headers.get("Livestate-Age")) : null;
+    view.ageReceivedAt = performance.now();
+    if (view === current) byId("size").textContent = `${formatBytes(content)} compressed`;
   } catch {
-    // The subscription will tell.
+    // The subscription reports it.
   }
 }
 
 /** @param {number} seconds */
-function since(seconds) {
+function formatAge(seconds) {
   if (seconds < 2) return "just now";
   if (seconds < 120) return `${Math.round(seconds)} s ago`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min ago`;
@@ -210,23 +215,28 @@ function since(seconds) {
 }
 
 /** @param {number} count */
-function bytes(count) {
+function formatBytes(count) {
   if (count < 1000) return `${Math.round(count)} B`;
   if (count < 1e6) return `${(count / 1000).toFixed(1)} kB`;
   return `${(count / 1e6).toFixed(1)} MB`;
 }
 
-/** @param {boolean} wanted whether the page is to stand still, so that it can be read */
-function hold(wanted) {
-  isHeld = wanted;
-  byId("hold").setAttribute("aria-pressed", String(isHeld));
+/**
+ * Pause or resume the page. While it is paused, it stands still so that it can be read.
+ *
+ * @param {boolean} value
+ */
+function setPaused(value) {
+  isPaused = value;
+  byId("pause").setAttribute("aria-pressed", String(isPaused));
   draw();
 }
 
-function chooseByAddress() {
-  const wanted = new URLSearchParams(location.search).get("document");
-  const link = links.find((candidate) => candidate.textContent === wanted) ?? links[0];
-  if (link) choose(link);
+/** Show the document that the page's address names, or the first one. */
+function showDocumentFromAddress() {
+  const name = new URLSearchParams(location.search).get("document");
+  const link = links.find((candidate) => candidate.textContent === name) ?? links[0];
+  if (link) showDocument(link);
 }
 
 for (const link of links) {
@@ -234,21 +244,21 @@ for (const link of links) {
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     history.pushState(null, "", `?document=${encodeURIComponent(link.textContent ?? "")}`);
-    choose(link);
+    showDocument(link);
   });
 }
-window.addEventListener("popstate", chooseByAddress);
+window.addEventListener("popstate", showDocumentFromAddress);
 select.addEventListener("change", () => {
   chart.clear();
-  if (shown?.info) drawChart(shown);
+  if (current?.info) drawChart(current);
 });
-byId("hold").addEventListener("click", () => hold(!isHeld));
+byId("pause").addEventListener("click", () => setPaused(!isPaused));
 setInterval(() => {
-  if (shown?.info && shown.isConnected && !document.hidden) {
-    shown.polled += shown.whole;
+  if (current?.info && current.isConnected && !document.hidden) {
+    current.pollingBytes += current.responseBytes;
     check();
   }
-  if (shown?.info && !isHeld && isSearchDue(shown)) drawChart(shown);
-  drawTimes();
+  if (current?.info && !isPaused && isSearchDue(current)) drawChart(current);
+  drawFacts();
 }, 1000);
-chooseByAddress();
+showDocumentFromAddress();

@@ -1,20 +1,20 @@
 """Sending a document's changes to its subscribers.
 
-Theory of operation. Subscribers that are sent the same bytes form a SubscriberGroup: whole states or patches, in one
-Framing. Each message is encoded once per group, and the same bytes object is written to each connection: a change costs
-one `send` per subscriber and little more (`bench`'s row "events").
+Theory of operation. Subscribers that are sent the same bytes form a SubscriberGroup: either whole states or patches, in
+one Framing. Each message is encoded once per group, and the same bytes object is written to every connection, so a
+change costs one `send` per subscriber and little more (`bench`'s row "events").
 
 A broadcast is spread over turns of the reactor (`livestate.web.streams.broadcast_scheduler`): it runs for a slice of
-time, then the reactor serves polling clients, then it continues, until every subscriber has the newest version. A
-version that arrives meanwhile replaces the previous one for the subscribers that were not reached yet, and then goes to
-the others.
+time, the reactor serves polling clients, and it continues, until every subscriber has the newest version. If a new
+version arrives in between, the remaining subscribers are sent it instead of the previous one, and then the others
+are sent it too.
 
-A subscriber is conflated, never queued. Its transport pauses it as soon as anything is left unsent (see
-`livestate.net.stream`). While it is paused it is sent nothing; when it resumes it is sent what makes it current,
-whatever came in between. So a subscriber costs a reference to one version's bytes and what the kernel buffers.
+Messages for a slow subscriber are conflated, never queued. The transport pauses the subscriber as soon as any data is
+unsent (see `livestate.net.stream`). While it is paused it is sent nothing; when it resumes, it is sent only what makes
+it current. So a subscriber costs a reference to one version's bytes and what the kernel buffers.
 
-One check of all subscribers every second sends heartbeats to those that were sent nothing for a while, and disconnects
-those that take nothing. There is no timer per subscriber.
+One check of all subscribers every second sends heartbeats to the idle ones, and disconnects those that read nothing.
+There is no timer per subscriber.
 """
 
 import random
@@ -36,7 +36,7 @@ from livestate.web.streams.subscriber import Subscriber
 #: Subscribers that are written to between two readings of the clock.
 BATCH = 16
 
-#: Seconds for which patches are made after the last subscriber to patches has left: it may reconnect.
+#: Seconds for which patches are still made after the last subscriber to patches has left: it may reconnect.
 LINGER = 60.0
 
 
@@ -44,15 +44,15 @@ class Framing(NamedTuple):
     """How messages are written on one kind of stream."""
 
     encode: Callable[[Sequence[Message]], bytes]
-    #: What shows that the connection is alive, and what closes the stream in an orderly way.
+    #: The bytes that show that the connection is alive, and those that end the stream in an orderly way.
     heartbeat: bytes
     end: bytes
-    #: What its subscribers are called in `/status`.
+    #: The name under which its subscribers are counted.
     counted_as: str
 
 
 class SubscriberGroup:
-    """Subscribers of one document that are sent the same bytes."""
+    """The subscribers of one document that are sent the same bytes."""
 
     log = Logger()
 
@@ -63,12 +63,12 @@ class SubscriberGroup:
         self.subscribers: set[Subscriber] = set()
         self.delivering = False
         self._broadcast = broadcast
-        self._rest: Iterator[Subscriber] = iter(())
+        self._remaining: Iterator[Subscriber] = iter(())
         # The bytes to send to subscribers of each version.
         self._wires: dict[int, bytes] = {}
 
     def add(self, subscriber: Subscriber) -> None:
-        """Send each change to `subscriber` from now on."""
+        """Send every change to `subscriber` from now on."""
         self.subscribers.add(subscriber)
         subscriber.lead = random.uniform(0, self._broadcast.heartbeat / 3)  # noqa: S311  # no secret
 
@@ -79,7 +79,7 @@ class SubscriberGroup:
             self._broadcast.deltas_wanted = self._broadcast.seconds()
 
     def catch_up(self, subscriber: Subscriber) -> None:
-        """Send one subscriber what makes it current, if it is not."""
+        """Send one subscriber the messages that it lacks, if any."""
         broadcast = self._broadcast
         subscriber.last = broadcast.seconds()
         messages = broadcast.messages_since(subscriber.version, self.deltas)
@@ -91,10 +91,10 @@ class SubscriberGroup:
             subscriber.write(wire)
 
     def publish(self) -> None:
-        """Send all subscribers what makes them current."""
+        """Send all subscribers the messages that they lack."""
         self._wires = {}
-        rest = list(self._rest)
-        self._rest = iter(dict.fromkeys(chain(rest, self.subscribers)) if rest else list(self.subscribers))
+        rest = list(self._remaining)
+        self._remaining = iter(dict.fromkeys(chain(rest, self.subscribers)) if rest else list(self.subscribers))
         if not self.delivering:
             self.delivering = True
             self._broadcast.scheduler.spread(self._deliver())
@@ -103,7 +103,7 @@ class SubscriberGroup:
         broadcast = self._broadcast
         written = False
         try:
-            while batch := list(islice(self._rest, BATCH)):
+            while batch := list(islice(self._remaining, BATCH)):
                 version, now = broadcast.history.version, broadcast.seconds()
                 sent = sent_bytes = 0
                 for subscriber in batch:
@@ -140,7 +140,7 @@ class SubscriberGroup:
         return wire
 
     def check(self, now: float) -> Iterator[None]:
-        """Send heartbeats where they are due, and disconnect the subscribers that take nothing."""
+        """Send the heartbeats that are due, and disconnect the subscribers that read nothing."""
         broadcast, heartbeat = self._broadcast, self.framing.heartbeat
         subscribers, limit = iter(list(self.subscribers)), now - broadcast.heartbeat
         while batch := list(islice(subscribers, BATCH)):
@@ -149,7 +149,7 @@ class SubscriberGroup:
                     if subscriber in self.subscribers and subscriber.stuck(now):
                         subscriber.abort()
                 elif subscriber.version != broadcast.history.version and not self.delivering:
-                    # The document was too old to be served until now.
+                    # The document was too old to be served when it changed.
                     self.catch_up(subscriber)
                 elif subscriber.last <= limit + subscriber.lead:
                     subscriber.last = now
@@ -163,21 +163,21 @@ class Broadcast:
     def __init__(
         self, scheduler: BroadcastScheduler, heartbeat: float, document: Document, servable: Callable[[], object]
     ) -> None:
-        """Follow `document`.
+        """Subscribe to `document`.
 
-        :param heartbeat: seconds without an event after which a subscriber is sent a heartbeat, at the latest.
-        :param servable: returns whether the document may be served at the moment.
+        :param heartbeat: the maximum seconds without an event until a subscriber is sent a heartbeat.
+        :param servable: returns whether the document may be served now.
         """
         self.history = History(document)
         self.scheduler = scheduler
         self.seconds = scheduler.seconds
         self.heartbeat = heartbeat
-        #: How many events were sent, and how many were not because the subscriber was behind.
+        #: How many events were sent, and how many were skipped because the subscriber was too slow.
         self.sent = 0
         self.skipped = 0
         self.sent_bytes = 0
-        #: From the start of the fetch that brought a change until every writable subscriber was written to. Of changes
-        #: that overtook one another, the last is counted.
+        #: Seconds from the start of the fetch that returned a change until every writable subscriber was written to. If
+        #: another change arrives during a delivery, only the last one is counted.
         self.delivery = Histogram()
         self._document = document
         self._written = False
@@ -203,7 +203,7 @@ class Broadcast:
         ]
 
     def subscriber_counts(self) -> Counter[str]:
-        """Return the number of subscribers, by what their Framing is counted as."""
+        """Return the number of subscribers, by the name that their Framing is counted as."""
         counted: Counter[str] = Counter()
         for group in self.groups():
             counted[group.framing.counted_as] += len(group.subscribers)
@@ -214,18 +214,18 @@ class Broadcast:
         return list(self._groups.values())
 
     def delivered(self, written: bool) -> None:
-        """Note that a group has been sent a change; the last group to be sent it completes its delivery.
+        """Note that a group has been sent a change. With the last group, the delivery is complete.
 
         :param written: whether any subscriber was written to.
         """
         self._written = self._written or written
         if not any(group.delivering for group in self.groups()):
-            if self._written and self._document.begun:
-                self.delivery.observe(self.seconds() - self._document.begun)
+            if self._written and self._document.fetch_started:
+                self.delivery.observe(self.seconds() - self._document.fetch_started)
             self._written = False
 
     def messages_since(self, version: int, deltas: bool) -> Sequence[Message]:
-        """Return what a subscriber of `version` has to be sent; nothing while the document is too old to be served."""
+        """Return the messages that a client with `version` lacks; none while the document is too old to be served."""
         return self.history.since(version, deltas) if self._servable() else ()
 
     def encoded(self, framing: Framing, messages: Sequence[Message]) -> bytes:
@@ -238,7 +238,7 @@ class Broadcast:
 
     def _publish(self, snapshot: Snapshot) -> None:
         deltas = any(group.deltas and group.subscribers for group in self.groups())
-        if self.history.follow(snapshot, deltas or self.seconds() - self.deltas_wanted < LINGER):
+        if self.history.add(snapshot, deltas or self.seconds() - self.deltas_wanted < LINGER):
             self._encoded.clear()
             for group in self.groups():
                 group.publish()

@@ -1,7 +1,6 @@
-"""Work for thousands of connections, done bit by bit so that polling clients are served meanwhile.
+"""Work for thousands of connections, done bit by bit so that polling clients are served in between.
 
-In each turn of the reactor all such work together gets a SLICE of time, each piece of work in turn. Twisted's
-Cooperator does that.
+In each turn of the reactor, all such work together gets one SLICE of time, which Twisted's Cooperator divides among it.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,8 +9,8 @@ from typing import Any
 from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 
-#: Seconds per turn of the reactor. A polling client's response takes 10 µs; it should wait for no longer than a few
-#: hundred others' would make it wait.
+#: Seconds per turn of the reactor. A response to a polling client takes 10 µs, so a client waits no longer than it
+#: would for the responses to a few hundred others.
 SLICE = 0.002
 
 
@@ -25,7 +24,7 @@ class BroadcastScheduler:
         self._cooperator = Cooperator(self._slice, lambda step: clock.callLater(0, step))
 
     def spread(self, work: Iterator[None]) -> None:
-        """Run `work` bit by bit, in turn with all other such work, for a slice of time per turn of the reactor."""
+        """Run `work` bit by bit, alternating with other such work, for a slice of time per turn of the reactor."""
         self._cooperator.coiterate(work).addErrback(
             lambda failure: self.log.failure("a broadcast failed; retrying within a second", failure)
         )

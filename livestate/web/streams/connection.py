@@ -1,6 +1,6 @@
-"""The seam between a connection and what takes it over from a request: an event stream, a WebSocket.
+"""The interface between a connection and the stream that takes it over from a request: server-sent events or WebSocket.
 
-Streams know connections only by these two protocols, whatever version of HTTP the connection speaks.
+Streams use connections only through these two protocols, whatever version of HTTP the connection speaks.
 """
 
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 
 class ConnectionOwner(Protocol):
-    """What owns a connection from a request on until the connection closes."""
+    """The owner of a connection from a request on until the connection closes."""
 
     def dataReceived(self, data: bytes) -> None:
         """Handle what the client sends after the request."""
 
     def pauseProducing(self) -> None:
-        """Stop writing: the transport has enough unsent."""
+        """Stop writing: the transport has too much unsent data."""
 
     def resumeProducing(self) -> None:
         """Resume writing: everything was sent."""
@@ -31,10 +31,10 @@ class StreamConnection(Protocol):
     write_now: Callable[[bytes], None]
 
     def hand_over(self, owner: ConnectionOwner) -> None:
-        """Give the connection to `owner`, in place of the request that is being answered."""
+        """Replace the request that is being answered by `owner`."""
 
     def loseConnection(self) -> None:
         """Close the connection once everything is sent."""
 
     def abortConnection(self) -> None:
-        """Close the connection now, dropping what is unsent."""
+        """Close the connection now, and drop unsent data."""

@@ -1,4 +1,4 @@
-"""The broadcasts of one process, and the check of their subscribers every second."""
+"""All broadcasts of one process, and the check of their subscribers every second."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from livestate.documents.document import Document
 from livestate.web.streams.broadcast import Broadcast
 from livestate.web.streams.broadcast_scheduler import BroadcastScheduler
 
-#: Seconds between two checks of all subscribers, at most. A check of 15,000 takes about 2 ms, a five-hundredth of it.
+#: Maximum seconds between two checks of all subscribers. A check of 15,000 takes about 2 ms: 0.2 % of a second.
 CHECK_INTERVAL = 1.0
 
 
@@ -18,7 +18,7 @@ class Streams(Service):
     """All broadcasts of this process, which share one scheduler."""
 
     def __init__(self, clock: Any, heartbeat: float) -> None:
-        """:param heartbeat: seconds without an event after which a subscriber is sent a heartbeat, at the latest."""
+        """:param heartbeat: the maximum seconds without an event until a subscriber is sent a heartbeat."""
         self.scheduler = BroadcastScheduler(clock)
         self.heartbeat = heartbeat
         self._broadcasts: list[Broadcast] = []
@@ -30,7 +30,7 @@ class Streams(Service):
     def broadcast(self, document: Document, servable: Callable[[], object]) -> Broadcast:
         """Return a new Broadcast of `document`.
 
-        :param servable: returns whether the document may be served at the moment.
+        :param servable: returns whether the document may be served now.
         """
         broadcast = Broadcast(self.scheduler, self.heartbeat, document, servable)
         self._broadcasts.append(broadcast)

@@ -1,50 +1,49 @@
 """One connection that is sent a document's changes.
 
-In the channel, a subscriber takes the place of twisted.web's request, which is released once the head of its response
-is written.
+In the channel, a subscriber replaces twisted.web's request, which is released once the head of its response is written.
 """
 
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from livestate.net.stream import hold_little, unsent
+from livestate.net.stream import limit_buffering, unsent
 from livestate.web.streams.connection import StreamConnection
 
-#: Seconds after which a subscriber that takes nothing of what is waiting for it is disconnected. A phone that changes
-#: networks reconnects on another connection anyway.
+#: Seconds after which a subscriber that reads none of its unsent data is disconnected. A phone that changes networks
+#: reconnects on another connection anyway.
 STUCK = 30.0
 
 
 class Group(Protocol):
-    """What a subscriber needs of the group that it belongs to."""
+    """The part of a group that its subscribers use."""
 
     def add(self, subscriber: "Subscriber") -> None:
-        """Send each change to `subscriber` from now on."""
+        """Send every change to `subscriber` from now on."""
 
     def remove(self, subscriber: "Subscriber") -> None:
         """Send nothing to `subscriber` from now on."""
 
     def catch_up(self, subscriber: "Subscriber") -> None:
-        """Send `subscriber` what makes it current."""
+        """Send `subscriber` the messages that it lacks, if any."""
 
 
 class Subscriber:
     """A client of an event stream.
 
-    Its group owns `version`, `last` and `lead`; all else is the subscriber's own.
+    The attributes `version`, `last` and `lead` belong to its group.
     """
 
     __slots__ = ("_connection", "_group", "_stuck_since", "_unsent", "last", "lead", "version", "writable", "write")
 
     def __init__(self, connection: StreamConnection, group: Group, version: int) -> None:
-        """Take `connection` over from its request; the head of its response is still to be written.
+        """Take `connection` over from its request, before the head of the response is written.
 
-        :param version: the version that the client has; 0: none.
+        :param version: the version that the client has; 0 if it has none.
         """
         self.version = version
-        #: Whether everything that was written is sent.
+        #: Whether all data written so far was sent.
         self.writable = True
-        #: When something was last written, and how many seconds before the limit its heartbeat is due.
+        #: When data was last written, and how many seconds before the limit its heartbeat is due.
         self.last = 0.0
         self.lead = 0.0
         self.write: Callable[[bytes], None] = connection.write_now
@@ -53,32 +52,32 @@ class Subscriber:
         self._unsent = 0
         self._stuck_since = 0.0
         connection.hand_over(self)
-        hold_little(connection.transport)
+        limit_buffering(connection.transport)
 
     def start(self) -> None:
-        """Send what makes the client current, behind the head of the response, and each change from then on."""
+        """Send the messages that the client lacks, behind the head of the response, and every change from then on."""
         self._group.add(self)
         if self.writable:
             self._group.catch_up(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Discard what the client sends: nothing may follow the request."""
+        """Discard data from the client: nothing may follow the request."""
 
     def pauseProducing(self) -> None:
-        """Skip this subscriber from now on: something is unsent."""
+        """Skip this subscriber until it resumes: some data is unsent."""
         self.writable = False
         self._unsent = -1
 
     def resumeProducing(self) -> None:
-        """Catch up."""
+        """Send the messages that the client missed."""
         self.writable = True
         self._group.catch_up(self)
 
     def stuck(self, now: float) -> bool:
-        """Return whether the client, which is not writable, has taken nothing for too long."""
-        waiting = unsent(self._connection.transport)
-        if waiting != self._unsent:
-            self._unsent = waiting
+        """Return whether the client, which is not writable, has read nothing for too long."""
+        still_unsent = unsent(self._connection.transport)
+        if still_unsent != self._unsent:
+            self._unsent = still_unsent
             self._stuck_since = now
         return now - self._stuck_since >= STUCK
 
@@ -87,7 +86,7 @@ class Subscriber:
         self._connection.abortConnection()
 
     def end(self, last: bytes) -> None:
-        """Close the stream in an orderly way if the client has taken everything, else abort it.
+        """Close the stream in an orderly way if the client has read everything, else abort it.
 
         :param last: the bytes that end the body.
         """
@@ -121,9 +120,9 @@ class LoggedSubscriber(Subscriber):
         log_line: Callable[[int, int], None] | None,
         length: Callable[[bytes], int],
     ) -> None:
-        """Take the connection over, as a Subscriber does.
+        """Take the connection over, as Subscriber does.
 
-        :param log_line: logs the request with a status and the bytes of the body; None where there is no access log.
+        :param log_line: logs the request, given the status and the bytes of the body; None if there is no access log.
         :param length: returns how many of the bytes that are written belong to the body.
         """
         super().__init__(connection, group, version)

@@ -1,4 +1,4 @@
-"""Being told of a file's changes, by the kernel's real inotify and a reactor that does what it is told."""
+"""Watching a file for changes, with the kernel's real inotify and a fake reactor."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from tests.support import FakeReactor, log_lines, result_of, written
 
 
 class FolderWatchTests(SynchronousTestCase):
-    """One file."""
+    """Watching one file."""
 
     def setUp(self):
         self.reactor = FakeReactor()
@@ -25,46 +25,46 @@ class FolderWatchTests(SynchronousTestCase):
         self.folder.mkdir()
         self.path = self.folder / "results.json"
         self.path.write_bytes(b"1")
-        self.told = 0
+        self.notified = 0
 
     def start(self, path=None):
-        """Begin as a Poller does."""
+        """Start watching and fetch once, as a Poller does."""
         self.source = FileSource(self.reactor, f"file:{path or self.path}", 100)
         self.addCleanup(self.source.close)
         self.source.watch(self.changed)
         self.fetch()
 
     def changed(self):
-        self.told += 1
+        self.notified += 1
 
     def fetch(self):
-        """Fetch as a poll does, and give what is there, if anything."""
+        """Fetch as a poll does, and return the document, or None if that fails."""
         try:
             return result_of(self.source.fetch())
         except Exception:
             return None
 
     def count(self):
-        """Give how often it was told of changes since this was asked last."""
+        """Return the number of notifications since the last call."""
         for reader in list(self.reactor.readers):
             reader.doRead()
         self.reactor.advance(0)
-        told, self.told = self.told, 0
-        return told
+        notified, self.notified = self.notified, 0
+        return notified
 
     def replace(self, path, data):
         written(Path(f"{path}.new"), data)
         os.rename(f"{path}.new", path)
 
     def test_interface(self):
-        """A file is a source that tells of changes."""
+        """FileSource implements IWatching."""
         self.start()
         verifyObject(IWatching, self.source)
 
     def test_changes(self):
-        """It tells of the file when it is closed after writing and when it is replaced, and of nothing else there."""
+        """It notifies when the file is closed after writing or replaced, and of nothing else in the folder."""
         self.start()
-        self.assertEqual(self.count(), 1, "the beginning counts as a change")
+        self.assertEqual(self.count(), 1, "the start counts as a change")
         self.fetch()
         self.assertEqual(self.count(), 0)
         self.path.write_bytes(b"2")
@@ -76,7 +76,7 @@ class FolderWatchTests(SynchronousTestCase):
             self.assertEqual(self.count(), 0, "it is not written yet")
             file.write(b"4")
             file.flush()
-            self.assertEqual(self.count(), 0, "it is half-written, for all we know")
+            self.assertEqual(self.count(), 0, "it may be half-written")
         self.assertEqual(self.count(), 1)
         self.replace(self.folder / "other.json", b"5")
         self.path.read_bytes()
@@ -84,19 +84,19 @@ class FolderWatchTests(SynchronousTestCase):
         self.assertEqual(self.count(), 0)
 
     def test_no_folder_yet(self):
-        """A folder that is not there at the start is watched from the first fetch that finds it."""
+        """A folder that does not exist at the start is watched from the first fetch that finds it."""
         with log_lines() as lines:
             self.start(self.folder / "later" / "results.json")
             self.assertEqual((self.count(), lines), (0, []))
             (self.folder / "later").mkdir()
             self.fetch()
             self.assertEqual(self.count(), 1)
-        self.assertEqual(lines, [f"file:{self.folder}/later/results.json: told of changes by inotify"])
+        self.assertEqual(lines, [f"file:{self.folder}/later/results.json: watching for changes with inotify"])
         self.replace(self.folder / "later" / "results.json", b"2")
         self.assertEqual(self.count(), 1)
 
     def test_folder_replaced(self):
-        """The watch follows the folder's name: to one that was moved there, also through a link, and to a new one."""
+        """The watch follows the path when another folder takes it, by a changed link or after a deletion."""
         other = self.folder.with_name(self.folder.name + "-other")
         link = self.folder.with_name(self.folder.name + "-link")
         other.mkdir()
@@ -112,7 +112,7 @@ class FolderWatchTests(SynchronousTestCase):
         self.replace(other / "results.json", b"3")
         self.assertEqual(self.count(), 1)
         self.path.write_bytes(b"4")
-        self.assertEqual(self.count(), 0, "the old folder is watched no more")
+        self.assertEqual(self.count(), 0, "the old folder is no longer watched")
         shutil.rmtree(other)
         self.count()
         self.fetch()
@@ -122,8 +122,8 @@ class FolderWatchTests(SynchronousTestCase):
         self.replace(other / "results.json", b"5")
         self.assertEqual((self.count(), self.fetch()), (1, b"5"))
 
-    def test_folder_made_anew(self):
-        """A folder that was deleted is watched anew also where the new one has the old one's number."""
+    def test_folder_recreated(self):
+        """A folder that was deleted is watched again even if the new one has the same inode number."""
         self.start()
         self.count()
         shutil.rmtree(self.folder)
@@ -136,7 +136,7 @@ class FolderWatchTests(SynchronousTestCase):
         self.assertEqual(self.count(), 1)
 
     def test_links(self):
-        """A file behind links that are swapped in its folder, as Kubernetes does it, is told of."""
+        """It notifies when a link on the way to the file is swapped, as Kubernetes does."""
         self.path.unlink()
         for version in ("1", "2"):
             (self.folder / version).mkdir()
@@ -151,7 +151,7 @@ class FolderWatchTests(SynchronousTestCase):
         self.assertEqual((self.count(), self.fetch()), (1, b"2"))
 
     def test_limit(self):
-        """Where a limit of the kernel is reached, that is one log line that names it, until there is room again."""
+        """When a limit of the kernel is reached, one log line names it, and the watch is set once that is possible."""
 
         def refuse(*_):
             raise inotify.INotifyError("Failed to add watch")
@@ -163,14 +163,14 @@ class FolderWatchTests(SynchronousTestCase):
                 for _ in range(5):
                     self.assertEqual((self.fetch(), self.count()), (b"1", 0))
                 [line] = lines
-                self.assertIn("found by polling alone: fs.inotify.max_user_instances", line)
+                self.assertIn("found only by polling: fs.inotify.max_user_instances", line)
                 restore.restore()
                 self.fetch()
                 self.assertEqual(self.count(), 1)
-            self.assertIn("told of changes by inotify", lines[1])
+            self.assertIn("watching for changes with inotify", lines[1])
 
     def test_unreadable_folder(self):
-        """Where the folder may be passed through and not read, the log line says so."""
+        """If the folder may be entered but not read, the log line says so."""
         self.patch(os, "access", lambda path, mode: False)
 
         def refuse(*_):
@@ -180,20 +180,20 @@ class FolderWatchTests(SynchronousTestCase):
         with log_lines() as lines:
             self.start()
         [line] = lines
-        self.assertIn(f"the folder {self.folder} may not be read", line)
+        self.assertIn(f"no permission to read the folder {self.folder}", line)
 
     def test_no_inotify(self):
-        """On a system without inotify, one log line says that polling does it alone."""
+        """On a system without inotify, one log line says that changes are found only by polling."""
         self.patch(folder_watch, "inotify", None)
         with log_lines() as lines:
             self.start()
             for _ in range(5):
                 self.assertEqual((self.fetch(), self.count()), (b"1", 0))
         [line] = lines
-        self.assertIn("there is no inotify", line)
+        self.assertIn("this system has no inotify", line)
 
     def test_network(self):
-        """On a file system that other machines write to, the log line says that polling finds their changes."""
+        """On a network file system, the log line says that changes made elsewhere are found only by polling."""
         device = os.stat(self.folder).st_dev
         number = f"{os.major(device)}:{os.minor(device)}"
         mounts = Path(self.mktemp())
@@ -218,7 +218,7 @@ class FolderWatchTests(SynchronousTestCase):
         self.assertEqual(folder.file_system, "")
 
     def test_no_descriptor_stays_open(self):
-        """However often the folder is replaced, and after the end, no descriptor is left."""
+        """No file descriptor is leaked, however often the folder is replaced, nor after `close`."""
         before = len(os.listdir("/proc/self/fd"))
         self.start()
         for _ in range(5):

@@ -23,7 +23,7 @@ reactor: Any = _reactor
 
 
 class FileTests(SynchronousTestCase):
-    """What is read, with threads that run at once."""
+    """Reading a file, with a fake thread pool that runs at once."""
 
     def setUp(self):
         self.reactor = FakeReactor()
@@ -34,13 +34,13 @@ class FileTests(SynchronousTestCase):
         return result_of((source or self.source).fetch())
 
     def test_interface(self):
-        """It is a source as livestate knows it, and names itself by its whole path."""
+        """FileSource implements ISource, and its name has the absolute path."""
         verifyObject(ISource, self.source)
         self.assertEqual(str(self.source), f"file:{self.path}")
         self.source.close()
 
-    def test_each_time_anew(self):
-        """Each fetch gives what the file holds then, also after it was replaced by another under its name."""
+    def test_read_each_time(self):
+        """Each fetch returns the current content, also after the file was replaced by a rename."""
         self.path.write_bytes(b"1")
         self.assertEqual(self.fetch(), b"1")
         self.path.write_bytes(b"2")
@@ -53,18 +53,18 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.fetch(), b"3")
 
     def test_half_written(self):
-        """A file that is being written is read as it is, and what is not whole JSON is not served."""
+        """A half-written file is read as it is, and incomplete JSON is not served."""
         document = Document(self.reactor, "/", 100)
         self.path.write_bytes(b"[1, 2]")
-        result_of(document.offer(self.fetch()))
+        result_of(document.update(self.fetch()))
         for half in (b"", b"[3, ", b"[3, 4"):
             self.path.write_bytes(half)
-            self.assertRaises(DocumentRefused, result_of, document.offer(self.fetch()))
+            self.assertRaises(DocumentRefused, result_of, document.update(self.fetch()))
             assert document.snapshot is not None
             self.assertEqual(document.snapshot.body, b"[1, 2]")
 
     def test_missing(self):
-        """A file that is not there is a missing document, until it is there."""
+        """A file that does not exist raises DocumentMissing until it exists."""
         self.assertRaises(DocumentMissing, self.fetch)
         self.path.write_bytes(b"1")
         self.assertEqual(self.fetch(), b"1")
@@ -72,12 +72,12 @@ class FileTests(SynchronousTestCase):
         self.assertRaises(DocumentMissing, self.fetch)
 
     def test_fifo(self):
-        """A FIFO that nobody writes to is refused at once, not waited for."""
+        """A FIFO without a writer is refused at once, not waited for."""
         os.mkfifo(self.path)
         self.assertIn("not a regular file", str(self.assertRaises(SourceError, self.fetch)))
 
     def test_folder_and_device(self):
-        """A folder or a device is no file to serve."""
+        """A folder or a device is refused."""
         for name in (self.path, Path("/dev/zero")):
             if name == self.path:
                 name.mkdir()
@@ -85,7 +85,7 @@ class FileTests(SynchronousTestCase):
             self.assertNotIsInstance(error, DocumentMissing)
 
     def test_permission(self):
-        """A file that may not be read is a line that says so, and no fault."""
+        """A file without read permission raises SourceError with the reason."""
 
         def refuse(*args, **kwargs):
             raise PermissionError(13, "Permission denied", str(self.path))
@@ -94,7 +94,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(str(self.assertRaises(SourceError, self.fetch)), "Permission denied")
 
     def test_no_descriptor_stays_open(self):
-        """However a fetch ends, no descriptor is left: one a second would use them up in an hour."""
+        """No fetch leaks a file descriptor: one a second would use them up within an hour."""
         whole, folder, fifo = (Path(f"{self.path}{name}") for name in ("file", "folder", "fifo"))
         whole.write_bytes(b"1")
         folder.mkdir()
@@ -109,17 +109,17 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(len(os.listdir("/proc/self/fd")), len(before), name.name)
 
     def test_too_large(self):
-        """No more is read than shows that a file is too large, and the document refuses it."""
+        """A file that is too large is read up to one byte above the limit, and the document refuses it."""
         self.path.write_bytes(b'"' + b"x" * 98 + b'"')
         self.assertEqual(len(self.fetch()), 100)
         with open(self.path, "wb") as file:
             file.truncate(2**40)
         data = self.fetch()
         self.assertEqual(len(data), 101)
-        self.assertRaises(DocumentRefused, result_of, Document(self.reactor, "/", 100).offer(data))
+        self.assertRaises(DocumentRefused, result_of, Document(self.reactor, "/", 100).update(data))
 
     def test_names(self):
-        """A name counts from the folder of the start, may be percent-encoded, and may name this machine."""
+        """A path is relative to the folder of the start, may be percent-encoded, and may follow `localhost`."""
         here = Path.cwd()
         for url, path in (
             ("file:results.json", here / "results.json"),
@@ -137,14 +137,14 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.fetch(source), b"1")
 
     def test_wrong_names(self):
-        """A URL that names no file, another machine, or more than a file, is refused."""
+        """A URL without a path, with more than a path, or with another host is refused."""
         for url in ("file:", "file://", "file://other/x", "file:/a?b=c", "file:/a#b", "file://[", "file:/a%00b"):
             self.assertRaises(SettingsError, make_source, self.reactor, url, 1)
 
     @many
     @given(st.text(max_size=12))
     def test_any_name(self, name):
-        """Any name at all is refused at the start, or asked for with no other end than a document or a SourceError."""
+        """Any path is either refused at the start or leads to a SourceError when it is fetched."""
         try:
             source = make_source(self.reactor, f"file:{name}", 100)
         except SettingsError:
@@ -152,14 +152,14 @@ class FileTests(SynchronousTestCase):
         self.assertRaises(SourceError, self.fetch, source)
 
     def test_hanging(self):
-        """A read that hangs keeps one thread; further fetches fail at once, until it has ended."""
+        """A read that hangs occupies one thread; further fetches fail at once until it ends."""
         self.path.write_bytes(b"1")
         self.reactor.hold_threads = True
         first = Deferred.fromCoroutine(self.source.fetch())
         first.cancel()
         self.failureResultOf(first)
         for _ in range(5):
-            self.assertIn("does not answer", str(self.assertRaises(SourceError, self.fetch)))
+            self.assertIn("does not respond", str(self.assertRaises(SourceError, self.fetch)))
         self.assertEqual(len(self.reactor.jobs), 1)
         self.reactor.run_job()
         self.reactor.hold_threads = False
@@ -167,24 +167,24 @@ class FileTests(SynchronousTestCase):
 
 
 class FileInThreadsTests(TestCase):
-    """With the real thread pool."""
+    """Reading a file with the real thread pool."""
 
     timeout = 20
 
     def test_hanging(self):
-        """A real thread that hangs in a read holds up neither the reactor nor, once it has ended, the next fetch."""
+        """A thread that hangs in a read does not block the reactor, nor the next fetch after it ends."""
         return ensureDeferred(self.hanging())
 
     async def hanging(self):
         path = Path(self.mktemp())
         path.write_bytes(b"1")
         source = FileSource(reactor, f"file:{path}", 100)
-        really_open, go_on = os.open, threading.Event()
-        self.addCleanup(go_on.set)
+        really_open, resume = os.open, threading.Event()
+        self.addCleanup(resume.set)
 
         def hang(name, *args, **kwargs):
             if str(name).endswith(path.name):
-                go_on.wait(10)
+                resume.wait(10)
             return really_open(name, *args, **kwargs)
 
         self.patch(os, "open", hang)
@@ -194,6 +194,6 @@ class FileInThreadsTests(TestCase):
         first.cancel()
         self.failureResultOf(first)
         self.assertRaises(SourceError, result_of, source.fetch())
-        go_on.set()
+        resume.set()
         await until(reactor, lambda: not source._reading)
         self.assertEqual(await Deferred.fromCoroutine(source.fetch()), b"1")

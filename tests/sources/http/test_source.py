@@ -1,4 +1,4 @@
-"""A document that another server gives, by a real one of twisted.web on loopback."""
+"""The HTTP source, against real servers on loopback."""
 
 import base64
 import functools
@@ -32,7 +32,7 @@ reactor: Any = _reactor
 
 
 class Origin(Resource):
-    """Answers as it is told, and remembers what it was asked."""
+    """A resource with a configurable response, which records the requests."""
 
     isLeaf = True
 
@@ -42,10 +42,10 @@ class Origin(Resource):
         self.fields = {}
         self.body = b'{"votes": 1}'
         self.etag = None
-        self.asked = []
+        self.requests = []
 
     def render(self, request):
-        self.asked.append(request)
+        self.requests.append(request)
         self.channel = request.channel
         if self.status is None:
             return NOT_DONE_YET
@@ -57,26 +57,26 @@ class Origin(Resource):
         return self.body
 
     def last(self, name):
-        return self.asked[-1].getHeader(name)
+        return self.requests[-1].getHeader(name)
 
 
 class Raw(Protocol):
-    """Says one thing to whoever connects, and closes."""
+    """Sends the same bytes to every client, and closes the connection."""
 
     def dataReceived(self, data):
         transport: Any = self.transport
         factory: Any = self.factory
-        transport.write(factory.says)
+        transport.write(factory.response)
         transport.loseConnection()
 
 
 class Open(Protocol):
-    """Says one thing to whoever asks, and more each moment if there is more, and leaves the connection open."""
+    """Answers every request with the same bytes, then sends `more` repeatedly, and leaves the connection open."""
 
     def dataReceived(self, data):
         transport: Any = self.transport
         factory: Any = self.factory
-        transport.write(factory.says)
+        transport.write(factory.response)
         if factory.more:
             transport.registerProducer(self, False)
 
@@ -90,7 +90,7 @@ class Open(Protocol):
 
 
 class HTTPTests(TestCase):
-    """Against a server that behaves, and ones that do not."""
+    """Fetching from servers that behave well, and from some that do not."""
 
     timeout = 20
 
@@ -101,7 +101,7 @@ class HTTPTests(TestCase):
         self.port = self.listen(self.site)
 
     def listen(self, factory, options=None):
-        """Serve on loopback until the end of the test, when no connection may be left."""
+        """Serve on loopback until the end of the test, when no connection may be open."""
         build = factory.buildProtocol
 
         def counting(address):
@@ -136,32 +136,32 @@ class HTTPTests(TestCase):
         return source
 
     def fetch(self, source):
-        """Fetch within the time that a beat of a second gives."""
+        """Fetch with a timeout."""
         return with_timeout(5.0, source.fetch(), reactor)
 
     async def refusal(self, source, kind=SourceError):
-        """Fetch in vain, and give the one line that says why."""
+        """Fetch, and return the error message, which must be one line."""
         error = await self.assertFailure(self.fetch(source), kind)
         self.assertEqual(len(str(error).splitlines()), 1)
         return str(error)
 
     def test_interface(self):
-        """It is a source as livestate knows it, and names itself by its URL."""
+        """HTTPSource implements ISource, and its name is its URL."""
         source = self.source()
         verifyObject(ISource, source)
         self.assertEqual(str(source), f"http://127.0.0.1:{self.port}/r.json?x=1")
 
     async def test_get(self):
-        """The URL is asked for as it is written, as JSON, and the body is given as it is."""
+        """The request has the URL as it is written and accepts JSON, and the body is returned unchanged."""
         source = self.source("/a%20b/r.json?x=1&y=%2F#part")
         self.assertEqual(await self.fetch(source), b'{"votes": 1}')
-        self.assertEqual(self.origin.asked[0].uri, b"/a%20b/r.json?x=1&y=%2F")
+        self.assertEqual(self.origin.requests[0].uri, b"/a%20b/r.json?x=1&y=%2F")
         self.assertEqual(self.origin.last("accept"), "application/json")
         self.assertEqual(self.origin.last("host"), f"127.0.0.1:{self.port}")
         self.assertIsNone(self.origin.last("authorization"))
 
     async def test_one_connection(self):
-        """Fetches in turn use one connection, those after a refusal too."""
+        """Successive fetches use one connection, also after an error status."""
         source = self.source()
         for status in (200, 200, 404, 503, 200):
             self.origin.status = status
@@ -172,7 +172,7 @@ class HTTPTests(TestCase):
             self.assertEqual(self.open, 1)
 
     async def test_conditional(self):
-        """A server that gives entity tags is asked with the last one, and its 304 means the bytes that are kept."""
+        """A request has the last entity tag, if there was one, and a 304 means the stored body."""
         source = self.source()
         self.origin.etag = b'"one"'
         self.assertEqual(await self.fetch(source), b'{"votes": 1}')
@@ -180,14 +180,14 @@ class HTTPTests(TestCase):
         self.origin.body = b"not sent"
         self.assertEqual(await self.fetch(source), b'{"votes": 1}')
         self.assertEqual(self.origin.last("if-none-match"), '"one"')
-        self.assertEqual(self.origin.asked[-1].code, 304)
+        self.assertEqual(self.origin.requests[-1].code, 304)
         self.origin.etag, self.origin.body = b'"two"', b'{"votes": 2}'
         self.assertEqual(await self.fetch(source), b'{"votes": 2}')
         await self.fetch(source)
         self.assertEqual(self.origin.last("if-none-match"), '"two"')
 
     async def test_tag_withdrawn(self):
-        """Where the server stops giving tags, it is asked without one, and a 304 that nobody asked for is refused."""
+        """If the server stops sending tags, requests have none, and a 304 without a condition is refused."""
         source = self.source()
         self.origin.etag = b'"one"'
         await self.fetch(source)
@@ -198,8 +198,8 @@ class HTTPTests(TestCase):
         self.origin.status = 304
         self.assertIn("answered 304", await self.refusal(source))
 
-    async def test_tag_survives_trouble(self):
-        """An error in between does not make the kept bytes and their tag come apart."""
+    async def test_tag_survives_error(self):
+        """An error in between changes neither the stored body nor its tag."""
         source = self.source()
         self.origin.etag = b'"one"'
         await self.fetch(source)
@@ -209,7 +209,7 @@ class HTTPTests(TestCase):
         self.assertEqual(await self.fetch(source), b'{"votes": 1}')
 
     async def test_missing(self):
-        """404 and 410 say that the document is missing; other errors, that the server is in trouble."""
+        """404 and 410 raise DocumentMissing, other statuses SourceError."""
         source = self.source()
         for status in (404, 410):
             self.origin.status = status
@@ -221,7 +221,7 @@ class HTTPTests(TestCase):
             self.assertIn(f"answered {status}", str(error))
 
     async def test_redirect(self):
-        """A redirect is not followed, and the new address is named, without its password."""
+        """A redirect is not followed; the message has the new address without its password."""
         source = self.source()
         self.origin.fields = {b"Location": b"https://me:hush@other.example/new.json?next=%2Fr.json%3Ftoken%3Dhush"}
         for status in (301, 302, 303, 307, 308):
@@ -229,10 +229,10 @@ class HTTPTests(TestCase):
             text = await self.refusal(source)
             self.assertIn("https://me:***@other.example/new.json", text)
             self.assertNotIn("hush", text)
-        self.assertEqual(len(self.origin.asked), 5)
+        self.assertEqual(len(self.origin.requests), 5)
 
     async def test_no_redirect_leads_elsewhere(self):
-        """The other server can point livestate at no other host, port, scheme or file."""
+        """The other server cannot point livestate at another host, port, scheme or file."""
         elsewhere = Origin()
         port = self.listen(Site(elsewhere, reactor=reactor))
         secret = written(Path(self.mktemp()), b'["secret"]')
@@ -241,12 +241,12 @@ class HTTPTests(TestCase):
             f"http://127.0.0.1:{port}/", f"https://127.0.0.1:{port}/", f"//127.0.0.1:{port}/", "/other.json", "",
             f"file://{secret}", f"redis://127.0.0.1:{port}/0", "demo:", "\xff\xfe", "\x1b[2J", "x" * 9000, "http://[", "javascript:0",
         ):  # fmt: skip
-            asked = len(self.origin.asked)
+            before = len(self.origin.requests)
             self.origin.fields = {b"Location": target.encode("latin-1")}
             self.assertNotIn("secret", (await self.refusal(source)).replace(secret, ""))
-            self.assertEqual(len(self.origin.asked), asked + 1)
-        self.assertEqual(elsewhere.asked, [])
-        # Nor by what a browser would follow too.
+            self.assertEqual(len(self.origin.requests), before + 1)
+        self.assertEqual(elsewhere.requests, [])
+        # Other fields that a browser would follow are ignored too.
         self.origin.status, self.origin.body = 200, b"[1]"
         self.origin.fields = {
             b"Refresh": f"0; url=http://127.0.0.1:{port}/".encode(),
@@ -254,10 +254,10 @@ class HTTPTests(TestCase):
         }
         self.assertEqual(await self.fetch(source), b"[1]")
         self.assertEqual(await self.fetch(source), b"[1]")
-        self.assertEqual(elsewhere.asked, [])
+        self.assertEqual(elsewhere.requests, [])
 
     async def test_too_large(self):
-        """A document may have as many bytes as are allowed; of a larger one no more is read, and all goes on after."""
+        """A document of the maximum size is accepted, a larger one refused, and the next fetch works."""
         source = self.source(max_size=1000)
         self.origin.body = b"x" * 1000
         self.assertEqual(len(await self.fetch(source)), 1000)
@@ -268,7 +268,7 @@ class HTTPTests(TestCase):
         self.assertEqual(await self.fetch(source), b"1")
 
     async def test_connection_refused(self):
-        """A server that is not there is one line, and is fetched from when it is there."""
+        """A refused connection raises SourceError, and a fetch succeeds once the server is up."""
         port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         number = port.getHost().port
         await port.stopListening()
@@ -279,13 +279,13 @@ class HTTPTests(TestCase):
         await again.stopListening()
 
     async def test_silent(self):
-        """A server that takes the connection and never answers is called off, and the next fetch works."""
+        """A fetch from a server that never answers can be cancelled, and the next fetch works."""
         source = self.source()
         self.origin.status = None
         for _ in range(2):
             waiting = Deferred.fromCoroutine(source.fetch())
-            asked = len(self.origin.asked)
-            await until(reactor, functools.partial(self.asked_more_than, asked))
+            before = len(self.origin.requests)
+            await until(reactor, functools.partial(self.more_requests_than, before))
             self.assertNoResult(waiting)
             waiting.cancel()
             self.failureResultOf(waiting)
@@ -293,19 +293,19 @@ class HTTPTests(TestCase):
         self.origin.status = 200
         self.assertEqual(await self.fetch(source), b'{"votes": 1}')
 
-    def asked_more_than(self, times):
-        return len(self.origin.asked) > times
+    def more_requests_than(self, number):
+        return len(self.origin.requests) > number
 
     async def test_restarted(self):
-        """A kept connection that the server has closed meanwhile costs no fetch."""
+        """A persistent connection that the server closed meanwhile does not make a fetch fail."""
         source = self.source()
         await self.fetch(source)
         self.origin.channel.loseConnection()
         self.assertEqual(await self.fetch(source), b'{"votes": 1}')
 
     async def test_nonsense(self):
-        """What is not HTTP, ends too early or says nothing is a SourceError of one line, never a fault."""
-        for says in (
+        """A response that is not HTTP, incomplete or empty raises SourceError with one line."""
+        for response in (
             b"",
             b"-ERR unknown command 'GET'\r\n",
             b"\x15\x03\x01\x00\x02\x02\x0a",
@@ -318,34 +318,34 @@ class HTTPTests(TestCase):
             b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         ):
             factory: Any = Factory.forProtocol(Raw)
-            factory.says, factory.noisy = says, False
+            factory.response, factory.noisy = response, False
             source = self.source(port=self.listen(factory))
-            self.assertTrue(await self.refusal(source), says)
+            self.assertTrue(await self.refusal(source), response)
 
-    def listen_open(self, says, more=b"", options=None):
-        """Serve an `Open` that says `says`, and give it and its port."""
+    def listen_open(self, response, more=b"", options=None):
+        """Serve `response` with `Open`, and return the factory and its port."""
         factory: Any = Factory.forProtocol(Open)
-        factory.says, factory.more, factory.noisy = says, more, False
+        factory.response, factory.more, factory.noisy = response, more, False
         return factory, self.listen(factory, options)
 
-    async def test_called_off_in_the_body(self):
-        """A fetch that is called off while the body is being received leaves no connection."""
-        for says in (b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", b"\r\n{"):
-            factory, port = self.listen_open(b"HTTP/1.1 200 OK\r\n" + says)
+    async def test_cancelled_in_the_body(self):
+        """A fetch that is cancelled while the body is being received leaves no connection open."""
+        for response in (b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", b"\r\n{"):
+            factory, port = self.listen_open(b"HTTP/1.1 200 OK\r\n" + response)
             source = self.source(port=port)
             for _ in range(3):
                 await self.assertFailure(with_timeout(0.05, source.fetch(), reactor), DeferTimeout)
             await until(reactor, lambda: self.open == 0)
 
-    async def test_called_off_over_tls(self):
-        """The same over TLS, where a server that says nothing more does not say good-bye either."""
+    async def test_cancelled_over_tls(self):
+        """The same over TLS, where a silent server does not answer the close either."""
         authority, folder = Authority(), Path(self.mktemp())
         folder.mkdir()
         key, certificate = authority.issue("localhost")
         both = written(folder / "server.pem", pem(key, certificate))
         roots = written(folder / "roots.pem", pem(authority.certificate))
-        says = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
-        factory, port = self.listen_open(says, options=server_options(both, both))
+        response = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
+        factory, port = self.listen_open(response, options=server_options(both, both))
         with mock.patch.dict(os.environ, {"SSL_CERT_FILE": roots}):
             source = self.source(scheme="https", host="localhost", port=port)
             for _ in range(3):
@@ -353,30 +353,32 @@ class HTTPTests(TestCase):
         await until(reactor, lambda: self.open == 0)
 
     async def test_announced_too_large(self):
-        """A body that is announced to be too large is refused there and then, before any of it has come."""
+        """A Content-Length that is too large is refused before any of the body is received."""
         factory, port = self.listen_open(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")
         self.assertIn("more than 1,000 bytes", await self.refusal(self.source(port=port)))
         await until(reactor, lambda: self.open == 0)
 
     async def test_endless_head(self):
-        """An answer whose head has no end is given up, as is one that never comes to the point."""
-        for says, more in (
+        """A response head that does not end is refused, and so are endless interim responses."""
+        for response, more in (
             (b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 1000),
             (b"HTTP/1.1 200 OK\r\nX-A: b\r\n", b" folded\r\n" * 1000),
             (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
         ):
-            factory, port = self.listen_open(says, more)
-            self.assertEqual(await self.refusal(self.source(port=port)), "the head of its answer has no end")
+            factory, port = self.listen_open(response, more)
+            self.assertEqual(await self.refusal(self.source(port=port)), "the response head is too long")
             await until(reactor, lambda: self.open == 0)
 
     async def test_interim(self):
-        """A few interim answers (RFC 9110 section 15.2) before the answer itself are nothing."""
-        says = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3 + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-        factory, port = self.listen_open(says)
+        """A few interim responses (RFC 9110 section 15.2) before the final one are accepted."""
+        response = (
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3 + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+        )
+        factory, port = self.listen_open(response)
         self.assertEqual(await self.fetch(self.source(port=port)), b"{}")
 
     async def test_gzip(self):
-        """A body in gzip is undone; one that is damaged, cut short, in another coding or a bomb is refused."""
+        """A gzipped body is decompressed; one that is damaged, truncated, too large or in another coding is refused."""
         source = self.source(max_size=1_000_000)
         self.origin.fields = {"Content-Encoding": "gzip"}
         for body in (b"1", os.urandom(1_000_000)):
@@ -388,15 +390,15 @@ class HTTPTests(TestCase):
             ("gzip", b"", "damaged"),
             ("gzip", b"[1]", "damaged"),
             ("gzip", whole[:20] + b"?" + whole[21:], "damaged"),
-            ("br", whole, "not asked for"),
-            ("gzip, gzip", whole, "not asked for"),
+            ("br", whole, "not requested"),
+            ("gzip, gzip", whole, "not requested"),
             ("gzip", gzip.compress(b"0" * 1_000_001), "more than 1,000,000 bytes"),
         ):
             self.origin.fields, self.origin.body = {"Content-Encoding": coding}, body
             self.assertIn(reason, await self.refusal(source))
 
     async def test_bomb(self):
-        """Of a small body that becomes a large one no more is made than is wanted."""
+        """A small body that decompresses to a huge one is not decompressed beyond the maximum size."""
         source = self.source(max_size=1_000_000)
         self.origin.fields, self.origin.body = {"Content-Encoding": "gzip"}, gzip.compress(bytes(200_000_000), 1)
         tracemalloc.start()
@@ -407,7 +409,7 @@ class HTTPTests(TestCase):
             tracemalloc.stop()
 
     async def test_odd_fields(self):
-        """Fields that are not ASCII are no fault, and a cookie is neither kept nor given back."""
+        """Non-ASCII header fields are accepted, and cookies are neither stored nor sent."""
         source = self.source()
         self.origin.fields = {"Set-Cookie": "a=b", "X-A": b"\xff"}
         for _ in range(2):
@@ -419,7 +421,7 @@ class HTTPTests(TestCase):
         self.assertIn("http://\ufffd/\ufffd[31m", await self.refusal(source))
 
     async def test_password(self):
-        """A user and password in the URL are sent decoded, as Basic authentication, and stand in no text."""
+        """A user and password in the URL are decoded and sent as Basic authentication, and never shown."""
         source = self.source(user="me:hu%2Fsh%40:%20x@")
         with log_lines() as lines:
             self.assertEqual(await self.fetch(source), b'{"votes": 1}')
@@ -433,7 +435,7 @@ class HTTPTests(TestCase):
         self.assertIn("me:***@", str(source))
 
     async def test_tls(self):
-        """Over TLS the certificate is verified against the roots in SSL_CERT_FILE, and its name against the host's."""
+        """Over TLS the certificate is verified against the roots in SSL_CERT_FILE, and its name against the host."""
         authority, folder = Authority(), Path(self.mktemp())
         folder.mkdir()
         key, certificate = authority.issue("localhost")
@@ -452,15 +454,15 @@ class HTTPTests(TestCase):
             self.assertIn("certificate", text)
 
     async def test_polled(self):
-        """Polled, it serves through a server's silence and comes back by itself."""
+        """When it is polled, the last document stays while the server is silent, and updates resume afterwards."""
         source = self.source()
         document = Document(reactor, "/", 1000)
         poller = Poller(document, source, 0.1, reactor)
         poller.startService()
         await until(reactor, lambda: document.snapshot is not None)
         self.origin.status = None
-        await until(reactor, lambda: poller.tally.trouble is not None)
-        self.assertIn("no answer within", str(poller.tally.trouble))
+        await until(reactor, lambda: poller.stats.error is not None)
+        self.assertIn("no answer within", str(poller.stats.error))
         self.origin.status, self.origin.body = 200, b"2"
         await until(reactor, lambda: document.snapshot is not None and document.snapshot.body == b"2")
         poller.stopService()

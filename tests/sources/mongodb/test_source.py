@@ -1,4 +1,4 @@
-"""The MongoDB source, against a real server of its protocol."""
+"""The MongoDB source, against a real server of the protocol."""
 
 import datetime
 import math
@@ -76,7 +76,7 @@ class Pipe(Protocol):
 
 
 class Gate(Factory):
-    """A way to the server that can be shut: connections are accepted then, and nothing is ever answered."""
+    """A proxy to the server that can be closed: it still accepts connections then, but never answers."""
 
     noisy = False
 
@@ -104,7 +104,7 @@ def wait(seconds: float) -> "Deferred[None]":
 
 
 async def failure_of(source: MongoSource) -> SourceError:
-    """Fetch, and give the error, which is one line and holds no password."""
+    """Fetch, and return the error, whose message must be one line without a password."""
     try:
         found = await source.fetch()
     except SourceError as error:
@@ -116,7 +116,7 @@ async def failure_of(source: MongoSource) -> SourceError:
 
 
 async def until_fetched(source: MongoSource, seconds: float) -> bytes:
-    """Fetch until it works, as the poller would."""
+    """Fetch until it succeeds, as the poller would."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -128,7 +128,7 @@ async def until_fetched(source: MongoSource, seconds: float) -> bytes:
 
 
 class CountingSource(MongoSource):
-    """Counts the threads in which it asks the server."""
+    """Counts the threads that query the server."""
 
     running = 0
 
@@ -141,7 +141,7 @@ class CountingSource(MongoSource):
 
 
 class ServerTestCase(TestCase):
-    """Each class has one server, until the end of the run, and each test its own collection on it."""
+    """Each class has one server until the end of the run, and each test its own collection there."""
 
     not_a_unit_test = "starts a MongoDB server"
     timeout = 60
@@ -153,7 +153,7 @@ class ServerTestCase(TestCase):
 
     def setUp(self):
         cls = type(self)
-        if cls.server is None:  # trial knows no setUpClass
+        if cls.server is None:  # trial does not support setUpClass
             cls.server = cls.make_server()
         self.client = self.server.client()
         self.addCleanup(self.client.close)
@@ -170,8 +170,10 @@ class ServerTestCase(TestCase):
 
 
 class FetchTests(ServerTestCase):
+    """Fetching a document."""
+
     async def test_types(self):
-        """Each BSON type that the server stores has its JSON, in the order stored, and `_id` is left out."""
+        """Each BSON type that the server stores is converted to JSON, in the stored order and without `_id`."""
         self.collection.insert_one(
             {
                 "_id": "results",
@@ -202,14 +204,14 @@ class FetchTests(ServerTestCase):
         self.assertEqual((await source.fetch()).decode(), expected)
 
     async def test_change(self):
-        """The next fetch after a change has it."""
+        """The next fetch after a change returns the new document."""
         source = self.source()
         for count in range(3):
             self.collection.replace_one({"_id": 1}, {"count": count}, upsert=True)
             self.assertEqual(await source.fetch(), b'{"count":%d}' % count)
 
     async def test_query(self):
-        """The query picks the document, also by what only extended JSON can write."""
+        """The query selects the document, also by a value that only extended JSON can express."""
         ids = self.collection.insert_many([{"n": n, "of": {"state": str(n)}} for n in range(3)]).inserted_ids
         by_id = self.source(more="&query=" + quote(f'{{"_id":{{"$oid":"{ids[1]}"}}}}'))
         self.assertEqual(await by_id.fetch(), b'{"n":1,"of":{"state":"1"}}')
@@ -217,7 +219,7 @@ class FetchTests(ServerTestCase):
         self.assertEqual(await by_field.fetch(), b'{"n":2,"of":{"state":"2"}}')
 
     async def test_missing(self):
-        """No such document, collection or database is a missing document, and the next fetch asks again."""
+        """A missing document, collection or database raises DocumentMissing, and the next fetch tries again."""
         source = self.source(more='&query={"_id":"results"}')
         self.assertIsInstance(await failure_of(source), DocumentMissing)
         self.collection.insert_one({"_id": "other"})
@@ -228,25 +230,27 @@ class FetchTests(ServerTestCase):
         self.assertIsInstance(await failure_of(source), DocumentMissing)
 
     async def test_several(self):
-        """A query that names more than one document is refused: which one would be served is not defined."""
+        """A query that matches several documents is refused, as MongoDB does not define which it would return."""
         self.collection.insert_many([{"n": 1}, {"n": 2}])
         error = await failure_of(self.source())
         self.assertNotIsInstance(error, DocumentMissing)
         self.assertIn("several documents", str(error))
 
     async def test_bad_query(self):
-        """The server's word on a query that it does not understand is passed on."""
+        """The server's message about an invalid query is passed on."""
         self.collection.insert_one({"a": 1})
         error = await failure_of(self.source(more='&query={"a":{"$nonsense":1}}'))
         self.assertRegex(str(error), r"^MongoDB at [\w.:]+: .*\$nonsense")
 
     async def test_large(self):
-        """A document of several megabytes comes whole: the caller refuses what is too large."""
+        """A document of several megabytes is returned complete; the caller refuses one that is too large."""
         self.collection.insert_one({"text": "x" * 8_000_000})
         self.assertEqual(len(await self.source().fetch()), 8_000_011)
 
 
 class FaultTests(ServerTestCase):
+    """A server that is down, or does not answer."""
+
     def gate(self, **options: Any) -> Gate:
         if EXTERNAL:
             self.server.stop()  # skips
@@ -255,8 +259,8 @@ class FaultTests(ServerTestCase):
         self.collection.insert_one({"a": 1})
         return gate
 
-    async def give_up(self, source: MongoSource, after: float) -> None:
-        """Fetch, and cancel that."""
+    async def cancel_fetch(self, source: MongoSource, after: float) -> None:
+        """Start a fetch, and cancel it after some seconds."""
         fetching = Deferred.fromCoroutine(source.fetch())
         await wait(after)
         fetching.cancel()
@@ -264,7 +268,7 @@ class FaultTests(ServerTestCase):
             await fetching
 
     async def test_connections(self):
-        """However many fetches there are, they share one connection, beside the driver's watch on the server."""
+        """All fetches share one connection; the driver's monitoring has another."""
         gate = self.gate()
         source = self.source(gate.url)
         for _ in range(10):
@@ -272,7 +276,7 @@ class FaultTests(ServerTestCase):
         self.assertEqual(gate.opened, 2)
 
     async def test_down_then_up(self):
-        """A server that is down is said to be, within a second; when it is back on its port the next one reconnects."""
+        """A server that is down is reported within a second, and fetches succeed once it is back."""
         self.collection.insert_one({"a": 1})
         source = self.source()
         self.assertEqual(await source.fetch(), b'{"a":1}')
@@ -282,13 +286,13 @@ class FaultTests(ServerTestCase):
                 started = time.monotonic()
                 error = await failure_of(source)
                 self.assertRegex(str(error), f"^MongoDB at 127.0.0.1:{self.server.port}: ({expected})$")
-                self.assertLess(time.monotonic() - started, 1.5)  # 0.75, and some for a busy machine
+                self.assertLess(time.monotonic() - started, 1.5)  # 0.75, and a margin for a busy machine
         finally:
             self.server.start()
         self.assertEqual(await until_fetched(source, 2), b'{"a":1}')
 
     async def test_down_at_start(self):
-        """A server that was never there yet is waited for, fetch by fetch."""
+        """A server that is down at the start is used once it is up."""
         self.collection.insert_one({"a": 1})
         self.server.stop()
         try:
@@ -299,7 +303,7 @@ class FaultTests(ServerTestCase):
         self.assertEqual(await until_fetched(source, 2), b'{"a":1}')
 
     async def test_restart_between_fetches(self):
-        """A server that restarted between two fetches costs none: the lost connection is replaced within the fetch."""
+        """After a restart of the server the next fetch replaces the lost connection and succeeds."""
         self.collection.insert_one({"a": 1})
         source = self.source()
         await source.fetch()
@@ -308,11 +312,11 @@ class FaultTests(ServerTestCase):
         self.assertEqual(await source.fetch(), b'{"a":1}')
 
     async def test_never_answers(self):
-        """A server that accepts and never answers holds one thread and two connections, and is used once it does."""
+        """A server that never answers occupies one thread and two connections, and is used once it answers."""
         gate = self.gate(is_open=False)
         source = self.source(gate.url)
         for _ in range(8):
-            await self.give_up(source, 0.3)
+            await self.cancel_fetch(source, 0.3)
             self.assertLessEqual(source.running, 1)
             self.assertLessEqual(len(gate.inside), 2)
         self.assertIn("no answer in time", str(await failure_of(source)))
@@ -320,27 +324,27 @@ class FaultTests(ServerTestCase):
         self.assertEqual(await until_fetched(source, 5), b'{"a":1}')
 
     async def test_stops_answering(self):
-        """The same where it stops in mid-life; what the given-up fetch would have had is not taken for the next's."""
+        """The same for a server that stops answering; the result of a cancelled fetch is not given to the next."""
         gate = self.gate()
         source = self.source(gate.url)
         self.assertEqual(await source.fetch(), b'{"a":1}')
         gate.open = False
         for _ in range(8):
-            await self.give_up(source, 0.3)
+            await self.cancel_fetch(source, 0.3)
             self.assertLessEqual(source.running, 1)
             self.assertLessEqual(len(gate.inside), 2)
         self.collection.replace_one({"a": 1}, {"a": 2})
         gate.open = True
         self.assertEqual(await until_fetched(source, 5), b'{"a":2}')
 
-    async def test_given_up_while_waiting(self):
-        """A fetch given up while it waits for an earlier one leaves the next one its turn."""
+    async def test_cancelled_while_waiting(self):
+        """A fetch that is cancelled while it waits for an earlier one does not block the next."""
         gate = self.gate()
         source = self.source(gate.url)
         await source.fetch()
         gate.open = False
-        await self.give_up(source, 0.05)
-        await self.give_up(source, 0.05)
+        await self.cancel_fetch(source, 0.05)
+        await self.cancel_fetch(source, 0.05)
         gate.open = True
         for pipe in list(gate.inside):
             pipe.flush()
@@ -348,6 +352,8 @@ class FaultTests(ServerTestCase):
 
 
 class UserTests(ServerTestCase):
+    """Logging in."""
+
     @classmethod
     def make_server(cls):
         return MongoServer(user=("root", PASSWORD))
@@ -357,7 +363,7 @@ class UserTests(ServerTestCase):
         return self.source(f"mongodb://{name}:{quote(password, safe='')}@127.0.0.1:{self.server.port}", more)
 
     async def test_password(self):
-        """User and password let it in, by either SCRAM, whichever of them the server has for the user."""
+        """A user and password work with both SCRAM mechanisms, whichever the server has for the user."""
         for mechanism in ("SCRAM-SHA-1", "SCRAM-SHA-256"):
             name = f"user{mechanism[-1]}"
             self.client.admin.command("createUser", name, pwd=PASSWORD, roles=[], mechanisms=[mechanism])
@@ -366,7 +372,7 @@ class UserTests(ServerTestCase):
         self.assertEqual(await explicit.fetch(), b'{"a":1}')
 
     async def test_wrong_password(self):
-        """A wrong password is said to be wrong, each time, and where the user was looked for."""
+        """A wrong password is always reported as such, with the database that the user was looked for in."""
         for more, database in (("&authSource=admin", "admin"), ("", "livestate_tests")):
             source = self.as_user("root", "wrong" if more else PASSWORD, more)
             for _ in range(2):
@@ -377,24 +383,26 @@ class UserTests(ServerTestCase):
                 )
 
     async def test_password_changed(self):
-        """A password that becomes right lets the same source in."""
+        """Once a password becomes valid, the same source can log in."""
         source = self.as_user("late")
         self.assertIn("authentication failed", str(await failure_of(source)))
         self.client.admin.command("createUser", "late", pwd=PASSWORD, roles=[])
         self.assertEqual(await source.fetch(), b'{"a":1}')
 
     async def test_no_user(self):
-        """A server that wants a user says so."""
-        self.assertIn("asks for a user and a password", str(await failure_of(self.source())))
+        """A server that requires a login is reported as such."""
+        self.assertIn("requires a user and a password", str(await failure_of(self.source())))
 
 
 class TLSTests(ServerTestCase):
+    """TLS to the server."""
+
     folder: Any
     certificate: Path
 
     @classmethod
     def make_server(cls):
-        cls.folder = tempfile.TemporaryDirectory()  # removed when the class is
+        cls.folder = tempfile.TemporaryDirectory()  # removed together with the class
         folder, authority = Path(cls.folder.name), Authority()
         cls.certificate = folder / "authority.pem"
         cls.certificate.write_bytes(pem(authority.certificate))
@@ -407,12 +415,12 @@ class TLSTests(ServerTestCase):
         self.url = f"mongodb://127.0.0.1:{self.server.tls_port}"
 
     async def test_verified(self):
-        """With the authority's file the certificate is verified, and the document comes."""
+        """With the authority's file the certificate is accepted."""
         source = self.source(self.url, f"&tls=true&tlsCAFile={self.certificate}")
         self.assertEqual(await source.fetch(), b'{"a":1}')
 
     async def test_unknown_authority(self):
-        """A certificate that no known authority signed is refused, and the text says that it is the certificate."""
+        """A certificate from an unknown authority is refused, with a message about the certificate."""
         self.assertRegex(str(await failure_of(self.source(self.url, "&tls=true"))), "(?i)certificate verify failed")
 
     async def test_other_name(self):
@@ -421,13 +429,13 @@ class TLSTests(ServerTestCase):
         self.assertRegex(str(await failure_of(source)), "(?i)localhost")
 
     async def test_plaintext(self):
-        """Neither side takes plaintext for TLS: an error, at both kinds of port."""
+        """Plaintext to a TLS port, and TLS to a plaintext port, are errors."""
         await failure_of(self.source(self.url))
         await failure_of(self.source(more=f"&tls=true&tlsCAFile={self.certificate}"))
 
 
 class SettingsTests(SynchronousTestCase):
-    """What is understood of a URL before any server is asked."""
+    """Parsing the URL."""
 
     def refusal(self, url: str) -> str:
         with self.assertRaises(SettingsError) as caught:
@@ -436,29 +444,29 @@ class SettingsTests(SynchronousTestCase):
         self.assertNotIn("hush", str(caught.exception))
         return str(caught.exception)
 
-    def test_absent_after_a_refusal(self):
-        """A server that has just refused a login is away for the driver: what is said of it is the same."""
+    def test_unreachable_after_refusal(self):
+        """The driver treats a server that refused a login as unreachable; the message stays the same."""
         refused = OperationFailure(
             "Authentication failed.", _AUTHENTICATION_FAILED, {"errmsg": "Authentication failed."}
         )
         server = mock.Mock(error=refused)
         client: Any = mock.Mock(topology_description=mock.Mock(server_descriptions=lambda: {"h": server}))
         source = MongoSource(reactor, "mongodb://me:hush@h/d?collection=c", 1000)
-        said = source._trouble(refused)
+        message = source._describe(refused)
         source._client.close()
         source._client = client
-        self.assertEqual(source._trouble(ServerSelectionTimeoutError("no servers")), said)
-        self.assertIn("authentication failed for user 'me'", said)
+        self.assertEqual(source._describe(ServerSelectionTimeoutError("no servers")), message)
+        self.assertIn("authentication failed for user 'me'", message)
 
     def test_incomplete(self):
-        """Database and collection are needed, and are names that MongoDB allows."""
+        """A database and a collection are required, with names that MongoDB allows."""
         for rest in ("", "/", "/db", "/db?collection=", "/?collection=c"):
             self.assertIn("database and a collection", self.refusal(f"mongodb://localhost{rest}"))
         self.refusal("mongodb://localhost/d%20b?collection=c")
         self.refusal("mongodb://localhost/db?collection=a..b")
 
     def test_parameters(self):
-        """A parameter that is unknown, weakens TLS, or has no possible value is refused by its name."""
+        """A parameter that is unknown, weakens TLS, or has an invalid value is refused with its name."""
         for parameter, text in {
             "colour=red": "colour",
             "sort={}": "sort",
@@ -483,14 +491,14 @@ class SettingsTests(SynchronousTestCase):
             self.assertIn(text, self.refusal(f"mongodb://localhost/db?collection=c&{parameter}"), parameter)
 
     def test_hosts(self):
-        """What is no host, or a password whose special characters cut the URL short, is refused and not repeated."""
+        """An invalid host, or a password that truncates the URL, is refused without being shown."""
         for hosts in ("", "localhost:port", "localhost:70000", "[::1", "a:1,,b:2", "u:hu:hush@h", "u@hush:p@h"):
             self.refusal(f"mongodb://{hosts}/db?collection=c")
-        for cut in "/?#":
-            self.refusal(f"mongodb://user:1{cut}hush@localhost/db?collection=c")
+        for character in "/?#":
+            self.refusal(f"mongodb://user:1{character}hush@localhost/db?collection=c")
 
     def test_name(self):
-        """The source's name has servers, database, collection and query, and neither user nor password."""
+        """The name of the source has servers, database, collection and query, but no user or password."""
         for hosts, shown in {
             "localhost": "localhost:27017",
             "user:hush%2Fhush@localhost:1,[::1]:2": "localhost:1,[::1]:2",
@@ -500,8 +508,8 @@ class SettingsTests(SynchronousTestCase):
             )
             self.assertEqual(str(source), f"mongodb://{shown}/db?collection=c&query=%7B%22a%22%3A1%7D")
 
-    def test_registry(self):
-        """The registry makes one from its scheme, and shows a refused URL without its password."""
+    def test_factory(self):
+        """`make_source` accepts the scheme, and shows a refused URL without its password."""
         self.assertIsInstance(make_source(reactor, "mongodb://localhost/db?collection=c", 1000), MongoSource)
         with self.assertRaises(SettingsError) as caught:
             make_source(reactor, "mongodb://user:hush@localhost/db", 1000)
@@ -539,8 +547,10 @@ def decoded(stored: bytes) -> Any:
 
 
 class ConversionTests(SynchronousTestCase):
+    """Converting BSON to JSON."""
+
     def test_rare_types(self):
-        """A Decimal128 is a string with all its digits, a date beyond Python's years keeps its milliseconds."""
+        """A Decimal128 becomes a string with all its digits, and a date beyond the year 9999 keeps its milliseconds."""
         stored = bson.encode(
             {"d": bson.Decimal128("0.10"), "n": math.nan, "t": bson.DatetimeMS(2**60), "c": bson.Code("x")}
         )
@@ -550,21 +560,21 @@ class ConversionTests(SynchronousTestCase):
         )
 
     def test_unreadable(self):
-        """A Decimal128 with too many digits is a ValueError (a fetch's SourceError), or the zero IEEE 754 makes of it.
+        """A Decimal128 with too many digits raises ValueError, or is read as the zero that IEEE 754 defines.
 
-        PyMongo 4.18 refuses such bits, 4.20 reads them as that zero.
+        PyMongo 4.18 refuses such bits; 4.20 reads them as that zero. A fetch turns the ValueError into a SourceError.
         """
         try:
-            made = to_json({"d": bson.Decimal128.from_bid(b"\xff" * 14 + b"\x5f\x00")})
+            json = to_json({"d": bson.Decimal128.from_bid(b"\xff" * 14 + b"\x5f\x00")})
         except ValueError:
             return
-        self.assertEqual(made, b'{"d":"0E-6129"}')
+        self.assertEqual(json, b'{"d":"0E-6129"}')
 
     @given(st.dictionaries(names, values))
     @examples(100)
     def test_any_document(self, document):
-        """Any BSON document is valid JSON with its keys in their order, and the same bytes each time."""
+        """Any BSON document becomes valid JSON with its keys in order, and always the same bytes."""
         stored = bson.encode(document, codec_options=CodecOptions(uuid_representation=4))
-        made = to_json(decoded(stored))
-        self.assertEqual(list(msgspec.json.decode(made)), list(decoded(stored)))
-        self.assertEqual(to_json(decoded(stored)), made)
+        json = to_json(decoded(stored))
+        self.assertEqual(list(msgspec.json.decode(json)), list(decoded(stored)))
+        self.assertEqual(to_json(decoded(stored)), json)

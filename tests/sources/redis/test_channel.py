@@ -1,4 +1,4 @@
-"""Listening on a channel of Redis, with a Redis that does what it is told."""
+"""Subscribing to a Redis channel, with a fake Redis."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from txredisapi import LineReceiver
 from livestate.errors import SettingsError, SourceError
 from livestate.sources.api import ISource, IWatching
 from livestate.sources.factory import make_source
-from livestate.sources.redis.channel import LONGEST_PAUSE, LONGEST_WAIT, PING_EACH, RedisChannel, keyspace_channel
+from livestate.sources.redis.channel import MAX_DELAY, PING_INTERVAL, TIMEOUT, RedisChannel, keyspace_channel
 from tests.support import FakeReactor, log_lines
 
 SUBSCRIBED = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
@@ -23,7 +23,7 @@ REFUSED = b"-NOPERM this user has no permissions\r\n"
 
 
 class Transport(StringTransport):
-    """A connection that can be aborted; the protocol hears of it in the reactor's next turn, as it does."""
+    """A fake connection that can be aborted. As in reality, the protocol learns of it in the next reactor turn."""
 
     protocol: Any
 
@@ -36,15 +36,15 @@ class Transport(StringTransport):
             self.disconnected = True
             self.clock.callLater(0, self.protocol.connectionLost, Failure(ConnectionDone()))
 
-    def said(self):
-        """Give the first words of the commands that came, and forget them."""
+    def commands(self):
+        """Return the names of the commands received since the last call."""
         words = self.value().split(b"\r\n")[2::2]
         self.clear()
         return [word.decode() for word in words if word.isupper()]
 
 
 class FakeServer:
-    """Gives connections as it is told."""
+    """A fake deployment that makes connections, or fails with `answer`."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -64,86 +64,86 @@ class FakeServer:
 
 
 class ChannelTests(SynchronousTestCase):
-    """One channel."""
+    """Listening on one channel."""
 
     def start(self, keyspace=False):
         self.clock = Clock()
-        # txredisapi has its own turns of the one reactor between two values.
+        # txredisapi calls the global reactor between two values.
         self.patch(LineReceiver, "callLater", self.clock.callLater)
         self.server = FakeServer(self.clock)
-        self.told: list[float] = []
+        self.changes: list[float] = []
         server: Any = self.server
         self.channel = RedisChannel(self.clock, server, b"c", keyspace, "redis://h/0", 1000)
-        self.channel.start(lambda: self.told.append(self.clock.seconds()))
+        self.channel.start(lambda: self.changes.append(self.clock.seconds()))
 
     def receive(self, data):
-        """Let the newest connection receive something."""
+        """Receive data on the latest connection."""
         self.server.transports[-1].protocol.dataReceived(data)
         self.clock.pump([0] * 20)
 
-    def said(self):
-        return self.server.transports[-1].said()
+    def commands(self):
+        return self.server.transports[-1].commands()
 
     def listen(self):
         self.start()
-        self.assertEqual(self.said(), ["SUBSCRIBE"])
+        self.assertEqual(self.commands(), ["SUBSCRIBE"])
         self.receive(SUBSCRIBED)
 
     def run_for(self, seconds):
         self.clock.pump([0.1] * round(10 * seconds) + [0.001])
 
-    def test_told(self):
-        """It tells when the subscription begins, not before, and at each message."""
+    def test_notifies(self):
+        """It notifies when the subscription starts, not before, and at each message."""
         with log_lines() as lines:
             self.start()
-            self.assertEqual(self.told, [])
+            self.assertEqual(self.changes, [])
             self.receive(SUBSCRIBED)
-            self.assertEqual(len(self.told), 1)
+            self.assertEqual(len(self.changes), 1)
             self.receive(MESSAGE * 3)
-            self.assertEqual(len(self.told), 4)
+            self.assertEqual(len(self.changes), 4)
         self.assertEqual(lines, ["redis://h/0: listening for changes on the channel c"])
 
     def test_pings(self):
-        """While it listens it asks each 5 s whether Redis is there; the answers are no messages."""
+        """While listening it sends a PING every 5 s; the answers do not count as messages."""
         self.listen()
         for _ in range(20):
-            self.run_for(PING_EACH)
-            self.assertEqual(self.said(), ["PING"])
+            self.run_for(PING_INTERVAL)
+            self.assertEqual(self.commands(), ["PING"])
             self.receive(PONG)
-        self.assertEqual((len(self.told), len(self.server.transports)), (1, 1))
+        self.assertEqual((len(self.changes), len(self.server.transports)), (1, 1))
 
     def test_ping_refused(self):
-        """A user who may not PING has an answer all the same: Redis is there."""
+        """A refused PING counts as an answer: the connection stays."""
         self.listen()
         for _ in range(20):
-            self.run_for(PING_EACH)
+            self.run_for(PING_INTERVAL)
             self.receive(REFUSED)
         self.assertEqual(len(self.server.transports), 1)
 
     def test_silent(self):
-        """A connection on which a PING has no answer is dropped within 10 s, and another made; told of in one line."""
+        """A connection without an answer to PING is replaced within 10 s, with one log line."""
         with log_lines() as lines:
             self.listen()
-            self.run_for(PING_EACH + LONGEST_WAIT + 0.1)
+            self.run_for(PING_INTERVAL + TIMEOUT + 0.1)
             self.assertTrue(self.server.transports[0].disconnected)
-            self.run_for(LONGEST_PAUSE)
+            self.run_for(MAX_DELAY)
             self.assertEqual(len(self.server.transports), 2)
             self.receive(SUBSCRIBED)
-        self.assertEqual(len(self.told), 2)
+        self.assertEqual(len(self.changes), 2)
         self.assertEqual(len(lines), 3, lines)
-        self.assertIn("not told of changes: no answer within 5 s; polling goes on", lines[1])
+        self.assertIn("change notifications unavailable: no answer within 5 s; polling, retrying", lines[1])
 
     def test_silent_from_the_start(self):
-        """A Redis that accepts and does not answer is given up and tried again for ever, in one line."""
+        """If Redis accepts but does not answer, the connection is retried indefinitely, with one log line."""
         with log_lines() as lines:
             self.start()
             self.run_for(60)
-        self.assertApproximates(len(self.server.transports), 60 / (LONGEST_WAIT + 0.8), 2)
+        self.assertApproximates(len(self.server.transports), 60 / (TIMEOUT + 0.8), 2)
         self.assertTrue(all(transport.disconnected for transport in self.server.transports[:-1]))
         self.assertEqual(len(lines), 1, lines)
 
     def test_lost(self):
-        """A lost connection is made anew at once; one that is lost each time, about once a second, in no more lines."""
+        """A lost connection is replaced at once; one that is always lost is retried about once a second."""
         self.listen()
         self.server.transports[0].abortConnection()
         self.run_for(0.4)
@@ -151,32 +151,32 @@ class ChannelTests(SynchronousTestCase):
         for _ in range(10):
             self.receive(SUBSCRIBED)
             self.server.transports[-1].abortConnection()
-            self.run_for(LONGEST_PAUSE)
+            self.run_for(MAX_DELAY)
         before = len(self.server.transports)
         self.assertLessEqual(before, 13)
 
     def test_refused(self):
-        """A refusal is logged once, however often it is met, and tried again."""
+        """A refused subscription is retried, and logged only once."""
         with log_lines() as lines:
             self.start()
             for _ in range(30):
                 if not self.server.transports[-1].disconnected:
                     self.receive(REFUSED)
-                self.run_for(LONGEST_PAUSE)
+                self.run_for(MAX_DELAY)
             self.assertGreater(len(self.server.transports), 20)
             self.receive(SUBSCRIBED)
         self.assertEqual(len(lines), 2, lines)
-        self.assertIn("Redis refuses the channel 'c': NOPERM", lines[0])
-        self.assertEqual(len(self.told), 1)
+        self.assertIn("Redis refused the channel 'c': NOPERM", lines[0])
+        self.assertEqual(len(self.changes), 1)
 
-    def test_lost_after_troubles(self):
-        """Once Redis has answered a PING, earlier troubles are forgotten: a loss is followed by the shortest pause."""
+    def test_lost_after_failures(self):
+        """An answered PING resets the backoff: after a loss the delay is the shortest again."""
         self.start()
         for _ in range(10):
             self.server.transports[-1].abortConnection()
-            self.run_for(LONGEST_PAUSE + 0.2)
+            self.run_for(MAX_DELAY + 0.2)
         self.receive(SUBSCRIBED)
-        self.run_for(PING_EACH)
+        self.run_for(PING_INTERVAL)
         self.receive(PONG)
         before = len(self.server.transports)
         self.server.transports[-1].abortConnection()
@@ -184,7 +184,7 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(len(self.server.transports), before + 1)
 
     def test_not_connected(self):
-        """Why there is no connection is logged when it begins and when it changes."""
+        """The reason for a failed connection is logged when it is new or changes."""
         with log_lines() as lines:
             self.start()
             self.server.transports[-1].abortConnection()
@@ -196,7 +196,7 @@ class ChannelTests(SynchronousTestCase):
         )
 
     def test_fault(self):
-        """A fault does not end the listening, and is logged with its traceback, once."""
+        """An unexpected exception does not stop the listening, and is logged once, with its traceback."""
         self.start()
         self.server.transports[-1].abortConnection()
         self.server.answer = ZeroDivisionError("oops")
@@ -205,12 +205,12 @@ class ChannelTests(SynchronousTestCase):
         self.server.answer = None
         self.run_for(2)
         self.receive(SUBSCRIBED)
-        self.assertEqual(len(self.told), 1)
+        self.assertEqual(len(self.changes), 1)
 
     def test_hostile(self):
-        """What nobody asked for, what is too large and what is not Redis end the connection, with a reason."""
+        """Unexpected, oversized and invalid replies end the connection, with a reason."""
         for data, reason in (
-            (b"+OK\r\n", "what nobody asked"),
+            (b"+OK\r\n", "unexpected reply"),
             (b"-ERR max clients\r\n", "max clients"),
             (b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$5000\r\n", "5,000 bytes"),
             (b"HTTP/1.1 200\r\n", "not a Redis reply"),
@@ -224,7 +224,7 @@ class ChannelTests(SynchronousTestCase):
             self.channel.stop()
 
     def test_stop(self):
-        """To stop, whatever it is doing, drops the connection, says nothing and leaves nothing behind."""
+        """Stopping in any state closes the connection, logs nothing and leaves nothing behind."""
 
         def connecting():
             self.start()
@@ -238,21 +238,21 @@ class ChannelTests(SynchronousTestCase):
 
         def pinging():
             self.listen()
-            self.run_for(PING_EACH)
+            self.run_for(PING_INTERVAL)
 
-        for begin in (self.start, self.listen, pausing, pinging, connecting):
-            begin()
+        for prepare in (self.start, self.listen, pausing, pinging, connecting):
+            prepare()
             with log_lines() as lines:
                 self.channel.stop()
                 self.run_for(0.1)
-                self.assertEqual(self.clock.getDelayedCalls(), [], begin)
+                self.assertEqual(self.clock.getDelayedCalls(), [], prepare)
                 self.run_for(30)
             self.assertTrue(all(transport.disconnected for transport in self.server.transports))
-            self.assertEqual(lines, [], begin)
-            self.assertLess(len(self.told), 2)
+            self.assertEqual(lines, [], prepare)
+            self.assertLess(len(self.changes), 2)
 
     def test_stop_before_start(self):
-        """One that was never started can be stopped."""
+        """A channel that was never started can be stopped."""
         server: Any = FakeServer(Clock())
         RedisChannel(Clock(), server, b"c", False, "redis://h/0", 1000).stop()
 
@@ -260,19 +260,19 @@ class ChannelTests(SynchronousTestCase):
 class URLTests(SynchronousTestCase):
     """`notify` in the URL."""
 
-    def test_only_where_asked_for(self):
-        """A source tells of changes if its URL says `notify`, and not otherwise."""
-        for query, telling in (("", False), ("?key=a", False), ("?notify=results", True), ("?notify=keyspace", True)):
+    def test_only_if_requested(self):
+        """A source notifies of changes only if its URL has `notify`."""
+        for query, watching in (("", False), ("?key=a", False), ("?notify=results", True), ("?notify=keyspace", True)):
             source = make_source(FakeReactor(), f"redis://h/0{query}", 100)
             self.assertTrue(ISource.providedBy(source))
-            self.assertEqual(IWatching.providedBy(source), telling, query)
+            self.assertEqual(IWatching.providedBy(source), watching, query)
             source.close()
 
     def test_empty(self):
-        """A `notify` that names nothing is refused."""
+        """An empty `notify` is refused."""
         error = self.assertRaises(SettingsError, make_source, FakeReactor(), "redis://h/0?notify=", 100)
-        self.assertIn("notify names a channel, or is keyspace", str(error))
+        self.assertIn("notify must be the name of a channel, or keyspace", str(error))
 
     def test_keyspace_channel(self):
-        """Redis's channel of a key has the database in its name and the key as it is."""
+        """The name of a key's channel has the database and the unmodified key."""
         self.assertEqual(keyspace_channel(3, b"a:*"), b"__keyspace@3__:a:*")

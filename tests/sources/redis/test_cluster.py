@@ -1,4 +1,4 @@
-"""A Redis Cluster that is made up: which node is asked, and when it is another one."""
+"""Reading from a fake Redis Cluster, while slots move and nodes fail."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SourceError
-from livestate.sources.redis.cluster import REDIRECTIONS, ClusterDeployment
+from livestate.sources.redis.cluster import MAX_REDIRECTIONS, ClusterDeployment
 from livestate.sources.redis.url import NodeAddress
 from livestate.system.timeouts import with_timeout
 from tests.redis_world import ClusterWorld
@@ -17,7 +17,7 @@ from tests.support import few, log_lines
 
 
 class ClusterTests(SynchronousTestCase):
-    """Four nodes, of which one has the key, and the URL names two."""
+    """Four nodes, of which one has the key and two are in the URL."""
 
     def setUp(self):
         self.clock = Clock()
@@ -25,13 +25,13 @@ class ClusterTests(SynchronousTestCase):
         self.nodes = self.world.nodes
         self.deployment = self.make(self.nodes[0].address, self.nodes[1].address)
 
-    def make(self, *named: NodeAddress) -> ClusterDeployment:
+    def make(self, *seeds: NodeAddress) -> ClusterDeployment:
         servers: Any = self.world
-        return ClusterDeployment(servers, named, b"k", max_size=1000, source="redis+cluster://n/")
+        return ClusterDeployment(servers, seeds, b"k", max_size=1000, source="redis+cluster://n/")
 
-    def run_it(self, asking):
+    def run_it(self, coroutine):
         results: list[Any] = []
-        with_timeout(0.8, asking, self.clock).addBoth(results.append)
+        with_timeout(0.8, coroutine, self.clock).addBoth(results.append)
         self.clock.pump([0.1] * 9)
         [result] = results
         if hasattr(result, "trap"):
@@ -49,7 +49,7 @@ class ClusterTests(SynchronousTestCase):
         return [len(node.connections) for node in self.nodes]
 
     def test_steady(self):
-        """As long as all is well one connection is kept, to the node that has the key."""
+        """While all is well there is one connection, to the node that has the key."""
         with log_lines() as lines:
             for _ in range(20):
                 self.assertEqual(self.fetch(), b"1")
@@ -57,11 +57,11 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(sum(node.connected for node in self.nodes), 3)
         self.assertEqual(
             [line.removeprefix("redis+cluster://n/: ") for line in lines],
-            ["the key is at the node n:1", "reading from the node n:1"],
+            ["the key is on the node n:1", "reading from the node n:1"],
         )
 
     def test_moved(self):
-        """A node that has not the key any more sends to another one, which is stayed with."""
+        """If a node no longer has the key, its redirection is followed, and the new node is used from then on."""
         self.fetch()
         self.world.own(self.nodes[2])
         self.nodes[2].value = b"2"
@@ -70,8 +70,8 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(self.open(), [0, 0, 1, 0])
         self.assertEqual(self.nodes[2].connected, 1)
 
-    def test_asked(self):
-        """While the slot is being moved the key is read where it is, and the node of the slot is asked first."""
+    def test_ask(self):
+        """While the slot is being moved the key is read where it is, but the slot's node is still asked first."""
         self.fetch()
         source, target = self.nodes[0], self.nodes[3]
         source.moves_to, target.takes = target.address, True
@@ -86,7 +86,7 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(self.open(), [0, 0, 0, 1])
 
     def test_publish(self):
-        """What is written goes, in one transaction, to the node that has the key, wherever one is sent."""
+        """A write goes in one transaction to the node that has the key, also after a redirection."""
         self.publish()
         self.assertEqual(self.world.written, [(1, "MULTI"), (1, "SET"), (1, "PUBLISH"), (1, "EXEC")])
         self.world.own(self.nodes[2])
@@ -95,23 +95,23 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(self.world.written[1:], [(3, "MULTI"), (3, "SET"), (3, "PUBLISH"), (3, "EXEC")])
 
     def test_publish_while_moving(self):
-        """While the slot is being moved what is written goes to the new node, and is told after that."""
+        """While the slot is being moved a write goes to the new node, and PUBLISH comes after SET."""
         source, target = self.nodes[0], self.nodes[3]
         source.moves_to, target.takes, source.value = target.address, True, None
         self.publish()
-        said = [what for port, what in self.world.written if port == 4]
-        self.assertEqual(said, ["ASKING", "SET", "ASKING", "PUBLISH"])
+        commands = [command for port, command in self.world.written if port == 4]
+        self.assertEqual(commands, ["ASKING", "SET", "ASKING", "PUBLISH"])
         self.assertEqual(target.value, b"2")
 
-    def test_circle(self):
-        """Nodes that send on in a circle are left after a few times, in one line."""
+    def test_redirection_loop(self):
+        """A loop of redirections raises SourceError after the maximum number of them."""
         self.nodes[0].owner, self.nodes[1].owner = self.nodes[1].address, self.nodes[0].address
-        self.assertIn(f"send on from one to the next, {REDIRECTIONS} times", self.fetch())
-        self.assertLess(sum(node.connected for node in self.nodes), 2 * REDIRECTIONS)
+        self.assertIn(f"the nodes redirected more than {MAX_REDIRECTIONS} times", self.fetch())
+        self.assertLess(sum(node.connected for node in self.nodes), 2 * MAX_REDIRECTIONS)
         self.assertEqual(sum(self.open()), 0)
 
     def test_failover(self):
-        """A node that is gone is found in its replica's place, also where all that the URL names are gone."""
+        """After a failover the new node is found, even if all nodes in the URL are gone."""
         self.fetch()
         self.nodes[0].kill()
         self.assertEqual(self.fetch(), "n:1: connection refused")
@@ -122,7 +122,7 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(self.open(), [0, 0, 0, 1])
 
     def test_hanging_nodes(self):
-        """Nodes that hang do not keep the others from saying where the key is."""
+        """Nodes that hang do not delay the answer of another node."""
         for node in (0, 2, 3):
             self.nodes[node].hangs = True
         self.world.own(self.nodes[1])
@@ -130,22 +130,22 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(self.fetch(), b"2")
         self.assertEqual(self.open(), [0, 1, 0, 0])
 
-    def test_nobody(self):
-        """Without any node a fetch says so in one line."""
+    def test_no_node(self):
+        """If no node can be reached, a fetch raises SourceError with the reason."""
         for node in self.nodes:
             node.kill()
-        self.assertEqual(self.fetch(), "no node of the cluster says where the key is: connection refused")
+        self.assertEqual(self.fetch(), "no node of the cluster could locate the key: connection refused")
 
     def test_down(self):
-        """What the cluster says of itself when it is down is what is said."""
+        """When the cluster is down, the error has its own message."""
         self.fetch()
         for node in self.nodes:
             node.down = "CLUSTERDOWN The cluster is down"
-        self.assertIn("Redis says: CLUSTERDOWN The cluster is down", self.fetch())
+        self.assertIn("Redis answered: CLUSTERDOWN The cluster is down", self.fetch())
         self.assertEqual(sum(self.open()), 0)
 
     def test_listening(self):
-        """The connection on which changes are told goes to the node that has the key, and is told when it moves."""
+        """The subscription connects to the node that has the key, and `moved` is called when that changes."""
         moved: list[None] = []
         self.deployment.moved = lambda: moved.append(None)
         unused: Any = None
@@ -165,10 +165,10 @@ class ClusterTests(SynchronousTestCase):
         self.assertIs(connection._node, self.nodes[3])
 
     @few
-    @given(st.lists(st.tuples(st.sampled_from(["kill", "start", "own", "hang", "down", "mend"]), st.integers(0, 3)),
+    @given(st.lists(st.tuples(st.sampled_from(["kill", "start", "own", "hang", "down", "recover"]), st.integers(0, 3)),
                     max_size=30))  # fmt: skip
     def test_whatever_nodes_do(self, events):
-        """A fetch gives what the slot's node has or fails, leaves one connection, and succeeds when all is mended."""
+        """A fetch returns the right value or fails, leaves at most one connection, and succeeds after recovery."""
         self.setUp()
         for node in self.nodes:
             node.value = str(node.address.port).encode()
@@ -181,7 +181,7 @@ class ClusterTests(SynchronousTestCase):
             elif event == "down":
                 node.down = "CLUSTERDOWN"
             else:
-                node.up = node.up or event in ("start", "mend")
+                node.up = node.up or event in ("start", "recover")
                 node.hangs = event == "hang"
                 node.down = ""
             results: list[Any] = []
@@ -196,12 +196,12 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(sum(self.open()), 1)
         self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
 
-    def test_called_off(self):
-        """A fetch that is called off leaves nothing open, wherever it was."""
+    def test_cancelled(self):
+        """A cancelled fetch leaves no connection open."""
         for node in self.nodes:
             node.hangs = True
-        asking = Deferred.fromCoroutine(self.deployment.read("GET", b"k"))
+        fetch = Deferred.fromCoroutine(self.deployment.read("GET", b"k"))
         self.assertEqual(self.open(), [1, 1, 0, 0])
-        asking.cancel()
-        self.failureResultOf(asking)
+        fetch.cancel()
+        self.failureResultOf(fetch)
         self.assertEqual(sum(self.open()), 0)

@@ -1,4 +1,4 @@
-"""The login at a Redis."""
+"""Logging in to Redis."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from livestate.sources.redis.connection import Login, RedisProtocol, RedisServer
 
 
 class Endpoint:
-    """Gives one connection, and keeps its other end."""
+    """A fake endpoint with one connection."""
 
     def __init__(self):
         self.transport = StringTransport()
@@ -23,10 +23,10 @@ class Endpoint:
 
 
 class LoginTests(SynchronousTestCase):
-    """What is said of a login that is refused."""
+    """The error message for a rejected login."""
 
     def refusal(self, password, answer):
-        """Log in, be refused, and give what is said of it."""
+        """Log in, answer with an error, and return the error message."""
         endpoint: Any = Endpoint()
         server = RedisServer(endpoint, Login("me", password))
         connecting = Deferred.fromCoroutine(server.connect(lambda: RedisProtocol(100)))
@@ -35,16 +35,16 @@ class LoginTests(SynchronousTestCase):
         return str(self.failureResultOf(connecting, SourceError).value)
 
     def test_reason(self):
-        """The server's reason is told."""
+        """The message has the server's reason."""
         self.assertIn("WRONGPASS", self.refusal("hush", b"-WRONGPASS invalid username-password pair\r\n"))
 
-    def test_server_that_repeats_it(self):
-        """A server that repeats the password in its answer, whole or cut short, does not bring it into the log."""
+    def test_repeated_password(self):
+        """If the server repeats the password in its answer, whole or truncated, the message does not contain it."""
         long = "hush" * 50
         for answer in (
             b"-ERR unknown command 'AUTH', with args beginning with: 'me' 'hush' \r\n",
             b"-ERR no user me with password hush here\r\n",
         ):
             self.assertNotIn("hush", self.refusal("hush", answer))
-        cut = f"-ERR unknown command 'AUTH', with args beginning with: 'me' '{long[:120]}\r\n".encode()
-        self.assertNotIn("hush", self.refusal(long, cut))
+        truncated = f"-ERR unknown command 'AUTH', with args beginning with: 'me' '{long[:120]}\r\n".encode()
+        self.assertNotIn("hush", self.refusal(long, truncated))

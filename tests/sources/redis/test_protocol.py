@@ -1,4 +1,4 @@
-"""Redis's protocol, spoken by what is not Redis, or by one that has gone mad."""
+"""Redis's protocol when the peer is not Redis, or sends nonsense."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.support import few
 
 MAX_SIZE = 1000
 
-#: What a Redis may send, and what it may not, in pieces.
+#: Valid and invalid pieces of input.
 PIECES = (
     b"$2\r\nhi\r\n",
     b"$-1\r\n",
@@ -36,7 +36,7 @@ class ProtocolTests(SynchronousTestCase):
 
     def connect(self):
         self.clock = Clock()
-        # txredisapi has its own turns of the one reactor between two values.
+        # txredisapi calls the global reactor between two values.
         self.patch(LineReceiver, "callLater", self.clock.callLater)
         self.transport = Transport(self.clock)
         self.protocol = self.transport.protocol = RedisProtocol(MAX_SIZE)
@@ -46,24 +46,24 @@ class ProtocolTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.protocol.ask("GET", "k"))
 
     def receive(self, data: bytes) -> None:
-        """Receive in pieces of what a transport reads at once, as long as it reads."""
+        """Receive data in the chunks that a transport reads, as long as it is connected."""
         for start in range(0, len(data), 65536):
             if not self.transport.disconnected:
                 self.protocol.dataReceived(data[start : start + 65536])
             self.clock.pump([0] * 4)
 
     def failure(self, data: bytes) -> str:
-        """Ask, answer with `data`, and give the error, with which the connection ends."""
+        """Send a command, answer with `data`, and return the error, which must also end the connection."""
         self.connect()
-        asking = self.ask()
+        pending = self.ask()
         self.receive(data)
-        error: Any = self.failureResultOf(asking, SourceError).value
+        error: Any = self.failureResultOf(pending, SourceError).value
         self.assertTrue(self.transport.disconnected)
         self.assertEqual(len(self.protocol.replyQueue.pending), 0)
         return str(error)
 
     def test_values(self):
-        """A value of the largest size, none, and values one after the other come as they are."""
+        """A value of the maximum size, a null value, an empty value and an array are returned unchanged."""
         self.connect()
         for reply, value in (
             (b"$1000\r\n" + b"x" * 1000 + b"\r\n", b"x" * 1000),
@@ -71,15 +71,15 @@ class ProtocolTests(SynchronousTestCase):
             (b"$0\r\n\r\n", b""),
             (b"*2\r\n$1\r\na\r\n*-1\r\n", [b"a", None]),
         ):
-            asking = self.ask()
+            pending = self.ask()
             self.receive(reply[:3])
-            self.assertNoResult(asking)
+            self.assertNoResult(pending)
             self.receive(reply[3:])
-            self.assertEqual(self.successResultOf(asking), value)
+            self.assertEqual(self.successResultOf(pending), value)
         self.assertFalse(self.transport.disconnected)
 
     def test_no_reply(self):
-        """What no Redis says ends the connection at once, in words that are the same each time."""
+        """Input that no Redis sends ends the connection at once, always with the same message."""
         for data in (
             b"\r\n",
             b"HTTP/1.1 400 Bad Request\r\n",
@@ -97,44 +97,44 @@ class ProtocolTests(SynchronousTestCase):
             self.assertEqual(self.failure(data), "not a Redis reply", data[:40])
 
     def test_too_large(self):
-        """A value of 1 GB is refused when it is announced, and an array of allowed values when it is too large."""
+        """A value of 1 GB is refused when it is announced, and an array once its total size is too large."""
         self.assertEqual(
             self.failure(b"$1073741824\r\n" + b"x" * 1000), "the value has 1,073,741,824 bytes, and --max-size is 1,000"
         )
-        self.assertIn("no end", self.failure(b"*1000\r\n" + (b"$999\r\n" + b"x" * 999 + b"\r\n") * 500))
+        self.assertIn("too long", self.failure(b"*1000\r\n" + (b"$999\r\n" + b"x" * 999 + b"\r\n") * 500))
         self.assertLess(len(self.protocol.multi_bulk.items), 400)
 
-    def test_nobody_asked(self):
-        """A reply to no command ends the connection: it would be taken for that to the next one."""
+    def test_unexpected_reply(self):
+        """A reply to no command ends the connection, or it would be taken for the reply to the next one."""
         self.connect()
-        asking = self.ask()
+        pending = self.ask()
         self.receive(b"$1\r\n1\r\n$1\r\n2\r\n")
-        self.assertEqual(self.successResultOf(asking), b"1")
+        self.assertEqual(self.successResultOf(pending), b"1")
         self.assertTrue(self.transport.disconnected)
         self.assertFalse(self.protocol.connected)
         self.assertIsInstance(self.failureResultOf(self.ask()).value, SourceError)
 
     def test_lost(self):
-        """A connection that ends in mid-reply is an error of one line."""
+        """A connection that is lost in the middle of a reply raises SourceError."""
         self.connect()
-        asking = self.ask()
+        pending = self.ask()
         self.receive(b"$10\r\nabc")
         self.transport.abortConnection()
         self.clock.advance(0)
-        self.assertEqual(str(self.failureResultOf(asking).value), "the connection was lost")
+        self.assertEqual(str(self.failureResultOf(pending).value), "the connection was lost")
 
     @few
     @given(st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join), st.integers(1, 9))
     def test_anything(self, data, size):
-        """Whatever comes, however it is cut, is an answer or a SourceError, and nothing is kept for the next command."""
+        """Any input, in any chunks, gives an answer or a SourceError, and leaves no reply for the next command."""
         self.connect()
-        asking = self.ask()
+        pending = self.ask()
         for start in range(0, len(data), size):
             self.receive(data[start : start + size])
         self.protocol.abort()
         self.clock.advance(0)
         results: list[Any] = []
-        asking.addBoth(results.append)
+        pending.addBoth(results.append)
         [result] = results
         if hasattr(result, "value"):
             self.assertIsInstance(result.value, SourceError)

@@ -1,4 +1,4 @@
-"""Redis behind Sentinels, all of them made up: who is read, and when it is another one."""
+"""Reading from fake Redis servers behind fake Sentinels, through failovers and failures."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SourceError
 from livestate.sources.redis.role import role_of
-from livestate.sources.redis.sentinel_deployment import LONGEST_TRY, LOOK_EACH, SHUN, SentinelDeployment
-from livestate.sources.redis.sentinels import GRACE, LONGEST_WAIT, Sentinels
+from livestate.sources.redis.sentinel_deployment import CHECK_INTERVAL, REPLICA_TIMEOUT, RETRY_DELAY, SentinelDeployment
+from livestate.sources.redis.sentinels import GRACE, TIMEOUT, Sentinels
 from livestate.sources.redis.url import NodeAddress
 from livestate.system.timeouts import with_timeout
 from tests.redis_world import Data, World
@@ -36,7 +36,7 @@ class SentinelCase(SynchronousTestCase):
         )
 
     def write(self, lag=()):
-        """Have the primary take one more write, and the replicas too, but for those that lag."""
+        """Write a new version to the primary and to its replicas, except those in `lag`."""
         version = self.world.leader().version + 1
         for node in self.world.data:
             if node.up and node not in lag and (node.primary or node.linked):
@@ -44,11 +44,11 @@ class SentinelCase(SynchronousTestCase):
         return version
 
     def fetch(self, timeout=0.8):
-        """Begin a fetch as the poller does."""
+        """Start a fetch, as the poller does."""
         return with_timeout(timeout, self.deployment.read("GET", b"k"), self.clock)
 
     def version(self, timeout=0.8):
-        """Give what a fetch gives; time passes while it waits."""
+        """Fetch while time passes, and return the version, or the error message."""
         results: list[Any] = []
         self.fetch(timeout).addBoth(results.append)
         for _ in range(200):
@@ -62,7 +62,7 @@ class SentinelCase(SynchronousTestCase):
         return int(result)
 
     def read_from(self):
-        """Give the one that is read now."""
+        """Return the node that is read from now."""
         return next(node for node in self.world.data if node.connections)
 
 
@@ -70,7 +70,7 @@ class PrimaryTests(SentinelCase):
     """Reading from the primary."""
 
     def test_steady(self):
-        """As long as all is well one connection to the primary is kept, and one to each Sentinel."""
+        """While all is well there is one connection to the primary and one to each Sentinel."""
         with log_lines() as lines:
             self.start()
             for _ in range(20):
@@ -84,7 +84,7 @@ class PrimaryTests(SentinelCase):
         )
 
     def test_failover(self):
-        """While the primary is gone a fetch says which server it is; the new one is read once the Sentinels name it."""
+        """While the primary is gone the error names it; the new one is read once the Sentinels name it."""
         self.start()
         self.version()
         self.world.data[0].kill()
@@ -93,7 +93,7 @@ class PrimaryTests(SentinelCase):
         self.assertEqual(self.write(), self.version())
 
     def test_within_one_fetch(self):
-        """A primary that is demoted and drops its clients, as one does in a switch-over, costs no fetch."""
+        """No fetch fails when a primary is demoted and drops its clients, as in a manual failover."""
         self.start()
         self.version()
         self.world.promote(self.world.data[2])
@@ -102,7 +102,7 @@ class PrimaryTests(SentinelCase):
         self.assertEqual(self.write(), self.version())
 
     def test_demoted(self):
-        """A primary that has become a replica without a word is read no more, though its connection stays."""
+        """A primary that silently became a replica is no longer read, though its connection is still open."""
         self.start()
         self.version()
         self.world.promote(self.world.data[1])
@@ -110,26 +110,28 @@ class PrimaryTests(SentinelCase):
         self.assertEqual(self.version(), version)
 
     def test_role_is_checked(self):
-        """A server that the Sentinels name, and that says that it is a replica, is not read."""
+        """A server that the Sentinels name as the primary, but that reports that it is a replica, is not read."""
         self.start()
         self.world.data[0].primary = False
-        self.assertEqual(self.version(), "d:1: the primary by what the Sentinels say, a replica by its own word")
+        self.assertEqual(
+            self.version(), "d:1: the Sentinels name it as the primary, but it reports that it is a replica"
+        )
         self.assertEqual(self.world.open(), 3)
 
     def test_cut_off(self):
-        """A primary that was cut off and believes in itself is left within a second and a fetch."""
+        """A primary that was cut off, but still reports that role, is dropped within a second and one fetch."""
         self.start()
         self.version()
         self.world.promote(self.world.data[1])
         self.world.data[0].primary = True
         self.write(lag=[self.world.data[0]])
-        self.clock.advance(LOOK_EACH)
+        self.clock.advance(CHECK_INTERVAL)
         self.version()
         self.assertEqual(self.version(), self.world.data[1].version)
         self.assertEqual(self.world.data[0].connections, set())
 
     def test_newest_epoch(self):
-        """Of Sentinels that disagree the one with the newest configuration is right, whoever answers first."""
+        """If Sentinels disagree, the newest configuration epoch counts, whichever answers first."""
         self.start()
         for sentinel in self.world.sentinels[:2]:
             sentinel.primary, sentinel.epoch = self.world.data[0].address, 7
@@ -141,7 +143,7 @@ class PrimaryTests(SentinelCase):
         self.assertEqual(self.version(), self.world.data[1].version)
 
     def test_silent(self):
-        """When no Sentinel answers the primary is read on, and that is logged once, and its end."""
+        """While no Sentinel answers the primary is still read; the start and the end are logged once."""
         with log_lines() as lines:
             self.start()
             self.version()
@@ -149,27 +151,27 @@ class PrimaryTests(SentinelCase):
                 sentinel.kill()
             for _ in range(20):
                 version = self.write()
-                self.clock.advance(LOOK_EACH)
+                self.clock.advance(CHECK_INTERVAL)
                 self.assertEqual(self.version(), version)
             for sentinel in self.world.sentinels:
                 sentinel.up = True
-            self.clock.advance(LOOK_EACH)
+            self.clock.advance(CHECK_INTERVAL)
             self.version()
         self.assertEqual(len(lines), 4, lines)
-        self.assertIn("no Sentinel answers: connection refused; reading on from d:1", lines[2])
-        self.assertIn("the Sentinels answer again", lines[3])
+        self.assertIn("cannot query the Sentinels: connection refused; still reading from d:1", lines[2])
+        self.assertIn("the Sentinels respond again", lines[3])
 
     def test_no_sentinel(self):
-        """Without any Sentinel, or with those who do not know the service, a fetch says so in one line."""
+        """A fetch raises SourceError if no Sentinel can be reached, or none knows the service."""
         self.start()
         for sentinel in self.world.sentinels:
             sentinel.up = False
-        self.assertEqual(self.version(), "no Sentinel answers: connection refused")
+        self.assertEqual(self.version(), "cannot query the Sentinels: connection refused")
         self.start(service="other")
-        self.assertIn("the Sentinels know no service 'other'", self.version())
+        self.assertIn("the Sentinels do not know the service 'other'", self.version())
 
     def test_hanging_sentinels(self):
-        """One Sentinel that hangs holds up nobody, two cost a tenth of a second."""
+        """One hanging Sentinel causes no delay, and two cause a tenth of a second."""
         for hanging, seconds in ((1, 0), (2, GRACE)):
             self.start()
             for sentinel in self.world.sentinels[:hanging]:
@@ -177,17 +179,17 @@ class PrimaryTests(SentinelCase):
             self.assertEqual(self.version(), 0)
             self.assertApproximates(self.clock.seconds(), seconds, 0.011)
             for _ in range(10):
-                self.clock.advance(LOOK_EACH)
+                self.clock.advance(CHECK_INTERVAL)
                 self.assertEqual(self.version(), 0)
-            self.clock.advance(LONGEST_WAIT)
+            self.clock.advance(TIMEOUT)
             self.assertEqual(self.world.open(), 1 + 3 - hanging)
 
     def test_late_connections(self):
-        """A Sentinel that takes long to connect has one connection in the end, however often it was asked meanwhile."""
+        """A Sentinel that is slow to connect ends up with one connection, however often it was asked meanwhile."""
         self.start()
         late = self.world.sentinels[0].late = []
         for _ in range(4):
-            self.clock.advance(LOOK_EACH)
+            self.clock.advance(CHECK_INTERVAL)
             self.assertEqual(self.version(), 0)
         for waiting in late:
             if not waiting.called:
@@ -196,7 +198,7 @@ class PrimaryTests(SentinelCase):
         self.assertEqual(len(self.world.sentinels[0].connections), 1)
 
     def test_closed_while_connecting(self):
-        """What is just being connected to when all is closed is not connected to."""
+        """`disconnect` cancels connections that are being made."""
         self.start()
         late = self.world.sentinels[0].late = []
         self.version()
@@ -205,23 +207,23 @@ class PrimaryTests(SentinelCase):
         self.assertEqual(self.world.open(), 0)
 
     def test_shorter_than_an_answer(self):
-        """A fetch that ends before the Sentinels answer leaves the asking to the next one."""
+        """If a fetch times out before the Sentinels answer, the next one uses their answer."""
         self.start()
         for sentinel in self.world.sentinels[:2]:
             sentinel.hangs = True
-        tries = 0
+        attempts = 0
         while True:
-            tries += 1
+            attempts += 1
             results: list[Any] = []
             self.fetch(0.04).addBoth(results.append)
             self.clock.pump([0.01] * 5 + [0.2])
             if results == [b"0"]:
                 break
-            self.assertLess(tries, 5)
-        self.assertGreater(tries, 1)
+            self.assertLess(attempts, 5)
+        self.assertGreater(attempts, 1)
 
-    def test_called_off(self):
-        """A fetch that is called off leaves nothing open but what is kept, wherever it was."""
+    def test_cancelled(self):
+        """A cancelled fetch leaves nothing open but the persistent connections."""
         self.start()
         hanging = [*self.world.sentinels, self.world.data[0]]
         for count in range(1, 5):
@@ -238,7 +240,7 @@ class PrimaryTests(SentinelCase):
         self.assertEqual(self.version(), 0)
 
     def test_many_failovers(self):
-        """After a thousand failovers, of all kinds, no more is open than at the start, and nothing is waited for."""
+        """A thousand failovers of all kinds leak neither connections nor timers."""
         self.start()
         self.version()
         for number in range(1000):
@@ -250,7 +252,7 @@ class PrimaryTests(SentinelCase):
             self.version(0.1) if number % 3 != 1 else self.fetch(0.1).addErrback(lambda _: None)
             self.clock.advance(0.1)
             self.world.promote(new)
-            self.clock.advance(LOOK_EACH)
+            self.clock.advance(CHECK_INTERVAL)
             old.up, old.hangs = True, False
             self.version()
             self.assertEqual(self.write(), self.version())
@@ -260,7 +262,7 @@ class PrimaryTests(SentinelCase):
         self.assertEqual(self.world.open(), 0)
 
     def test_roles(self):
-        """What is no reply to ROLE of a primary or a replica is refused."""
+        """Anything but the reply to ROLE of a primary or a replica is refused."""
         self.assertTrue(role_of([b"slave", b"h", 1, b"connected", 9]).linked)
         self.assertFalse(role_of([b"slave", b"h", 1, b"sync", -1]).linked)
         for reply in (None, [], [b"sentinel", []], [b"master"], b"master", [b"slave", b"h", 1, b"connected", b"x"]):
@@ -268,7 +270,7 @@ class PrimaryTests(SentinelCase):
 
 
 class WriteTests(SentinelCase):
-    """Writing."""
+    """Writing to the primary."""
 
     def publish(self):
         results: list[Any] = []
@@ -276,7 +278,7 @@ class WriteTests(SentinelCase):
         return results[0]
 
     def test_primary(self):
-        """What is written goes to the primary, also where replicas are read, and to the new one after a failover."""
+        """A write goes to the primary even if replicas are read, and to the new primary after a failover."""
         self.start(prefer_replica=True)
         self.version()
         self.assertIsNone(self.publish())
@@ -287,16 +289,16 @@ class WriteTests(SentinelCase):
         self.assertEqual([address.port for address, _ in self.world.written], [1, 3])
 
     def test_demoted(self):
-        """Nothing is given to a server that says that it is a replica."""
+        """Nothing is written to a server that reports that it is a replica."""
         self.start()
         self.world.data[0].primary = False
-        self.assertIn("a replica by its own word", str(self.publish().value))
+        self.assertIn("it reports that it is a replica", str(self.publish().value))
         self.assertEqual(self.world.written, [])
         self.assertEqual(self.world.open(), 3)
 
 
 class ListeningTests(SentinelCase):
-    """The connection on which changes are told."""
+    """The connection for the subscription."""
 
     def connect(self):
         results: list[Any] = []
@@ -304,8 +306,8 @@ class ListeningTests(SentinelCase):
         Deferred.fromCoroutine(self.deployment.connect(unused)).addBoth(results.append)
         return results[0]
 
-    def test_where_it_is_read(self):
-        """It goes to the server that is read, before the first fetch and after, and is told when that changes."""
+    def test_same_server(self):
+        """It connects to the server that is read, also before the first fetch; `moved` is called when that changes."""
         for prefer_replica in (False, True):
             self.start(prefer_replica)
             moved: list[None] = []
@@ -322,8 +324,8 @@ class ListeningTests(SentinelCase):
             self.assertEqual(len(moved), 1)
             self.assertIs(self.connect()._node, self.read_from())
 
-    def test_finds_by_itself(self):
-        """Where its server is gone it finds another one, though nothing is read meanwhile."""
+    def test_failover(self):
+        """If its server is gone it finds another one, even without a read in between."""
         for prefer_replica in (False, True):
             self.start(prefer_replica)
             self.version()
@@ -337,10 +339,10 @@ class ListeningTests(SentinelCase):
             self.assertEqual(found.primary, not prefer_replica)
 
     def test_wrong_role(self):
-        """It goes to no server of another role, and leaves nothing open."""
+        """It refuses a server with another role, and leaves nothing open."""
         self.start()
         self.world.data[0].primary = False
-        self.assertIn("a replica by its own word", str(self.connect().value))
+        self.assertIn("it reports that it is a replica", str(self.connect().value))
         self.assertEqual(self.world.open(), 3)
 
 
@@ -351,11 +353,11 @@ class ReplicaTests(SentinelCase):
         super().start(prefer_replica, service)
 
     def other(self):
-        """Give the replica that is not read."""
+        """Return the replica that is not read from."""
         return next(node for node in self.world.data if not node.primary and not node.connections)
 
     def test_sticks(self):
-        """One replica is read, and no other as long as it is well."""
+        """The same replica is read as long as it is healthy."""
         self.start()
         self.version()
         replica = self.read_from()
@@ -366,7 +368,7 @@ class ReplicaTests(SentinelCase):
         self.assertEqual(sum(node.connected for node in self.world.data), 1)
 
     def test_spread(self):
-        """Several livestates spread over the replicas."""
+        """Several instances of livestate spread over the replicas."""
         chosen = set()
         for _ in range(40):
             self.start()
@@ -375,7 +377,7 @@ class ReplicaTests(SentinelCase):
         self.assertEqual(len(chosen), 2)
 
     def test_another(self):
-        """A replica that is gone, hangs, has lost its primary, was promoted or is down by the Sentinels' word: left."""
+        """A replica is replaced when it is gone, loses its primary, is promoted, or reported down."""
 
         def gone(replica: Data) -> None:
             replica.kill()
@@ -383,15 +385,15 @@ class ReplicaTests(SentinelCase):
         def unlinked(replica: Data) -> None:
             replica.linked = False
 
-        def given_up(replica: Data) -> None:
+        def reported_down(replica: Data) -> None:
             self.world.down.add(replica.address)
-            self.clock.advance(LOOK_EACH)
+            self.clock.advance(CHECK_INTERVAL)
             self.version()
 
         def promoted(replica: Data) -> None:
             self.world.promote(replica)
 
-        for trouble in (gone, unlinked, given_up, promoted):
+        for trouble in (gone, unlinked, reported_down, promoted):
             with log_lines() as lines:
                 self.start()
                 self.version()
@@ -404,7 +406,7 @@ class ReplicaTests(SentinelCase):
             self.assertEqual(len([line for line in lines if "reading from the replica" in line]), 2, lines)
 
     def test_hangs(self):
-        """A replica that hangs costs one fetch, and one that hangs when it is tried a quarter of a second."""
+        """A hanging replica costs one fetch if it is in use, and a quarter of a second if it is being tried."""
         self.start()
         self.version()
         replica = self.read_from()
@@ -414,23 +416,23 @@ class ReplicaTests(SentinelCase):
         self.failureResultOf(fetch)
         before = self.clock.seconds()
         self.assertEqual(self.version(), 0)
-        self.assertLess(self.clock.seconds() - before, LONGEST_TRY + 0.02)
+        self.assertLess(self.clock.seconds() - before, REPLICA_TIMEOUT + 0.02)
 
     def test_hang_longer_than_a_fetch(self):
-        """Where replicas hang and a fetch has less time than they are given, the next ones come to the primary."""
+        """If replicas hang for longer than a fetch may take, later fetches reach the primary."""
         self.start()
         for node in self.world.data[1:]:
             node.hangs = True
-        gave = []
+        succeeded = []
         for _ in range(4):
             results: list[Any] = []
             self.fetch(0.04).addBoth(results.append)
             self.clock.pump([0.01] * 5)
-            gave.append(results[0] == b"0")
-        self.assertEqual(gave, [False, False, True, True])
+            succeeded.append(results[0] == b"0")
+        self.assertEqual(succeeded, [False, False, True, True])
 
-    def test_none(self):
-        """Without a replica the primary is read, which is logged once; and a replica again when there is one."""
+    def test_no_replica(self):
+        """Without a usable replica the primary is read, with one log line, until a replica is usable again."""
         with log_lines() as lines:
             self.start()
             for node in self.world.data[1:]:
@@ -440,17 +442,17 @@ class ReplicaTests(SentinelCase):
                 self.assertEqual(self.version(), self.write() - 1)
             self.assertTrue(self.read_from().primary)
             self.world.data[1].linked = True
-            for _ in range(round(SHUN) + 2):
+            for _ in range(round(RETRY_DELAY) + 2):
                 self.write()
                 self.clock.advance(1)
                 self.assertEqual(self.version(), self.world.data[0].version)
             self.assertIs(self.read_from(), self.world.data[1])
         self.assertEqual(len(lines), 4, lines)
-        self.assertIn("no replica can be read (d:", "".join(lines))
+        self.assertIn("no replica is usable (d:", "".join(lines))
         self.assertIn("has lost its primary", "".join(lines))
 
-    def test_never_back(self):
-        """A replica that is behind what was read before is passed over, for another or the primary."""
+    def test_never_older(self):
+        """A replica that is behind the last value read is skipped, in favour of another one or the primary."""
         self.start()
         self.version()
         first, second = self.read_from(), self.other()
@@ -459,18 +461,18 @@ class ReplicaTests(SentinelCase):
         first.kill()
         self.assertEqual(self.version(), version)
         self.assertTrue(self.read_from().primary)
-        for _ in range(round(SHUN) + 2):
+        for _ in range(round(RETRY_DELAY) + 2):
             self.clock.advance(1)
             self.assertEqual(self.version(), version)
         self.assertTrue(self.read_from().primary)
         version = self.write()
-        for _ in range(round(SHUN) + 2):
+        for _ in range(round(RETRY_DELAY) + 2):
             self.clock.advance(1)
             self.assertEqual(self.version(), version)
         self.assertIs(self.read_from(), second)
 
-    def test_primary_is_the_truth(self):
-        """Where the primary itself has gone back (a failover has lost writes), so does what is read."""
+    def test_primary_may_be_older(self):
+        """If the primary itself has an older version, because a failover lost writes, that version is read."""
         self.start()
         self.version()
         self.write()
@@ -481,12 +483,12 @@ class ReplicaTests(SentinelCase):
         self.assertEqual(self.version(), 0)
 
     @few
-    @given(st.lists(st.tuples(st.sampled_from(["write", "lag", "kill", "unlink", "hang", "mend"]), st.integers(1, 2)),
+    @given(st.lists(st.tuples(st.sampled_from(["write", "lag", "kill", "unlink", "hang", "recover"]), st.integers(1, 2)),
                     max_size=30))  # fmt: skip
     def test_whatever_replicas_do(self, events):
-        """As long as the primary is well, no fetch gives less than one before, and most give something."""
+        """While the primary is healthy no fetch returns an older version, and a replica is read once all recover."""
         self.start()
-        seen = 0
+        latest = 0
         for event, number in events:
             node = self.world.data[number]
             if event == "write":
@@ -499,17 +501,17 @@ class ReplicaTests(SentinelCase):
                 node.linked = False
             else:
                 node.hangs = event == "hang"
-                node.up = node.linked = (node.up and node.linked) or event == "mend"
+                node.up = node.linked = (node.up and node.linked) or event == "recover"
             results: list[Any] = []
             self.fetch().addBoth(results.append)
             self.clock.pump([0.05] * 20)
             if isinstance(results[0], bytes):
-                self.assertGreaterEqual(int(results[0]), seen)
-                seen = int(results[0])
+                self.assertGreaterEqual(int(results[0]), latest)
+                latest = int(results[0])
         for node in self.world.data:
             node.up, node.hangs, node.linked = True, False, True
         version = self.write()
-        for _ in range(round(SHUN) + 2):
+        for _ in range(round(RETRY_DELAY) + 2):
             self.clock.advance(1)
             self.version()
         self.assertEqual(self.version(), version)
@@ -517,7 +519,7 @@ class ReplicaTests(SentinelCase):
         self.assertEqual(self.world.open(), 4)
 
     def test_addresses(self):
-        """The Sentinels' replicas are those of which they say that they are well."""
+        """Only replicas that the Sentinels report as healthy are used."""
         self.start()
         self.world.down.add(NodeAddress("d", 2))
         self.version()

@@ -1,4 +1,4 @@
-"""URLs that name several Redis servers, and where a cluster has a key."""
+"""URLs with several Redis servers, and the slots of a cluster."""
 
 import string
 from typing import Any
@@ -19,25 +19,25 @@ addresses = st.builds(NodeAddress, names | st.sampled_from(["::1", "fe80::1%eth0
 
 
 class AddressTests(SynchronousTestCase):
-    """The authority of a URL."""
+    """The servers in a URL."""
 
     @many
     @given(st.lists(addresses, min_size=1, max_size=5, unique=True), st.sampled_from(["", "u:p%40@", ":p@", "u@"]))
     def test_list(self, servers, login):
-        """What is written as a list of servers is read as it, whatever stands before and after."""
+        """A list of servers is parsed into the same list, whatever comes before and after it."""
         parts = split(f"REDIS+cluster://{login}{','.join(map(str, servers))}/a/b?c=d#e")
         self.assertEqual(addresses_of(parts, 1), tuple(servers))
         self.assertEqual((parts.scheme, parts.path, parts.query), ("redis+cluster", "/a/b", "c=d"))
 
     def test_default_port(self):
-        """A server without a port has the usual one, and one that is named twice is asked once."""
+        """A server without a port gets the default, and duplicates are removed."""
         self.assertEqual(
             addresses_of(split("x://a,[::1],b:7,a:9"), 9),
             (NodeAddress("a", 9), NodeAddress("::1", 9), NodeAddress("b", 7)),
         )
 
     def test_wrong(self):
-        """What is no list of servers is refused, in a line that does not show it: it may be part of a password."""
+        """An invalid list of servers is refused without showing it, as it may be part of a password."""
         for authority in (
             "",
             ",",
@@ -64,25 +64,25 @@ class AddressTests(SynchronousTestCase):
         self.assertIn("not a URL", str(error))
 
     def test_refused(self):
-        """What cannot be honoured is refused in one line that says what would be right."""
+        """An invalid part of a URL is refused with a message that says what would be valid."""
         for url, text in (
-            ("redis+sentinel://a", "it names no service"),
-            ("redis+sentinel://a/", "it names no service"),
-            ("redis+sentinel://a/svc/x", "the database is a number"),
-            ("redis+sentinel://a/svc?read_from=replica", "read_from is primary or prefer_replica, not 'replica'"),
-            ("redis+sentinel://a/svc?cafile=x", "cafile goes with TLS"),
+            ("redis+sentinel://a", "the URL has no service"),
+            ("redis+sentinel://a/", "the URL has no service"),
+            ("redis+sentinel://a/svc/x", "the database must be a number"),
+            ("redis+sentinel://a/svc?read_from=replica", "read_from must be primary or prefer_replica, not 'replica'"),
+            ("redis+sentinel://a/svc?cafile=x", "cafile needs TLS"),
             ("rediss+sentinel://a/svc?cafile=/nowhere", "/nowhere"),
-            ("redis+cluster://a/1", "a cluster has no other database than 0"),
+            ("redis+cluster://a/1", "a cluster has only the database 0"),
             ("redis+cluster://a/?read_from=prefer_replica", "unknown parameter 'read_from'"),
             ("redis://a/?sentinel_password=hush", "unknown parameter 'sentinel_password'"),
-            ("redis+nonsense://a", "no source of that kind"),
+            ("redis+nonsense://a", "unknown kind of source"),
         ):
             error = self.assertRaises(SettingsError, make_source, FakeReactor(), url, 100)
             self.assertIn(text, str(error))
             self.assertNotIn("hush", str(error))
 
     def test_made(self):
-        """All parameters together make a source that can be written to and watched, and no password is in its name."""
+        """All parameters together make a source to write to and to watch, whose name has no password."""
         for url in (
             "redis+sentinel://u:hush@a:1,b/svc/3?key=k&sentinel_username=s&sentinel_password=hush"
             "&read_from=prefer_replica&notify=keyspace",
@@ -101,7 +101,7 @@ class AddressTests(SynchronousTestCase):
         st.text(st.sampled_from("ab:/?#[]@%&=*,.0123é \n\t\x00-"), max_size=14),
     )
     def test_any_url(self, scheme, rest):
-        """Any URL at all makes a source, or is refused by a SettingsError."""
+        """Any URL either makes a source or raises SettingsError."""
         try:
             make_source(FakeReactor(), scheme + rest, 100).close()
         except SettingsError:
@@ -109,10 +109,10 @@ class AddressTests(SynchronousTestCase):
 
 
 class SlotTests(SynchronousTestCase):
-    """Where a cluster has a key."""
+    """The slots of a cluster."""
 
     def test_known(self):
-        """Slots are those of the specification: CRC16 has its check value, and a hash tag alone counts."""
+        """Slots follow the specification: CRC16 has its check value, and only the hash tag counts if there is one."""
         for key, slot in (
             (b"123456789", 0x31C3),
             (b"", 0),
@@ -137,9 +137,9 @@ class SlotTests(SynchronousTestCase):
         self.assertIn(slot_of(key), range(SLOTS))
 
     def test_redirections(self):
-        """MOVED and ASK are read as the specification has them; a node without a host is where it was asked."""
+        """MOVED and ASK are parsed by the specification; a missing host means the one that was asked."""
         asked = NodeAddress("here", 1)
-        for text, there in (
+        for text, target in (
             ("MOVED 3999 127.0.0.1:6381", Redirection(NodeAddress("127.0.0.1", 6381), False)),
             ("ASK 3999 node.example:6381", Redirection(NodeAddress("node.example", 6381), True)),
             ("MOVED 3999 ::1:6381", Redirection(NodeAddress("::1", 6381), False)),
@@ -150,10 +150,10 @@ class SlotTests(SynchronousTestCase):
             ("CLUSTERDOWN The cluster is down", None),
             ("", None),
         ):
-            self.assertEqual(redirection(text, asked), there, text)
+            self.assertEqual(redirection(text, asked), target, text)
 
     def test_owners(self):
-        """A slot's node is its range's first; all nodes but that are the others, each once."""
+        """The owner of a slot is the first node of its range; all other nodes are listed once."""
         reply = [
             [0, 5, [b"a", 1, b"id", []], [b"b", 2, b"id", []]],
             [6, 9, [None, 3, b"id", [b"x", b"y"]], [b"?", 4, b"id"]],
@@ -164,7 +164,7 @@ class SlotTests(SynchronousTestCase):
         self.assertEqual(found.owner, NodeAddress("here", 3))
         self.assertEqual(found.others, (NodeAddress("a", 1), NodeAddress("b", 2), NodeAddress("here", 4)))
         error = self.assertRaises(SourceError, owners_of, 12, reply, asked)
-        self.assertIn("no node serves the slot of the key (12)", str(error))
+        self.assertIn("no node serves the key's slot (12)", str(error))
 
     @few
     @given(
@@ -175,7 +175,7 @@ class SlotTests(SynchronousTestCase):
         )
     )
     def test_any_reply(self, reply):
-        """Any reply gives an owner, or a SourceError."""
+        """Any reply either gives an owner or raises SourceError."""
         try:
             owners_of(7, reply, NodeAddress("here", 9))
         except SourceError:

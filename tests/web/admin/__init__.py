@@ -1,1 +1,1 @@
-"""Tests of `livestate.web.admin.site`."""
+"""Tests of `livestate.web.admin`."""

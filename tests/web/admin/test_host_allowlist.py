@@ -1,4 +1,4 @@
-"""Which names a site may be asked by."""
+"""The host names that the admin site answers to."""
 
 import socket
 
@@ -10,25 +10,25 @@ from livestate.web.admin.host_allowlist import HostAllowlist
 from tests.support import many
 
 
-class HostsTests(SynchronousTestCase):
+class HostAllowlistTests(SynchronousTestCase):
     """`HostAllowlist`."""
 
     def setUp(self):
         self.patch(socket, "gethostname", lambda: "Box.example")
 
     def test_admitted(self):
-        """IP addresses, localhost, this machine's name and those that are named are admitted, with any port."""
-        hosts = HostAllowlist(["Prometheus.example", "live_state"])
+        """IP addresses, localhost, this machine's name and the given names are admitted, with any port."""
+        allowlist = HostAllowlist(["Prometheus.example", "live_state"])
         for name in (
             "127.0.0.1", "127.8.9.10", "10.0.0.5", "192.0.2.1", "[::1]", "[2001:DB8::1]", "localhost", "LocalHost",
             "localhost.", "box", "box.example", "BOX.EXAMPLE", "prometheus.example", "live_state",
         ):  # fmt: skip
             for port in ("", ":", ":9180", ":80"):
-                self.assertTrue(hosts.admits(name + port), name + port)
-        self.assertTrue(hosts.admits(""))
+                self.assertTrue(allowlist.admits(name + port), name + port)
+        self.assertTrue(allowlist.admits(""))
 
     def test_foreign(self):
-        """Any other name is refused, also one that only looks like these."""
+        """Any other name is refused, even if it looks similar."""
         for name in (
             "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "evil.localhost", "example",
             "box.example.evil.example", "[evil.example]", "[::1].evil.example", "[", "]", "::1", "user@localhost",
@@ -38,12 +38,12 @@ class HostsTests(SynchronousTestCase):
                 self.assertFalse(HostAllowlist().admits(name + port), name + port)
 
     def test_any(self):
-        """With * any name is admitted."""
+        """With *, every name is admitted."""
         self.assertTrue(HostAllowlist(["*"]).admits("evil.example"))
 
     @many
     @given(st.text(st.sampled_from("[]:.-*@/ab01%é "), max_size=12))
-    def test_whatever_is_sent(self, text):
-        """Whatever a client sends is admitted or not, and what is holds no name that a name server could be asked for."""
+    def test_arbitrary_text(self, text):
+        """Arbitrary text raises nothing, and is admitted only if it contains no name that could be resolved."""
         if HostAllowlist().admits(text):
             self.assertRegex(text, r"^(|[0-9.]+|\[[0-9a-b:.]+\])(:[0-9]*)?$")

@@ -1,4 +1,4 @@
-"""What the kernel says of processes."""
+"""The metrics of processes that the kernel keeps."""
 
 import os
 import resource
@@ -9,14 +9,14 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.web.admin.process_metrics import ProcessMetrics, of_workers
+from livestate.web.admin.process_metrics import ProcessMetrics, worker_metrics
 
 
 class ProcessMetricsTests(SynchronousTestCase):
-    """The numbers of this process."""
+    """The metrics of this process, and of workers."""
 
     def test_only_processes(self):
-        """All of them are there where /proc shows nothing but processes, as in the sandbox of the systemd unit."""
+        """All metrics are exported when /proc shows only processes, as in the sandbox of the systemd unit."""
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "self").symlink_to("/proc/self")
             metrics = {metric.name: metric.samples for metric in ProcessMetrics(proc=folder, registry=None).collect()}
@@ -26,15 +26,15 @@ class ProcessMetricsTests(SynchronousTestCase):
         self.assertEqual(metrics["process_max_fds"][0].value, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
     def test_workers(self):
-        """There is a sample of each worker that has its place and a process, and one of each reason of restarts."""
+        """There is a sample for each current worker that has a process, and one for each reason of a restart."""
         workers: list[dict[str, Any]] = [
             {"worker": 1, "pid": os.getpid(), "restarts": 3, "unresponsive_restarts": 1},
             {"worker": 2, "pid": None, "restarts": 4, "unresponsive_restarts": 0},
-            # Gone, and not noticed yet: there is no such number.
+            # It has exited, which was not noticed yet: there is no process with this id.
             {"worker": 3, "pid": 2**22 + 1, "restarts": 0, "unresponsive_restarts": 0},
             {"worker": 1, "pid": os.getppid(), "draining": True},
         ]
-        samples = {metric.name: metric.samples for metric in of_workers(workers)}
+        samples = {metric.name: metric.samples for metric in worker_metrics(workers)}
         self.assertEqual(
             {sample.labels["reason"]: sample.value for sample in samples.pop("livestate_worker_restarts")},
             {"died": 6, "unresponsive": 1},
@@ -45,5 +45,5 @@ class ProcessMetricsTests(SynchronousTestCase):
             self.assertGreater(sample.value, 0, name)
 
     def test_no_workers(self):
-        """Where one process does it all the names are there, without a sample."""
-        self.assertEqual([metric.samples for metric in of_workers(())], [[]] * 6)
+        """Without workers, all metrics are announced, without samples."""
+        self.assertEqual([metric.samples for metric in worker_metrics(())], [[]] * 6)

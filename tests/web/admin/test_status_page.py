@@ -1,4 +1,4 @@
-"""The status as a page."""
+"""The status as an HTML page."""
 
 from html.parser import HTMLParser
 
@@ -32,7 +32,7 @@ def status(text="", **more):
 
 
 class Page(HTMLParser):
-    """What a browser would see."""
+    """The tags and the text of a page, as a browser parses it."""
 
     def __init__(self, data):
         super().__init__()
@@ -48,12 +48,12 @@ class Page(HTMLParser):
 
 
 class StatusPageTests(SynchronousTestCase):
-    """What it shows, and what it does not let through."""
+    """The page's content and its escaping."""
 
     @many
     @given(TEXT)
     def test_text_stays_text(self, text):
-        """Whatever a source or a path is called, it becomes no markup."""
+        """The text of a source or a path never becomes markup."""
         page = Page(status_page(status(text)))
         self.assertEqual(
             page.tags,
@@ -63,7 +63,7 @@ class StatusPageTests(SynchronousTestCase):
             self.assertIn(text, page.text)
 
     def test_states(self):
-        """It says of a document whether it is fresh, stale, or not there yet, and marks what is not well."""
+        """The page shows whether a document is fresh, stale or missing, and marks what is wrong."""
         for more, state, marked in (
             ({"version": 1, "age_seconds": 0.5}, "fresh", False),
             ({"version": 1, "age_seconds": 5.0, "fresh": False}, "stale", True),
@@ -75,19 +75,19 @@ class StatusPageTests(SynchronousTestCase):
         self.assertIn("<td>12,345</td>", page)
 
     def test_durations(self):
-        """Long times are given in days and hours."""
+        """Long durations are shown in days and hours."""
         for seconds, shown in ((0.04, "0.0 s"), (119.94, "119.9 s"), (3725, "1:02:05"), (90061, "1 d 1:01:01")):
             self.assertIn(f"Up for {shown};", status_page({**status(), "uptime_seconds": seconds}).decode())
 
     def test_workers(self):
-        """Where several processes serve, there is a table of them."""
+        """With workers, there is a table of them."""
         workers = [{"worker": 1, "pid": 12345, "connections": 2000}, {"worker": 2, "pid": None, "connections": 0}]
         page = status_page({**status(), "workers": workers}).decode()
         self.assertIn("<td>12345</td><td></td>", page)
         self.assertIn("<td>2,000</td><td>0</td>", page)
 
-    def test_empty_place(self):
-        """Of a place without a worker, and of one that is leaving, what is known is shown."""
+    def test_incomplete_status(self):
+        """A slot without a worker, and a draining worker, are shown with the values that they have."""
         workers = [{"worker": 1, "restarts": 3, "pid": None}, {"worker": 2, "draining": True, "connections": 5}]
         page = status_page({**status(), "workers": workers}).decode()
         self.assertIn('<tr><th scope="row">restarts</th><td>3</td><td></td></tr>', page)

@@ -1,1 +1,1 @@
-"""Tests of `livestate.web.resources.viewer`."""
+"""Tests of the files in `livestate/web/static`."""

@@ -12,16 +12,16 @@ TESTS = Path(__file__).parents[2] / "js" / "livestate.test.js"
 
 
 class LivestateJSTests(SynchronousTestCase):
-    """What runs outside of Python."""
+    """Runs the tests in `tests/js`."""
 
     not_a_unit_test = "takes 15 s in Node.js, whose timers are real"
 
     def test_in_node(self):
-        """All tests of the module pass in Node.js, and there are some."""
+        """All tests of the module pass in Node.js, and none is skipped."""
         node = shutil.which("node")
         if node is None and not os.environ.get("CI"):
-            raise SkipTest("there is no node (Debian: apt install nodejs)")
-        assert node is not None, "there is no node"
+            raise SkipTest("node is not installed (Debian: apt install nodejs)")
+        assert node is not None, "node is not installed"
         ran = subprocess.run(
             [node, "--test", "--test-reporter=tap", TESTS], capture_output=True, text=True, timeout=180, check=False
         )

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 )
 
-// A version is one event, framed once for all readers; `newer` is closed when there is a newer one.
+// A version is one event, framed once for all subscribers. `newer` is closed when there is a newer one.
 type version struct {
 	number int64
 	frame  []byte
@@ -17,21 +17,22 @@ type version struct {
 
 var latest atomic.Pointer[version]
 
+// announce makes a document the latest version, and notifies all subscribers.
 func announce(document []byte) {
-	before := latest.Load()
+	previous := latest.Load()
 	next := &version{newer: make(chan struct{})}
-	if before != nil {
-		next.number = before.number + 1
+	if previous != nil {
+		next.number = previous.number + 1
 	}
 	next.frame = append(strconv.AppendInt([]byte("id: "), next.number, 10), "\ndata: "...)
 	next.frame = append(append(next.frame, bytes.TrimSpace(document)...), "\n\n"...)
 	latest.Store(next)
-	if before != nil {
-		close(before.newer)
+	if previous != nil {
+		close(previous.newer)
 	}
 }
 
-// publish takes the next document as the body of a POST.
+// publish handles a POST with the next document as its body.
 func publish(w http.ResponseWriter, r *http.Request) {
 	document, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 	if err != nil {
@@ -48,7 +49,7 @@ func publish(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// events sends the newest version, and then each newer one; a slow reader skips to the newest.
+// events sends the newest version, then every newer one. A slow subscriber skips to the newest.
 func events(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")

@@ -1,5 +1,5 @@
-// The Go peer: the document in memory, its ETag, a 304, and gzip made once: what a Go programmer would write
-// for this job with net/http alone. Its event stream is in events.go.
+// The Go peer: serves the document from memory with an ETag, 304 responses, and a gzip variant compressed once. This is
+// what a Go programmer would write for this job with only net/http. Its event stream is in events.go.
 //
 //	gopeer -http 127.0.0.1:8080 -https 127.0.0.1:8443 -cert cert.pem -key key.pem state.json
 package main
@@ -18,7 +18,7 @@ import (
 	"sync/atomic"
 )
 
-// A variant is the document in one content coding, with everything its answers need.
+// A variant is the document in one content coding, with everything its responses need.
 type variant struct {
 	body   []byte
 	length string
@@ -26,7 +26,7 @@ type variant struct {
 	etag   string
 }
 
-// A snapshot is replaced as a whole when the document changes; a request reads it once.
+// A snapshot is replaced as a whole when the document changes. A request loads it once.
 type snapshot struct{ plain, gzip variant }
 
 var current atomic.Pointer[snapshot]
@@ -92,7 +92,7 @@ func main() {
 	http.HandleFunc(*path, serve)
 	http.HandleFunc(*path+"/events", events)
 	http.HandleFunc("POST "+*path+"/publish", publish)
-	// HTTP/1.1 over TLS, as every other peer: wrk offers no ALPN, so this changes nothing but says so.
+	// HTTPS is HTTP/1.1, as for all other peers, since wrk does not offer ALPN.
 	go func() { log.Fatal(http.ListenAndServe(*plain, nil)) }()
 	log.Fatal(http.ListenAndServeTLS(*secure, *cert, *key, nil))
 }

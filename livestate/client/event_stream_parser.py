@@ -1,9 +1,9 @@
-"""Taking a stream of server-sent events apart (HTML Standard, section 9.2.6, "Interpreting an event stream").
+"""A parser for server-sent events (HTML Standard, section 9.2.6, "Interpreting an event stream").
 
-Bytes come in pieces that end anywhere. A line ends with CR LF, LF or CR, so a piece that ends with CR has ended its
-line, and an LF that begins the next piece belongs to it. Lines are found in bytes and decoded one by one: the ends of
-lines are ASCII, so the text is that of the whole stream decoded. Pieces of a line are kept in a list until its end,
-so a large line in many pieces costs no more than one in few.
+Data arrives in pieces that may end anywhere. A line ends with CR LF, LF or CR. A piece that ends with CR therefore
+completes its line, and an LF at the start of the next piece belongs to that CR. Lines are split as bytes and decoded
+one by one. Line endings are ASCII, so the result equals decoding the whole stream first. The pieces of an unfinished
+line are kept in a list, so a large line costs the same however many pieces it arrives in.
 """
 
 import re
@@ -14,30 +14,30 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventTooLarge(Exception):
-    """An event has more bytes than it may."""
+    """An event or a line exceeds the maximum size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event as it was dispatched."""
+    """One dispatched event."""
 
-    #: "message" where the stream names no other.
+    #: "message" unless the stream names another type.
     type: str
-    #: The `data` lines, with line feeds between them.
+    #: The `data` lines, joined with line feeds.
     data: str
-    #: The last `id` of the stream so far; empty where there was none.
+    #: The last `id` seen on the stream; empty if there was none.
     id: str
 
 
 class EventStreamParser:
-    """One stream, from its first byte."""
+    """Parses one stream, starting with its first byte."""
 
     def __init__(self, max_size: int) -> None:
-        """Begin a stream.
+        """Start at the beginning of a stream.
 
-        :param max_size: bytes that the data of one event, or one line, may have.
+        :param max_size: maximum size of one event's data, and of one line, in bytes.
         """
-        #: Milliseconds: the last `retry` of the stream so far.
+        #: The last `retry` seen on the stream, in milliseconds.
         self.retry: int | None = None
         self._max_size = max_size
         self._start: bytes | None = b""
@@ -49,9 +49,9 @@ class EventStreamParser:
         self._id = ""
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the next bytes, and give the events that they complete.
+        """Parse the next bytes and return the events that they complete.
 
-        :raises EventTooLarge: an event or a line has more bytes than it may; the stream is of no more use.
+        :raises EventTooLarge: when an event or a line exceeds `max_size`. The parser cannot be used after that.
         """
         if self._start is not None:
             data = self._start + data
@@ -67,7 +67,7 @@ class EventStreamParser:
         events = []
         for line in lines:
             self._pieces.append(line)
-            event = self._line(b"".join(self._pieces))
+            event = self._process_line(b"".join(self._pieces))
             self._pieces.clear()
             self._line_size = 0
             if event is not None:
@@ -80,7 +80,7 @@ class EventStreamParser:
         self._after_cr = data.endswith(b"\r") if data else self._after_cr
         return events
 
-    def _line(self, line: bytes) -> Event | None:
+    def _process_line(self, line: bytes) -> Event | None:
         if not line:
             return self._dispatch()
         name, _, value = line.partition(b":")  # a comment has an empty name
@@ -90,22 +90,22 @@ class EventStreamParser:
                 raise EventTooLarge
             self._data += value + b"\n"
         elif name == b"event":
-            self._type = _text(value)
+            self._type = _decode(value)
         elif name == b"id":
             if b"\0" not in value:
-                self._id = _text(value)
+                self._id = _decode(value)
         elif name == b"retry" and value.isdigit():
-            # Longer ones are no time to wait; int() refuses those of thousands of digits.
+            # More digits make no sensible delay, and int() rejects numbers of thousands of digits.
             self.retry = int(value[:12])
         return None
 
     def _dispatch(self) -> Event | None:
-        data, kind = self._data, self._type
+        data, event_type = self._data, self._type
         self._data, self._type = bytearray(), ""
         if not data:
             return None
-        return Event(kind or "message", _text(data[:-1]), self._id)
+        return Event(event_type or "message", _decode(data[:-1]), self._id)
 
 
-def _text(value: bytes | bytearray) -> str:
+def _decode(value: bytes | bytearray) -> str:
     return value.decode("utf-8", "replace")

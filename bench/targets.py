@@ -1,4 +1,4 @@
-"""The bar: how livestate's cost must (and should) compare with each peer's, and whether it does."""
+"""The targets for livestate's cost compared with each peer's, and whether they are met."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench import stats
 
 @dataclass(frozen=True)
 class Row:
-    """livestate / peer must not be above `must`, and is aimed at `aim`. No peer: the number itself, in KB."""
+    """A target for the ratio livestate / peer: at most `must`, and ideally `aim`. Without a peer, for memory in KB."""
 
     scenario: str
     peer: str | None
@@ -20,9 +20,9 @@ class Row:
 
     @property
     def title(self) -> str:
-        """How the row is called in the table."""
-        who = "" if self.subject == "livestate" else f" ({self.subject})"
-        return f"{self.scenario}{who} / {self.peer}" if self.peer else f"{self.scenario}, KB a connection"
+        """The title of the row in the table."""
+        subject = "" if self.subject == "livestate" else f" ({self.subject})"
+        return f"{self.scenario}{subject} / {self.peer}" if self.peer else f"{self.scenario}, KB per connection"
 
 
 ROWS = (
@@ -49,7 +49,7 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A row with what was measured; value is None where it was not."""
+    """A target with the measured value, which is None if it was not measured."""
 
     row: Row
     value: float | None
@@ -58,7 +58,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """What a reader looks for."""
+        """The verdict in words."""
         if self.value is None:
             return "not measured"
         if self.value <= self.row.aim:
@@ -67,7 +67,7 @@ class Verdict:
 
 
 def judge(results: dict[str, Any]) -> list[Verdict]:
-    """Each row against the latest results."""
+    """Compare the latest results with each target."""
     verdicts = []
     for row in ROWS:
         measured = results.get("scenarios", {}).get(row.scenario, {}).get("peers", {})
@@ -81,5 +81,5 @@ def judge(results: dict[str, Any]) -> list[Verdict]:
 
 
 def passed(verdicts: list[Verdict]) -> bool:
-    """Is every row measured, and none above its must?"""
+    """Return whether every target was measured, and none is above its limit."""
     return all(verdict.value is not None and verdict.value <= verdict.row.must for verdict in verdicts)
