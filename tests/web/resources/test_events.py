@@ -402,7 +402,8 @@ class EventsTests(Case):
             self.assertEqual(connection.numbers(), [1, 2])
             self.assertEqual(connection.transport.value().count(b"HTTP/1.1 "), 1)
             self.assertEqual(
-                (connection.channel._pending, connection.channel._dataBuffer, connection.channel._buffer), (b"", [], b"")
+                (connection.channel._pending, connection.channel._dataBuffer, connection.channel._buffer),
+                (b"", [], b""),
             )
 
     def test_sweep(self) -> None:

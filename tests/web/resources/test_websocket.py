@@ -108,7 +108,9 @@ class WebSocketCase(Case):
     def setUp(self) -> None:
         super().setUp()
         sockets = WebSockets(self.reactor, self.origins)
-        self.site = LiveSite({b"/events": EventsResource(self.responder, self.broadcast, sockets.upgrade)}, self.reactor)
+        self.site = LiveSite(
+            {b"/events": EventsResource(self.responder, self.broadcast, sockets.upgrade)}, self.reactor
+        )
 
     def client(self, target: str = "/events", *, data: bytes = b"", **more: str) -> Client:
         """Connect one."""
