@@ -116,8 +116,8 @@ class SystemdNotifier(Service):
     def reload(self, work: Callable[[], Any]) -> Deferred[Any]:
         """Call `work`, report that as a reload, and return its result.
 
-        A reload during the start counts as part of the start. If several reloads overlap, only the end of the last one is
-        reported.
+        A reload during the start counts as part of the start. If several reloads overlap, only the end of the last
+        one is reported.
 
         :param work: may return a Deferred; the reload lasts until it fires, with a result or a failure.
         """
