@@ -45,8 +45,10 @@ class PollerLog:
             self.log.failure("{subject}: failed with an unexpected error; retrying", subject=subject)
 
     def store_recovered(self, since: float, documents: list[PolledDocument]) -> None:
-        """Log that the store can be read again."""
+        """Log that the store can be read again, unless its only document is not good all the same."""
         self._throttle.reset()
+        if len(documents) == 1 and documents[0].stats.own_error is not None:
+            return
         self.log.info("{subject}: recovered after {seconds:.1f} s",
                       subject=self._subject(documents), seconds=self._clock.seconds() - since)  # fmt: skip
 

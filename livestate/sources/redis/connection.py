@@ -44,6 +44,8 @@ _CACHE_SIZE = 64
 
 #: How errors begin that are about the value of a key: its type, or that this user may not read it.
 _ABOUT_VALUES = "WRONGTYPE", "NOPERM"
+#: The commands that read values.
+_READS = frozenset({"GET", "MGET", "STRLEN"})
 
 
 class ErrorReply(SourceError):
@@ -103,7 +105,7 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
             answer: object = await self.execute_command(*command)
         except ResponseError as error:
             text = f"{refusal}: {error}"
-            if str(error).startswith(_ABOUT_VALUES):
+            if command[0] in _READS and str(error).startswith(_ABOUT_VALUES):
                 raise UnusableValue(text, connected=True) from None
             raise ErrorReply(text, str(error)) from None
         except _TooLarge as error:

@@ -21,8 +21,8 @@ class PersistentConnection:
     async def ask(self, *commands: tuple[object, ...]) -> object:
         """Send commands, on the open connection or a new one, and return the answer to the last one.
 
-        After any failure, cancellation included, the connection is dropped, unless it was about a value. This also ends a transaction that was begun
-        on it.
+        After any failure that is not about a value, cancellation included, the connection is dropped. This also ends a
+        transaction that was begun on it.
 
         :raises SourceError: when connecting fails, the connection is lost, or Redis answers with an error.
         """

@@ -94,9 +94,9 @@ class Tracking:
 class _Listener(RedisProtocol):
     """The connection on which Redis reports changes."""
 
-    def __init__(self, changed: Callable[[str | None], None], lost: Callable[[], None]) -> None:
+    def __init__(self, tracking: Tracking, lost: Callable[[], None]) -> None:
         super().__init__(_MAX_REPORT)
-        self._changed = changed
+        self._tracking = tracking
         self._lost = lost
 
     def replyReceived(self, reply: object) -> None:
@@ -105,7 +105,7 @@ class _Listener(RedisProtocol):
             self._bytes = self._lines = 0
             keys = reply[2] if len(reply) > 2 else None
             for key in keys if isinstance(keys, list) else (None,):
-                self._changed(key.decode(errors="surrogateescape") if isinstance(key, bytes) else None)
+                self._tracking.changed(key.decode(errors="surrogateescape") if isinstance(key, bytes) else None)
         else:
             super().replyReceived(reply)
 
@@ -157,7 +157,7 @@ class TrackedConnection(PersistentConnection):
     async def _open(self) -> RedisProtocol:
         if not self._tracking.wanted():
             return await super()._open()
-        listener = await self._server.connect(partial(_Listener, self._tracking.changed, self._listener_lost))
+        listener = await self._server.connect(partial(_Listener, self._tracking, self._listener_lost))
         try:
             protocol = await super()._open()
         except BaseException:

@@ -1,7 +1,7 @@
 """Parsing Redis URLs, also those with several servers: `redis+sentinel://A:26379,B/service`, `redis+cluster://A,B/`.
 
-The form of the latter is that of Redis-Sentinel-Url, RedisVL, Prefect and limits (PyPI). They are parsed here because urllib
-refuses a list that contains an IPv6 address (`a,[::1]:7000`).
+The form of the latter is that of Redis-Sentinel-Url, RedisVL, Prefect and limits (PyPI). They are parsed here because
+urllib refuses a list that contains an IPv6 address (`a,[::1]:7000`).
 """
 
 import re
