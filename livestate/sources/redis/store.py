@@ -125,7 +125,7 @@ class RedisStore:
         return values
 
     async def _read_alone(self, key: str) -> bytes | LivestateError:
-        """GET a key; check its length first if it was unusable: reading a value that is too large loses the connection."""
+        """GET a key. Check its length first if it was unusable: a value that is too large costs the connection."""
         try:
             if key in self._alone:
                 length = await self._deployment.read("STRLEN", _encoded(key))
