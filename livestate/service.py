@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from livestate.config.settings import Settings
@@ -23,6 +22,7 @@ from livestate.documents.summary import summary
 from livestate.errors import LivestateError
 from livestate.listeners.listener import Listener
 from livestate.system.logs import LogFiles
+from livestate.system.periodic import PeriodicTask
 from livestate.system.signals import Signals
 from livestate.system.systemd import ServiceManager, SystemdNotifier
 from livestate.tls.certificate import Certificate, reload_all
@@ -134,8 +134,7 @@ class LivestateService(MultiService):
         self._notifier.setServiceParent(self)
         self._stopping = False
         self._skip_drain = False
-        self._certificate_check = LoopingCall(self._check_certificates)
-        self._certificate_check.clock = reactor
+        self._certificate_check = PeriodicTask(reactor, self._check_certificates, "checking the certificate files")
 
     def startService(self) -> None:
         """Start all parts."""
@@ -145,8 +144,7 @@ class LivestateService(MultiService):
     def stopService(self) -> Deferred[None]:
         """Drain the connections, keeping the documents up to date until then, and stop all parts."""
         self._stopping = True
-        if self._certificate_check.running:
-            self._certificate_check.stop()
+        self._certificate_check.stop()
         # This notifies the service manager now, not after the drain.
         self._notifier.disownServiceParent()
         stop = super().stopService

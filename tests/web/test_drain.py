@@ -24,6 +24,9 @@ class Connection:
     def leave(self) -> None:
         self.connections.open.discard(self)
 
+    def close_idle(self) -> None:
+        self.leave()
+
     def abortConnection(self) -> None:
         self.aborted = True
         self.connections.open.discard(self)
@@ -132,3 +135,21 @@ class DrainTests(SynchronousTestCase):
         self.successResultOf(done)
         self.drain.abort_remaining()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_broken(self):
+        """A connection whose end raises keeps neither the others nor the drain from ending."""
+
+        class Broken(Connection):
+            def leave(self) -> None:
+                raise ZeroDivisionError
+
+            close_idle = abortConnection = leave
+
+        self.readers.append(Broken(self.connections, idle=True))
+        self.read(1000)
+        done = self.drain.start()
+        self.run_for(LIMIT + 2 * STEP)
+        self.assertEqual(len(self.connections.open), 1)
+        self.assertFalse(any(reader.aborted for reader in self.readers))
+        self.successResultOf(done)
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
