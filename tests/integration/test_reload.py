@@ -249,6 +249,26 @@ class InProcessTests(InProcessCase):
         (self.folder / "a.json").write_text('["c"]')
         until(lambda: b'data: ["c"]' in subscriber.data, "the stream goes on")
 
+    def test_another_directory(self):
+        """File names mean the same at the start and after a reload, whatever directory twistd has changed to."""
+        (self.folder / "run").mkdir()
+        (self.folder / "run/b.json").write_text('["wrong"]')
+        self.start(twistd=["--rundir=run"])
+        self.assertEqual(self.service.get("/").json(), ["a"])
+        key, certificate = Authority(self.folder).issue()
+        port = free_port()
+        self.configure(
+            '[[document]]\npath = "/b"\nsource = "file:b.json"',
+            options=f'https = "ssl:{port}:privateKey={key.name}:certKey={certificate.name}"',
+        )
+        self.hang_up("the new configuration is in effect")
+        self.until_replaced()
+        until(lambda: self.service.get("/b").status == 200, "the new document")
+        self.assertEqual(self.service.get("/b").json(), ["b"])
+        context = ssl.create_default_context(cafile=str(self.folder / "authority.pem"))
+        with socket.create_connection(("127.0.0.1", port), 10) as raw:
+            context.wrap_socket(raw, server_hostname="localhost").close()
+
     def test_bad_options(self):
         """Invalid options are rejected in one line each, and nothing changes."""
         self.start()
