@@ -170,6 +170,26 @@ class InProcessTests(InProcessCase):
         connection.request("GET", "/health", headers={"Host": host})
         return connection.getresponse().status
 
+    def test_disk_hangs(self):
+        """A disk that does not respond delays the exit by some seconds, and not at all if SIGTERM is sent twice."""
+        (self.folder / "site").mkdir()
+        (self.folder / "site/sitecustomize.py").write_text(
+            "import os, time\ndef hang(descriptor):\n    while True: time.sleep(1)\nos.fsync = hang\n"
+        )
+        path = os.pathsep.join(filter(None, [str(self.folder / "site"), os.environ.get("PYTHONPATH")]))
+        for twice in (False, True):
+            self.start("--state-dir=state", env={**os.environ, "PYTHONPATH": path})
+            time.sleep(1.5)
+            started = time.monotonic()
+            os.kill(self.service.pid, signal.SIGTERM)
+            if twice:
+                time.sleep(1)
+                os.kill(self.service.pid, signal.SIGTERM)
+            status = self.service.wait()
+            self.assertLess(time.monotonic() - started, 5 if twice else 20)
+            self.assertEqual(status, -signal.SIGTERM if twice else 1)
+            self.assertEqual("has not finished within" in self.service.log, not twice)
+
     def test_documents(self):
         """SIGHUP adds and removes documents, and loses no request; a document that stays keeps its version."""
         self.start("--access-log=access.log")
