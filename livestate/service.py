@@ -1,7 +1,7 @@
 """The whole of livestate as one service, and what each signal does.
 
 - SIGTERM: stop accepting connections, drain the existing ones while still serving them, and exit with 0. A second
-  SIGTERM closes the remaining ones at once.
+  SIGTERM closes the remaining ones at once. Once all are closed, another one ends the process at once.
 - SIGINT (Ctrl-C): close all connections at once, and exit.
 - SIGHUP: reopen the log files, and read options and certificates again. New connections get what has changed; existing
   ones are drained.
@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from livestate.config.settings import Settings
@@ -22,7 +21,9 @@ from livestate.documents.registry import Registry
 from livestate.documents.summary import summary
 from livestate.errors import LivestateError
 from livestate.listeners.listener import Listener
+from livestate.system.exit_guard import guard_exit
 from livestate.system.logs import LogFiles
+from livestate.system.periodic import PeriodicTask
 from livestate.system.signals import Signals
 from livestate.system.systemd import ServiceManager, SystemdNotifier
 from livestate.tls.certificate import Certificate, reload_all
@@ -36,6 +37,10 @@ from livestate.workers.supervisor import Supervisor
 
 #: Seconds between two checks of the certificate files. They are loaded once two checks see the same files.
 CERTIFICATE_CHECK_INTERVAL = 5.0
+
+#: Seconds after the last connection in which the process ends, even if a disk does not respond. Together with a drain,
+#: that is less than the 30 s after which Kubernetes kills a process.
+EXIT_LIMIT = 10.0
 
 #: The names of the options that take effect only after a restart.
 RESTART_ONLY = "admin", "workers", "log-format"
@@ -134,8 +139,7 @@ class LivestateService(MultiService):
         self._notifier.setServiceParent(self)
         self._stopping = False
         self._skip_drain = False
-        self._certificate_check = LoopingCall(self._check_certificates)
-        self._certificate_check.clock = reactor
+        self._certificate_check = PeriodicTask(reactor, self._check_certificates, "checking the certificate files")
 
     def startService(self) -> None:
         """Start all parts."""
@@ -145,15 +149,17 @@ class LivestateService(MultiService):
     def stopService(self) -> Deferred[None]:
         """Drain the connections, keeping the documents up to date until then, and stop all parts."""
         self._stopping = True
-        if self._certificate_check.running:
-            self._certificate_check.stop()
+        self._certificate_check.stop()
         # This notifies the service manager now, not after the drain.
         self._notifier.disownServiceParent()
-        stop = super().stopService
-        done = self._server.drain().addCallback(lambda _: maybeDeferred(stop)).addCallback(lambda _: None)
+        done = self._server.drain().addCallback(lambda _: self._stop_all()).addCallback(lambda _: None)
         if self._skip_drain:
             self._server.abort_remaining()
         return done
+
+    def _stop_all(self) -> Deferred[Any]:
+        guard_exit(EXIT_LIMIT)
+        return maybeDeferred(super().stopService)
 
     def shut_down(self) -> None:
         """Drain all connections and exit. A second call closes the remaining ones at once."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from livestate.config.settings import Settings
@@ -15,6 +14,7 @@ from livestate.documents.confirmation import Confirmation
 from livestate.errors import SettingsError
 from livestate.listeners.listeners import Listeners
 from livestate.system.backoff import Backoff
+from livestate.system.periodic import PeriodicTask
 from livestate.tls.certificate import Certificate
 from livestate.web.counts import Counts, total
 from livestate.web.resources.readiness import ServedDocument
@@ -78,8 +78,7 @@ class Supervisor(MultiService):
         self._backoff = Backoff(*RESTART_DELAYS)
         #: The counters of workers that are gone.
         self._past = Counts()
-        self._ticks = LoopingCall(self._tick)
-        self._ticks.clock = reactor
+        self._ticks = PeriodicTask(reactor, self._tick, "supervising the workers")
 
     def startService(self) -> None:
         """Start the workers."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogBeginner
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -19,6 +18,7 @@ from livestate.documents.confirmation import Confirmation
 from livestate.listeners.listener import close
 from livestate.system.gc_tuning import tune_gc
 from livestate.system.logs import LogFiles
+from livestate.system.periodic import PeriodicTask
 from livestate.tls.contexts import ServerOptions
 from livestate.web.site_service import SiteService
 from livestate.workers.document_replica import DocumentReplica
@@ -60,8 +60,7 @@ class Worker:
         self._service = SiteService(reactor, settings, list(self._replicas.values()), self._log_files)
         self._ports: list[IListeningPort] = []
         self._pipe = Pipe(worker_decoder(), self._message_received, self._supervisor_gone)
-        self._heartbeat = LoopingCall(self._send_heartbeat)
-        self._heartbeat.clock = reactor
+        self._heartbeat = PeriodicTask(reactor, self._send_heartbeat, "sending heartbeats to the supervisor")
         self._draining = False
 
     def start(self, sock: socket.socket) -> None:

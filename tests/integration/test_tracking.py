@@ -34,10 +34,18 @@ class TrackingCase(SynchronousTestCase):
         until(lambda: service.get("/_live/ready").status == 200, "all documents")
         return service
 
+    def until_served(self, service: Livestate, number: int, value: str, seconds: float = AT_ONCE) -> None:
+        """Wait until a value is served."""
+        until(lambda: service.get(f"/{number}").body == value.encode(), f"{value} at /{number}", seconds)
+
+    def until_trouble(self, service: Livestate, number: int, reason: str) -> None:
+        """Wait until a document has an error, for this reason."""
+        until(lambda: reason in (service.status(f"/{number}")["trouble"] or ""), reason)
+
     def change(self, store: RedisServer, service: Livestate, number: int, value: str) -> None:
         """Set a key, and check that it is served long before it would have been found by polling."""
         store.set(value, f"d{number}")
-        until(lambda: service.get(f"/{number}").body == value.encode(), f"{value} at /{number}", AT_ONCE)
+        self.until_served(service, number, value)
 
 
 class TrackingTests(TrackingCase):
@@ -96,7 +104,7 @@ class TrackingTests(TrackingCase):
         store.command("RPUSH", "d1", "x")
         store.set(b"[" + b"1" * 20_000_000 + b"]", "d3")
         for number, reason in ((1, "WRONGTYPE"), (2, "no such key"), (3, "--max-size")):
-            until(lambda n=number, r=reason: r in (service.status(f"/{n}")["trouble"] or ""), reason)
+            self.until_trouble(service, number, reason)
         for value in range(1, 4):
             self.change(store, service, 4, str(value))
         time.sleep(2.5)
@@ -120,7 +128,7 @@ class FailureTests(TrackingCase):
             store.command("CLIENT", "KILL", "TYPE", "pubsub" if value % 2 else "normal", "SKIPME", "yes")
             number = random.randrange(COUNT)
             store.set(f"[{value}]", f"d{number}")
-            until(lambda n=number, v=value: service.get(f"/{n}").body == b"[%d]" % v, f"{value} at /{number}", 4)
+            self.until_served(service, number, f"[{value}]", 4)
 
     def test_restart(self):
         """After a restart of Redis, and after it hung, all documents are fresh and changes are served at once again."""
@@ -171,7 +179,7 @@ class FailureTests(TrackingCase):
         for value in range(1, 6):
             number = random.randrange(COUNT)
             store.set(f"[{value}]", f"d{number}")
-            until(lambda n=number, v=value: service.get(f"/{n}").body == b"[%d]" % v, f"{value} at /{number}", AT_ONCE)
+            self.until_served(service, number, f"[{value}]", AT_ONCE)
         store.stop()
         until(lambda: int(service.get("/3")["Livestate-Age"]) > 3, "that workers know that the store is away")
         self.assertEqual(service.get("/_live/ready").body, b"stale\n")
