@@ -1,5 +1,6 @@
 """Helpers for tests: a reactor with simulated time and threads, HTTP requests and responses, and certificates."""
 
+import base64
 import datetime
 import ipaddress
 import os
@@ -220,6 +221,16 @@ def pem(*things: Any, password: bytes | None = None) -> bytes:
         else thing.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
         for thing in things
     )
+
+
+def unsupported(key: bytes) -> bytes:
+    """Return the PEM of a key on the curve SM2, which `cryptography` does not support, made from one on P-256."""
+    loaded: Any = serialization.load_pem_private_key(key, None)
+    der = loaded.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    other = der.replace(bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a811ccf5501822d"))
+    return b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(other) + b"-----END PRIVATE KEY-----\n"
 
 
 def written(path: Path, data: bytes, mode: int = 0o600) -> str:

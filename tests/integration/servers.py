@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,9 @@ class Livestate:
         http: bool = True,
         folder: Path | None = None,
         env: dict[str, str] | None = None,
+        twistd: Sequence[str] = (),
     ) -> None:
+        """:param twistd: options of twistd itself."""
         self.folder = folder or folder_for(case)
         ports = free_port(), free_port(), free_port()
         self.http, self.https, self.admin = (
@@ -197,12 +200,12 @@ class Livestate:
         if https is not None:
             self.options.append(f"--https=ssl:{ports[1]}:interface=127.0.0.1{https}")
         self.options += options
-        self._case, self._env = case, env
+        self._case, self._env, self._twistd = case, env, twistd
         self.start()
 
     def start(self) -> None:
         """Start, also again after a stop, and wait until it responds."""
-        arguments = [*twistd_arguments(), "-n", "--pidfile=", "livestate", *self.options]
+        arguments = [*twistd_arguments(), "-n", "--pidfile=", *self._twistd, "livestate", *self.options]
         self._child = Child(self._case, arguments, self.folder, self._env)
         self._child.wait_for(self._answers, "livestate")
 

@@ -142,6 +142,26 @@ class InProcessTests(InProcessCase):
         connection.request("GET", "/health", headers={"Host": host})
         return connection.getresponse().status
 
+    def test_disk_hangs(self):
+        """A disk that does not respond delays the exit by some seconds, and not at all if SIGTERM is sent twice."""
+        (self.folder / "site").mkdir()
+        (self.folder / "site/sitecustomize.py").write_text(
+            "import os, time\ndef hang(descriptor):\n    while True: time.sleep(1)\nos.fsync = hang\n"
+        )
+        path = os.pathsep.join(filter(None, [str(self.folder / "site"), os.environ.get("PYTHONPATH")]))
+        for twice in (False, True):
+            self.start("--state-dir=state", env={**os.environ, "PYTHONPATH": path})
+            time.sleep(1.5)
+            started = time.monotonic()
+            os.kill(self.service.pid, signal.SIGTERM)
+            if twice:
+                time.sleep(1)
+                os.kill(self.service.pid, signal.SIGTERM)
+            status = self.service.wait()
+            self.assertLess(time.monotonic() - started, 5 if twice else 20)
+            self.assertEqual(status, -signal.SIGTERM if twice else 1)
+            self.assertEqual("has not finished within" in self.service.log, not twice)
+
     def test_documents(self):
         """SIGHUP adds and removes documents, and loses no request; a document that stays keeps its version."""
         self.start("--access-log=access.log")
@@ -220,6 +240,26 @@ class InProcessTests(InProcessCase):
         self.assertEqual(client.get()["Connection"], "")
         (self.folder / "a.json").write_text('["c"]')
         until(lambda: b'data: ["c"]' in subscriber.received, "the stream goes on")
+
+    def test_another_directory(self):
+        """File names mean the same at the start and after a reload, whatever directory twistd has changed to."""
+        (self.folder / "run").mkdir()
+        (self.folder / "run/b.json").write_text('["wrong"]')
+        self.start(twistd=["--rundir=run"])
+        self.assertEqual(self.service.get("/").json(), ["a"])
+        key, certificate = Authority(self.folder).issue()
+        port = free_port()
+        self.configure(
+            '[[document]]\npath = "/b"\nsource = "file:b.json"',
+            options=f'https = "ssl:{port}:privateKey={key.name}:certKey={certificate.name}"',
+        )
+        self.hang_up("the new configuration is in effect")
+        self.until_replaced()
+        until(lambda: self.service.get("/b").status == 200, "the new document")
+        self.assertEqual(self.service.get("/b").json(), ["b"])
+        context = ssl.create_default_context(cafile=str(self.folder / "authority.pem"))
+        with socket.create_connection(("127.0.0.1", port), 10) as raw:
+            context.wrap_socket(raw, server_hostname="localhost").close()
 
     def test_bad_options(self):
         """Invalid options are rejected in one line each, and nothing changes."""
