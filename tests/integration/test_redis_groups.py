@@ -11,7 +11,7 @@ from tests.integration.certificates import Authority
 from tests.integration.http import Client
 from tests.integration.load import Background
 from tests.integration.processes import files, folder_for, free_port, program, run, until
-from tests.integration.redis_groups import SERVICE, Cluster, Sentinel, Watched
+from tests.integration.redis_groups import SERVICE, Cluster, Sentinel, SentinelGroup
 from tests.integration.servers import Livestate, RedisServer, redis_program
 
 
@@ -67,7 +67,7 @@ class SentinelTests(GroupCase):
 
     def test_failover(self):
         """The primary is killed, comes back, and the roles are switched: readers notice nothing but the age."""
-        group = Watched(self, password="hush", sentinel_password="quiet")
+        group = SentinelGroup(self, password="hush", sentinel_password="quiet")
         url = group.url.replace("://", "://:hush@") + "&sentinel_password=quiet"
         first = group.primary()
         first.set("1")
@@ -106,7 +106,7 @@ class SentinelTests(GroupCase):
 
     def test_replica(self):
         """Replicas are read and told of changes at once; one that is killed is replaced, and so is a primary that hangs."""
-        group = Watched(self)
+        group = SentinelGroup(self)
         url = f"{group.url}&read_from=prefer_replica&notify=news"
         group.primary().set("1")
         service = Livestate(self, f"--source={url}", "--interval=30")
@@ -135,7 +135,7 @@ class SentinelTests(GroupCase):
         self.assert_read(5)
         self.assertNotIn("Traceback", service.log)
 
-    def read_from(self, service: Livestate, group: Watched) -> RedisServer:
+    def read_from(self, service: Livestate, group: SentinelGroup) -> RedisServer:
         """Give the server that is read by what the log says."""
         line = [line for line in service.log.splitlines() if ": reading from the " in line][-1]
         return next(server for server in group.servers if line.endswith(f":{server.port}"))
