@@ -177,18 +177,26 @@ class Authority:
         issuer = parent if parent is not None else self
         self.certificate = _sign(issuer, self.name, self.key, [], ca=True)
 
-    def issue(self, *names: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-        """Return a new server key and certificate for `names`."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test server")])
-        return key, _sign(self, subject, key, list(names or ("localhost",)), ca=False)
+    def issue(
+        self, *names: str, key: Any = None, days: float = 1, subject: str = "test server"
+    ) -> tuple[Any, x509.Certificate]:
+        """Return a server's private key and its certificate for `names`, by default localhost.
+
+        :param key: the private key; without one a new one, ECDSA.
+        :param subject: the certificate's common name.
+        """
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)])
+        return key, _sign(self, name, key, list(names or ("localhost",)), ca=False, days=days)
 
 
-def _sign(issuer: Authority, subject: x509.Name, key: Any, names: list[str], ca: bool) -> x509.Certificate:
+def _sign(
+    issuer: Authority, subject: x509.Name, key: Any, names: list[str], ca: bool, days: float = 1
+) -> x509.Certificate:
     now = datetime.datetime.now(datetime.timezone.utc)
     day = datetime.timedelta(days=1)
     builder = x509.CertificateBuilder(
-        issuer.name, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
+        issuer.name, subject, key.public_key(), x509.random_serial_number(), now - day, now + days * day
     ).add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), False)
