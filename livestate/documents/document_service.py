@@ -34,8 +34,8 @@ class DocumentService(MultiService):
         document = Document(reactor, settings.path, max_size)
         if directory is not None:
             SnapshotStore(reactor, document, _writable_directory(directory)).setServiceParent(self)
-        if previous is not None and previous.snapshot is not None:
-            document.restore(previous.snapshot, previous.confirmed)
+        if previous is not None:
+            document.take_over(previous)
         source = make_source(reactor, settings.source, max_size)
         self.poller = Poller(document, source, settings.interval, reactor)
         self.poller.setServiceParent(self)
