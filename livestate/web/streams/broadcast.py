@@ -70,7 +70,7 @@ class SubscriberGroup:
         self._wires: dict[int, bytes] = {}
 
     def add(self, subscriber: Subscriber) -> None:
-        """Send each change to `subscriber` from now on."""
+        """Send every change to `subscriber` from now on."""
         self.subscribers.add(subscriber)
         self._broadcast.active[self] = None
         self._broadcast.touched()
