@@ -152,7 +152,7 @@ class Codings:
                 self._wanted.discard(coding)
                 if isinstance(result, Failure):
                     self.log.failure(
-                        "{path}: could not make the content coding {coding}; serving this version without it",
+                        "could not make the content coding {coding} of {path}; serving this version without it",
                         result, path=self._document.path, coding=coding,
                     )  # fmt: skip
                     result = None

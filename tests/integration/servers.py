@@ -235,7 +235,9 @@ class Livestate:
 
     def about(self, path: str = "/") -> list[str]:
         """Give the log lines about one document's source."""
-        return [line for line in self.log.splitlines() if re.search(rf"livestate\.documents\.poller.* {path}[: ]", line)]
+        return [
+            line for line in self.log.splitlines() if re.search(rf"livestate\.documents\.poller.* {path}[: ]", line)
+        ]
 
     def get(self, path: str = "/", method: str = "GET", **fields: str) -> Answer:
         """Ask once over HTTP."""
