@@ -145,7 +145,7 @@ class Endpoints:
         if endpoints is not None:
             return endpoints.resource
         stem = path.removesuffix(_EVENTS)
-        if stem == path:
+        if stem == path or stem.endswith(b"/"):
             return None
         # The documents at /a and at /a/ have their events at the same path, so there is only one of them.
         endpoints = self.of(stem) or self.of(stem + b"/")

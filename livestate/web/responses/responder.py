@@ -211,7 +211,7 @@ class Responder:
         self._origins = tuple(origin.encode("ascii") for origin in cors_origins)
         self._max_stale = max_stale
         self._now = now
-        self.renewals = renewals or Renewals()
+        self.renewals = renewals if renewals is not None else Renewals()
         self._touched = touched
         #: What was sent until the last `settle` of each variant: see ResponseCounts.
         self.tally: Counter[str] = Counter()
