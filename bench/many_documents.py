@@ -121,7 +121,7 @@ def main() -> None:
     measurement = Measurement(reactor, count)
     done = Deferred.fromCoroutine(measurement.run())
     done.addErrback(lambda failure: failure.printTraceback())
-    done.addBoth(lambda _: reactor.stop())  # type: ignore[attr-defined]  # the module is an object
+    done.addBoth(lambda _: reactor.stop())
     reactor.run()  # type: ignore[attr-defined]
 
 
