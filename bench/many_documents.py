@@ -122,7 +122,7 @@ def main() -> None:
     done = Deferred.fromCoroutine(measurement.run())
     done.addErrback(lambda failure: failure.printTraceback())
     done.addBoth(lambda _: reactor.stop())
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.run()
 
 
 if __name__ == "__main__":

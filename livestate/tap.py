@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from livestate import __version__
+from livestate.config.paths import with_absolute_sources
 from livestate.config.redaction import holds_secret, redacted
 from livestate.config.settings import MAX_SIZE, Settings, load_settings
 from livestate.errors import LivestateError, SettingsError
@@ -191,7 +192,7 @@ class Options(usage.Options):
     def _load(self) -> Settings:
         names = [str(name) for name, *_ in self.optParameters]
         single = {name: [self[name]] for name in names if name != "config" and self[name] is not None}
-        return load_settings({**single, **self._repeated}, self["config"])
+        return with_absolute_sources(load_settings({**single, **self._repeated}, self["config"]))
 
     def _check_twistd_paths(self) -> None:
         """Reject a --rundir or --pidfile that twistd cannot use, before twistd fails with a traceback."""

@@ -1,5 +1,6 @@
 """Helpers for tests: a reactor with simulated time and threads, HTTP requests and responses, and certificates."""
 
+import base64
 import datetime
 import ipaddress
 import os
@@ -176,18 +177,26 @@ class Authority:
         issuer = parent if parent is not None else self
         self.certificate = _sign(issuer, self.name, self.key, [], ca=True)
 
-    def issue(self, *names: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-        """Return a new server key and certificate for `names`."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test server")])
-        return key, _sign(self, subject, key, list(names or ("localhost",)), ca=False)
+    def issue(
+        self, *names: str, key: Any = None, days: float = 1, subject: str = "test server"
+    ) -> tuple[Any, x509.Certificate]:
+        """Return a server's private key and its certificate for `names`, by default localhost.
+
+        :param key: the private key; without one a new one, ECDSA.
+        :param subject: the certificate's common name.
+        """
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)])
+        return key, _sign(self, name, key, list(names or ("localhost",)), ca=False, days=days)
 
 
-def _sign(issuer: Authority, subject: x509.Name, key: Any, names: list[str], ca: bool) -> x509.Certificate:
+def _sign(
+    issuer: Authority, subject: x509.Name, key: Any, names: list[str], ca: bool, days: float = 1
+) -> x509.Certificate:
     now = datetime.datetime.now(datetime.timezone.utc)
     day = datetime.timedelta(days=1)
     builder = x509.CertificateBuilder(
-        issuer.name, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
+        issuer.name, subject, key.public_key(), x509.random_serial_number(), now - day, now + days * day
     ).add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), False)
@@ -212,6 +221,16 @@ def pem(*things: Any, password: bytes | None = None) -> bytes:
         else thing.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
         for thing in things
     )
+
+
+def unsupported(key: bytes) -> bytes:
+    """Return the PEM of a key on the curve SM2, which `cryptography` does not support, made from one on P-256."""
+    loaded: Any = serialization.load_pem_private_key(key, None)
+    der = loaded.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    other = der.replace(bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a811ccf5501822d"))
+    return b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(other) + b"-----END PRIVATE KEY-----\n"
 
 
 def written(path: Path, data: bytes, mode: int = 0o600) -> str:

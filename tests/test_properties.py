@@ -21,7 +21,6 @@ from livestate.client.event_stream_reader import ACCEPT_OLDER_AFTER, EventStream
 from livestate.client.state import ClientState, State
 from livestate.config.settings import load_settings
 from livestate.documents.document import Document
-from livestate.documents.poller import Poller
 from livestate.documents.snapshot import Snapshot
 from livestate.documents.snapshot_store import SnapshotStore
 from livestate.errors import DocumentMissing, SourceError
@@ -31,6 +30,7 @@ from livestate.system.logs import LogFiles
 from livestate.web.site_service import SiteService
 from tests.codings import DECODERS
 from tests.formats.test_event_stream import parsed
+from tests.polling import SinglePoller
 from tests.support import NOW, FakeReactor, ParsedResponse, parse_response, request, stories
 from tests.web.resources.test_events import Connection
 from tests.web.resources.test_websocket import FIELDS as WEBSOCKET
@@ -93,7 +93,7 @@ class Node:
         self.versions: dict[int, str] = {}
         self.document.subscribe(self._record)
         snapshot_store = SnapshotStore(self.reactor, self.document, directory)
-        poller = Poller(self.document, store, 1.0, self.reactor)
+        poller = SinglePoller(self.document, store, 1.0, self.reactor)
         self.serving = SiteService(self.reactor, SETTINGS, [poller], LogFiles())
         self.parts = self.serving, poller, snapshot_store
         for part in self.parts:

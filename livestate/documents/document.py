@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
 from livestate.documents.codings import Codings
+from livestate.documents.confirmation import Confirmation
 from livestate.documents.snapshot import LARGE, Snapshot, check, new_snapshot
 from livestate.errors import DocumentRefused
 from livestate.system.histogram import Histogram
@@ -27,8 +28,10 @@ def _ignore() -> None:
 class Document:
     """One served document."""
 
-    __slots__ = ("_codings", "_publication_delay", "_reactor", "_refused", "_subscribers", "changes", "confirmed",
-                 "fetch_started", "max_size", "on_confirmed", "path", "refusals", "snapshot")  # fmt: skip
+    __slots__ = (
+        "_codings", "_confirmation", "_confirmed", "_publication_delay", "_reactor", "_refused", "_subscribers",
+        "changes", "fetch_started", "max_size", "on_confirmed", "path", "refusals", "snapshot",
+    )  # fmt: skip
 
     def __init__(self, reactor: Any, path: str, max_size: int) -> None:
         """Create a Document without a snapshot.
@@ -39,8 +42,9 @@ class Document:
         self.path = path
         self.max_size = max_size
         self.snapshot: Snapshot | None = None
-        #: Seconds since 1970 of the last fetch that returned a good document, changed or not.
-        self.confirmed = 0.0
+        #: Seconds since 1970 of the last fetch of this document alone that returned it, changed or not.
+        self._confirmed = 0.0
+        self._confirmation: Confirmation | None = None
         #: How many updates changed the document, and how many were refused.
         self.changes = 0
         self.refusals = 0
@@ -51,13 +55,45 @@ class Document:
         self._subscribers: dict[object, Callable[[Snapshot], None]] = {}
         self._codings: Codings | None = None
         self._publication_delay: Histogram | None = None
-        #: Called when the store has confirmed the document unchanged.
+        #: Called when the store has confirmed this document alone, or its `confirmation` is another one.
         self.on_confirmed: Callable[[], None] = _ignore
 
     @property
     def publication_delay(self) -> Histogram:
         """From the start of a fetch until the change that it brought was published, in seconds."""
         return self._publication_delay or Histogram()
+
+    @property
+    def confirmed(self) -> float:
+        """Seconds since 1970 when the store last confirmed this document, changed or not; 0: never."""
+        shared = self._confirmation
+        return self._confirmed if shared is None or shared.at < self._confirmed else shared.at
+
+    @confirmed.setter
+    def confirmed(self, at: float) -> None:
+        self._confirmed = at
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """What confirms this document together with others of its store; None: nothing does at the moment."""
+        return self._confirmation
+
+    @confirmation.setter
+    def confirmation(self, shared: Confirmation | None) -> None:
+        if shared is not self._confirmation:
+            self._confirmed = self.confirmed
+            self._confirmation = shared
+            self.on_confirmed()
+
+    def confirm(self, data: bytes) -> bool:
+        """Return whether the store has the current bytes, and if so, record that it has confirmed them."""
+        if self.snapshot is None or data != self.snapshot.body:
+            return False
+        self._confirmed = self._reactor.seconds()
+        self._refused = None
+        if self._confirmation is None:
+            self.on_confirmed()
+        return True
 
     def age(self) -> float:
         """Return the seconds since the store last confirmed this document; meaningless without a snapshot."""
@@ -107,7 +143,7 @@ class Document:
 
         :param fetch_started: seconds since 1970; 0: long ago.
         """
-        self.confirmed = confirmed
+        self._confirmed = confirmed
         self.fetch_started = fetch_started
         self._publish(snapshot)
 
@@ -125,13 +161,10 @@ class Document:
         :raises DocumentRefused: when the bytes cannot be served; the current snapshot stays.
         """
         fetched = self._reactor.seconds()
-        if self.snapshot is not None and data == self.snapshot.body:
-            self.confirmed = fetched
-            self._refused = None
-            self.on_confirmed()
+        if self.confirm(data):
             return
         await self._check(data)
-        self.confirmed = fetched
+        self._confirmed = fetched
         self.changes += 1
         previous = self.snapshot.version if self.snapshot is not None else 0
         if len(data) < LARGE:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.fronts import program_of
 from tests.integration.http import get
-from tests.integration.processes import Child, folder_for, free_port, until
+from tests.integration.processes import Child, folder_for, free_port, program_of, until
 from tests.integration.servers import Livestate
 from tests.web.http1.test_smuggling import AMBIGUOUS, BEHIND, VALID
 

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.fronts import program_of
 from tests.integration.http import Client
-from tests.integration.processes import memory
+from tests.integration.processes import memory, program_of
 from tests.integration.servers import Livestate
 from tests.integration.test_metrics import exported
 from tests.soak.script import run

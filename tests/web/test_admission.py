@@ -7,6 +7,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from livestate.net.proxy_protocol import ProxyProtocolFactory
 from livestate.web.admission import LOG_INTERVAL, Admission, RefusedConnection, share_per_worker
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.site import LiveSite
@@ -87,6 +88,24 @@ class AdmissionTests(SynchronousTestCase):
         """Clients on a Unix socket have no address, and so no limit per address."""
         self.create_site(limit_per_address=1)
         self.assertTrue(all(self.connect(UNIXAddress(b"/run/x")) for _ in range(5)))
+
+    def proxied(self, host: str | None) -> PausableTransport:
+        """Connect through a proxy that names its client, unless the client is None."""
+        transport = PausableTransport(peerAddress=address("10.0.0.1"))
+        protocol: Any = ProxyProtocolFactory(self.clock, self.site).buildProtocol(address("10.0.0.1"))
+        protocol.makeConnection(transport)
+        if host is not None:
+            protocol.dataReceived(f"PROXY TCP4 {host} 192.0.2.1 1 80\r\n".encode())
+        return transport
+
+    def test_proxied(self) -> None:
+        """The clients of a proxy that speaks the PROXY protocol count by their own addresses, not by the proxy's."""
+        self.create_site(limit=3, limit_per_address=1)
+        hosts = "198.51.100.1", "198.51.100.2", "198.51.100.1"
+        self.assertEqual([self.proxied(host).aborted for host in hosts], [False, False, True])
+        self.assertEqual(self.try_to_connect("10.0.0.1", "10.0.0.2"), [True, False])
+        self.assertTrue(self.proxied(None).aborted)
+        self.assertEqual(self.admission.refused, {"total": 2, "address": 1})
 
     def test_closed_connections_are_forgotten(self) -> None:
         """Nothing is kept about closed connections."""

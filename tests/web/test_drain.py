@@ -132,3 +132,21 @@ class DrainTests(SynchronousTestCase):
         self.successResultOf(done)
         self.drain.abort_remaining()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_broken(self):
+        """A connection whose end raises keeps neither the others nor the drain from ending."""
+
+        class Broken(Connection):
+            def close_idle(self) -> None:
+                raise ZeroDivisionError
+
+            abortConnection = close_idle
+
+        self.streams.append(Broken(self.connections, idle=True))
+        self.add_streams(1000)
+        done = self.drain.start()
+        self.run_for(LIMIT + 2 * STEP)
+        self.assertEqual(len(self.connections.open), 1)
+        self.assertFalse(any(stream.aborted for stream in self.streams))
+        self.successResultOf(done)
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))

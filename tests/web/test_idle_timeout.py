@@ -107,3 +107,17 @@ class IdleTimeoutTests(SynchronousTestCase):
         self.assertEqual(self.pair.site.connections.open, set())
         self.wait(QUIET)
         self.assertFalse(self.transport.disconnecting)
+
+    def test_broken(self) -> None:
+        """A connection that cannot be checked is closed, and the others are checked all the same."""
+        others = [self.connect()[1] for _ in range(5)]
+
+        def fail(quiet: int, unfinished: int) -> bool:
+            raise ZeroDivisionError
+
+        self.patch(self.channel, "overdue", fail)
+        self.wait(1)
+        self.assertTrue(self.transport.aborted)
+        self.wait(QUIET)
+        self.assertTrue(all(transport.disconnecting for transport in others))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), QUIET + 1)

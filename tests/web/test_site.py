@@ -11,7 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from livestate.documents.document import Document
-from livestate.documents.poller import Poller
 from livestate.sources.api import ISource
 from livestate.web.admin.site import AdminSite, admin_resources
 from livestate.web.counts import Counts, DocumentCounts
@@ -19,6 +18,7 @@ from livestate.web.resources.document import DocumentResource
 from livestate.web.resources.readiness import ReadyResource
 from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite, path_of
+from tests.polling import SinglePoller
 from tests.support import FakeReactor, exchange, exchange_on, many, parse_response, request
 
 DATA = b'{"votes": ' + b"1" * 300 + b"}"
@@ -55,7 +55,7 @@ class Case(SynchronousTestCase):
             responder = Responder(document, ("*",), None, self.reactor.seconds)
             responders[path.encode()] = responder
             resources[path.encode()] = DocumentResource(responder)
-            poller = Poller(document, source, 1.0, self.reactor)
+            poller = SinglePoller(document, source, 1.0, self.reactor)
             poller.startService()
             self.addCleanup(poller.stopService)
             self.pollers.append(poller)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.task import LoopingCall
 
 from livestate.documents.document import Document
+from livestate.system.periodic import PeriodicTask
 from livestate.web.streams.broadcast import Broadcast, SubscriberGroup
 from livestate.web.streams.broadcast_scheduler import BroadcastScheduler
 
@@ -28,8 +28,7 @@ class Streams(Service):
         self._groups: dict[SubscriberGroup, None] = {}
         self._stop_callbacks: dict[object, Callable[[], None]] = {}
         self._checking = False
-        self._loop = LoopingCall(self._check)
-        self._loop.clock = clock
+        self._task = PeriodicTask(clock, self._check, "checking the subscribers of streams")
 
     def broadcast(
         self, document: Document, servable: Callable[[], object], touched: Callable[[], object] = lambda: None
@@ -50,13 +49,12 @@ class Streams(Service):
     def startService(self) -> None:
         """Start checking the subscribers."""
         super().startService()
-        self._loop.start(min(CHECK_INTERVAL, self.heartbeat / 4), now=False)
+        self._task.start(min(CHECK_INTERVAL, self.heartbeat / 4), now=False)
 
     def stopService(self) -> None:
         """Close all streams."""
         super().stopService()
-        if self._loop.running:
-            self._loop.stop()
+        self._task.stop()
         for group in list(self._groups):
             group.end()
         for callback in list(self._stop_callbacks.values()):

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
+from livestate.net.proxy_protocol import ProxyProtocolFactory
 from livestate.web.http1.access_log import line
 from tests.support import examples
-from tests.web.http1.test_channel import PAIR, Pair, request
+from tests.web.http1.test_channel import PAIR, Pair, PausableTransport, request
 
 PEER = IPv4Address("TCP", "192.0.2.7", 4711)
 
@@ -54,6 +55,18 @@ class AccessLogTests(SynchronousTestCase):
         pair = Pair()
         pieces = [request(*fields, target=target)] * 3
         self.assertEqual(lines_of(pair, pieces, fast=True), lines_of(pair, pieces, fast=False))
+
+    def test_proxied(self) -> None:
+        """Behind a proxy that speaks the PROXY protocol, every line has the client's address."""
+        pair, log = Pair(), FakeLogFile()
+        site: Any = pair.site
+        site.log_to(log)
+        protocol: Any = ProxyProtocolFactory(pair.clock, site).buildProtocol(PEER)
+        protocol.makeConnection(PausableTransport(peerAddress=PEER))
+        protocol.dataReceived(b"PROXY TCP4 198.51.100.9 192.0.2.1 1 80\r\n" + request())
+        for piece in (request(), request(b"X-Odd: 1"), request(target=b"/nothing")):
+            protocol.dataReceived(piece)
+        self.assertEqual([text.split(" ")[0] for text in log.lines], ["198.51.100.9"] * 4)
 
     def test_line(self) -> None:
         """A line is in the combined format."""
