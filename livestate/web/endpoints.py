@@ -37,7 +37,7 @@ class DocumentEndpoints:
         """:param max_stale: see Responder."""
         self._site = site
         self.responder = Responder(
-            document, site.cors_origins, max_stale, site.clock.seconds, site.renewals, self._touched
+            document, site.cors_origins, max_stale, site.clock.seconds, site.renewals.add, self._touched
         )
         self._polls: LongPolls | None = None
         self._resource: DocumentResource | None = None

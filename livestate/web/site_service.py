@@ -43,7 +43,7 @@ class SiteService(MultiService):
         :raises SettingsError: the access log cannot be written to.
         """
         super().__init__()
-        streams, renewals = Streams(reactor, settings.heartbeat), Renewals()
+        streams, renewals = Streams(reactor, settings.heartbeat), Renewals(reactor)
         self._ready = ReadyResource(documents)
         self._endpoints = Endpoints(
             reactor, streams, renewals, settings.cors_origins, _websocket(reactor, settings.cors_origins),

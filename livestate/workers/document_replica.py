@@ -10,6 +10,8 @@ from livestate.workers.messages import Changed
 class DocumentReplica:
     """A document that the supervisor keeps up to date."""
 
+    __slots__ = ("_interval", "document")
+
     def __init__(self, reactor: Any, path: str, max_size: int, interval: float) -> None:
         self.document = Document(reactor, path, max_size)
         self._interval = interval

@@ -157,8 +157,13 @@ class LongPolls:
         while batch := list(islice(remaining, BATCH)):
             for held in batch:
                 variant, if_none_match, seconds = held.variant, held.if_none_match, held.seconds
+                if held not in self._held:
+                    continue
                 # The document may have changed twice, back to the version that the client has.
-                if held not in self._held or variant.is_current(if_none_match) or self._waits(held):
+                if variant.is_current(if_none_match):
+                    held.waited_for = 0
+                    continue
+                if self._waits(held):
                     continue
                 response = variant.respond(if_none_match)
                 made = wires.get((id(response), seconds))

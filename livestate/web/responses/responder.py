@@ -25,7 +25,6 @@ from livestate.config.settings import events_path
 from livestate.documents.document import Document
 from livestate.documents.snapshot import Representation, Snapshot
 from livestate.formats.negotiation import accepted_codings, allowed_origin, matches
-from livestate.web.responses.renewals import Renewals
 from livestate.web.responses.response import Fields, Response, problem
 
 #: Shared caches may answer from memory for a second, and for one more second while they revalidate (RFC 5861), so a
@@ -49,6 +48,15 @@ class ResponseCounts(NamedTuple):
     #: ("remembered"), parsed by the grammar of fast requests ("parsed") or by twisted.web ("general").
     ways: dict[str, int]
     bytes_sent: int
+
+
+class WayCounts:
+    """The numbers of `ResponseCounts.ways`."""
+
+    __slots__ = ("general", "parsed", "remembered", "repeated")
+
+    def __init__(self) -> None:
+        self.general = self.parsed = self.remembered = self.repeated = 0
 
 
 class ResponseCopy(Protocol):
@@ -124,14 +132,14 @@ class Variant:
         if self._full is None:
             # If a coding is made for it, all responses of the document are dropped meanwhile.
             self._full = self._responder.full(self._codings, self._origin)
-            self._responder.renewals.add(self)
+            self._responder.made_response(self)
         return self._full
 
     def not_modified(self) -> dict[bytes, Response]:
         """Return the 304 responses by entity tag, one for each acceptable representation, the preferred one first."""
         if self._not_modified is None:
             self._not_modified = self._responder.not_modified(self._codings, self._origin)
-            self._responder.renewals.add(self)
+            self._responder.made_response(self)
         return self._not_modified
 
     def waits_for_coding(self) -> bool:
@@ -188,7 +196,7 @@ class Responder:
     """Makes the responses of one document."""
 
     __slots__ = ("_link", "_max_stale", "_now", "_origins", "_touched", "_variants", "_vary", "bytes_sent", "close",
-                 "document", "renewals", "tally", "ways")  # fmt: skip
+                 "document", "made_response", "parsed_by", "tally")  # fmt: skip
 
     def __init__(
         self,
@@ -196,7 +204,7 @@ class Responder:
         cors_origins: tuple[str, ...],
         max_stale: float | None,
         now: Callable[[], float],
-        renewals: Renewals | None = None,
+        made_response: Callable[[Variant], object] = lambda variant: None,
         touched: Callable[[], object] = lambda: None,
     ) -> None:
         """Make responses for `document`.
@@ -204,18 +212,18 @@ class Responder:
         :param cors_origins: the origins whose pages may read the document, or `*`.
         :param max_stale: seconds since the last good fetch after which the document is not served; None: no limit.
         :param now: returns the seconds since 1970.
-        :param renewals: renews the variants every second.
+        :param made_response: called with each variant that has made a response, which is to be renewed within a second.
         :param touched: called when responses were counted.
         """
         self.document = document
         self._origins = tuple(origin.encode("ascii") for origin in cors_origins)
         self._max_stale = max_stale
         self._now = now
-        self.renewals = renewals if renewals is not None else Renewals()
+        self.made_response = made_response
         self._touched = touched
         #: What was sent until the last `settle` of each variant: see ResponseCounts.
         self.tally: Counter[str] = Counter()
-        self.ways: Counter[str] = Counter()
+        self.parsed_by = WayCounts()
         self.bytes_sent = 0
         self._variants: dict[tuple[tuple[str, ...], bytes | None], Variant] = {}
         target = quote(events_path(document.path), safe="/:@!$&'()*+,;=~")
@@ -241,16 +249,20 @@ class Responder:
             variant.renew()
 
     def count_ways(self, responses: int, general: int, parsed: int, repeated: int) -> None:
-        """Add to `ways`. The rest of the responses were to remembered requests."""
-        remembered = responses - general - parsed - repeated
-        self.ways.update(general=general, parsed=parsed, repeated=repeated, remembered=remembered)
+        """Count responses by the way of their requests. The rest of the requests were remembered."""
+        ways = self.parsed_by
+        ways.general += general
+        ways.parsed += parsed
+        ways.repeated += repeated
+        ways.remembered += responses - general - parsed - repeated
         self._touched()
 
     def counts(self) -> ResponseCounts:
         """Return what was sent until now."""
         for variant in self._variants.values():
             variant.settle()
-        return ResponseCounts(dict(self.tally), dict(self.ways), self.bytes_sent)
+        ways = {name: getattr(self.parsed_by, name) for name in WayCounts.__slots__} if self.tally else {}
+        return ResponseCounts(dict(self.tally), ways, self.bytes_sent)
 
     def preflight(self, origin: bytes | None) -> Response:
         """Return the response to an OPTIONS request, which may be a CORS preflight (Fetch standard)."""
