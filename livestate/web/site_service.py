@@ -153,9 +153,19 @@ def _counts_of(responder: Responder, broadcast: Broadcast, polls: LongPolls) -> 
     )
 
 
+def _files_for_documents(settings: Settings) -> int:
+    """Return the open files that this process may need to fetch and save the documents.
+
+    A source has one connection for fetches and one for notifications; a saved document is written to one file. Workers
+    do not fetch: their settings have no sources.
+    """
+    fetched = sum(bool(document.source) for document in settings.documents)
+    return fetched * (2 if settings.state_dir is None else 3)
+
+
 def _admission(reactor: Any, settings: Settings) -> Admission | None:
     """Return the limits of this process, which is one of `settings.workers`; None if there are none."""
-    limits = share_per_worker(settings.max_connections, settings.workers), max_clients()
+    limits = share_per_worker(settings.max_connections, settings.workers), max_clients(_files_for_documents(settings))
     limit = min((number for number in limits if number is not None), default=None)
     limit_per_address = share_per_worker(settings.max_connections_per_address, settings.workers)
     if limit_per_address is not None and settings.workers > 1:
