@@ -116,9 +116,9 @@ class LivestateService(MultiService):
         self._log_files = log_files
         self._registry = Registry(reactor, settings)
         server = (
-            InProcessServer(reactor, settings, self._registry.pollers(), log_files)
+            InProcessServer(reactor, settings, self._registry.documents(), log_files)
             if settings.workers == 1
-            else Supervisor(reactor, settings, self._registry.pollers())
+            else Supervisor(reactor, settings, self._registry.documents())
         )
         self._server: Server = server
         actions: dict[int, Callable[[], object]] = {
@@ -131,7 +131,7 @@ class LivestateService(MultiService):
         self._admin: AdminSite | None = None
         if settings.admin is not None:
             resources = admin_resources(
-                self._registry.pollers, self._server.counts, reactor.seconds, self._server.workers
+                self._registry.documents, self._server.counts, reactor.seconds, self._server.workers
             )
             admin = self._admin = AdminSite(resources, reactor, settings.admin_hosts)
             IdleTimeouts(reactor, lambda: admin.connections.open).setServiceParent(self)
@@ -200,7 +200,7 @@ class LivestateService(MultiService):
             if settings == self._settings:
                 return self._server.certificates_changed() if changed else succeed(None)
             prepared = self._registry.prepare(settings)
-            served = self._server.change(settings, [service.poller for service in prepared.values()])
+            served = self._server.change(settings, prepared.documents())
         except LivestateError as error:
             self.log.error("rejected the new configuration, keeping the current one: {error}", error=str(error))
             return self._server.certificates_changed() if changed else succeed(None)
@@ -219,11 +219,11 @@ class LivestateService(MultiService):
         """Return whether all serving processes are ready, and each source has answered or failed once."""
         return self._server.serving() and all(
             poller.document.snapshot is not None or poller.stats.error is not None
-            for poller in self._registry.pollers()
+            for poller in self._registry.documents()
         )
 
     def _summary(self) -> str:
-        return summary(self._registry.pollers(), self._server.counts().connections, self._server.trouble())
+        return summary(self._registry.documents(), self._server.counts().connections, self._server.trouble())
 
     def _check_certificates(self) -> None:
         settled = [certificate for certificate in self._server.certificates() if certificate.settled()]

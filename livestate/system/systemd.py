@@ -116,13 +116,15 @@ class SystemdNotifier(Service):
     def reload(self, work: Callable[[], Any]) -> Deferred[Any]:
         """Call `work`, report that as a reload, and return its result.
 
-        A reload during the start is not reported. Of several reloads at once, only the end of the last is reported.
+        A reload during the start counts as part of the start. If several reloads overlap, only the end of the last
+        one is reported.
 
         :param work: may return a Deferred; the reload lasts until it fires, with a result or a failure.
         """
         if not self.running or self._ready_check.running:
             return maybeDeferred(work)
-        # By this time systemd knows that the READY=1 belongs to its own request (Type=notify-reload).
+        # By this time systemd recognises the reload that it asked for (Type=notify-reload): it ignores the end of one
+        # that started before its request.
         self._notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         self._reloads += 1
 

@@ -65,10 +65,10 @@ class _Subscriber(RedisProtocol):
         else:
             super().replyReceived(reply)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, error: type[RedisError] = RedisError) -> None:
         """Drop the connection, and store the reason."""
         self.trouble = reason
-        super().fail(reason)
+        super().fail(reason, error)
 
 
 class RedisChannel:
