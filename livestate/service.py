@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from livestate.config.options import RESTART_ONLY
 from livestate.config.settings import Settings
 from livestate.documents.registry import Registry
 from livestate.documents.summary import summary
@@ -36,9 +37,6 @@ from livestate.workers.supervisor import Supervisor
 
 #: Seconds between two checks of the certificate files. They are loaded once two checks see the same files.
 CERTIFICATE_CHECK_INTERVAL = 5.0
-
-#: The names of the options that take effect only after a restart.
-RESTART_ONLY = "admin", "workers", "log-format"
 
 
 class Server(Protocol):
@@ -184,10 +182,9 @@ class LivestateService(MultiService):
         changed = self._server.outdated()
         try:
             settings = self._load_settings()
-            for name in RESTART_ONLY:
-                attribute = name.replace("-", "_")
-                if getattr(settings, attribute) != getattr(self._settings, attribute):
-                    raise LivestateError(f"--{name} cannot change without a restart")
+            for option in RESTART_ONLY:
+                if getattr(settings, option.field) != getattr(self._settings, option.field):
+                    raise LivestateError(f"--{option.name} cannot change without a restart")
             # Before the settings, so that listeners that stay get the new certificates.
             changed = reload_all(self._server.certificates()) or changed
             if settings == self._settings:

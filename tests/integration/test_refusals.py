@@ -74,8 +74,8 @@ CASES = (
     ("--http=tcp:BUSY:interface=127.0.0.1", "in use"),
     ("--https=ssl:BUSY:interface=127.0.0.1", "in use"),
     ("--admin=tcp:BUSY:interface=127.0.0.1", "in use"),
-    ("--http=tcp:PORT:interface=127.0.0.1 --https=ssl:PORT:interface=127.0.0.1", "in use"),
-    ("--http=tcp:PORT --admin=tcp:PORT:interface=127.0.0.1", "in use"),
+    ("--http=tcp:PORT:interface=127.0.0.1 --https=ssl:PORT:interface=127.0.0.1", "already used"),
+    ("--http=tcp:PORT --admin=tcp:PORT:interface=127.0.0.1", "already used"),
     ("--admin=nonsense", "--admin"),
     # TLS
     ("--https=tcp:PORT", "--https"),
