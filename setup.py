@@ -14,6 +14,7 @@ test = [
     *mongodb,
     *websocket,
     "bandit[toml]>=1.8",
+    "coverage>=7.6",
     "httplint>=2026.1",
     "hypothesis>=6.100",
     "kubernetes-validate>=1.37",

@@ -72,18 +72,18 @@ def open_session(scenario: Scenario, settings: Settings) -> Iterator[Session]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="livestate-bench-")))
         folder.chmod(0o755)
-        held: Children = stack.enter_context(children(folder))
+        processes: Children = stack.enter_context(children(folder))
         cert, key, pem = certificate(folder)
         www = folder / "www"
         www.mkdir()
         body = document.render(0, 10**18)
         (www / "state.json").write_bytes(body)
         (www / "state.json.gz").write_bytes(document.compress(body))
-        redis = store.start(held, settings.load_core)
+        redis = store.start(processes, settings.load_core)
         origin = stack.enter_context(Origin(redis, scenario.changing))
         made = Environment(
             folder=folder,
-            children=held,
+            children=processes,
             core=settings.server_core,
             certificate=cert,
             key=key,

@@ -53,7 +53,7 @@ class Round(wrk.Round):
 
 
 @dataclass(frozen=True)
-class _Readers:
+class _Subscribers:
     children: list[subprocess.Popen[bytes]]
 
     @property
@@ -98,7 +98,7 @@ def _wanted(scenario: Scenario, settings: Settings) -> int:
     return settings.event_tls_readers if scenario.tls else settings.event_readers
 
 
-def _open(session: Session, server: Server, scenario: Scenario, readers: int, core: int, binary: Path) -> _Readers:
+def _open(session: Session, server: Server, scenario: Scenario, readers: int, core: int, binary: Path) -> _Subscribers:
     started = client.streams(
         session.environment.children,
         binary,
@@ -108,7 +108,7 @@ def _open(session: Session, server: Server, scenario: Scenario, readers: int, co
         length=len(document.render(0)),
         core=core,
     )
-    return _Readers(started)
+    return _Subscribers(started)
 
 
 def _pollers(session: Session, server: Server, scenario: Scenario, settings: Settings, binary: Path) -> dict[str, Any]:
@@ -132,8 +132,8 @@ def _pollers(session: Session, server: Server, scenario: Scenario, settings: Set
             time.sleep(seconds)
         else:
             feed.every_second(settings.changes)
-        taken = client.poll_result(session.environment.children, started, 30.0)
-        found[name] = {key: taken[key] for key in ("requests", "errors", "p50_us", "p99_us", "max_us")}
+        result = client.poll_result(session.environment.children, started, 30.0)
+        found[name] = {key: result[key] for key in ("requests", "errors", "p50_us", "p99_us", "max_us")}
     return found
 
 
@@ -160,21 +160,21 @@ def visit(
     children, readers = session.environment.children, _wanted(scenario, settings)
     feed = _Feed(session, server)
     feed.next()
-    held = _open(session, server, scenario, readers, settings.load_core, binary)
+    subscribers = _open(session, server, scenario, readers, settings.load_core, binary)
     try:
         time.sleep(settings.warm)
         feed.every_second(WARM_UP_CHANGES)
-        used, own, started_at = cpu.seconds(cpu.tree(server.pids)), cpu.seconds(held.pids), time.monotonic()
+        used, own, started_at = cpu.seconds(cpu.tree(server.pids)), cpu.seconds(subscribers.pids), time.monotonic()
         versions = feed.every_second(settings.changes)
         elapsed = time.monotonic() - started_at
-        used, own = cpu.seconds(cpu.tree(server.pids)) - used, cpu.seconds(held.pids) - own
+        used, own = cpu.seconds(cpu.tree(server.pids)) - used, cpu.seconds(subscribers.pids) - own
         pss = cpu.memory(cpu.tree(server.pids))[1]
-        held.lower_priority()
+        subscribers.lower_priority()
         pollers = _pollers(session, server, scenario, settings, binary)
         time.sleep(1.0)
-        results = [client.close_streams(children, child) for child in held.children]
+        results = [client.close_streams(children, child) for child in subscribers.children]
     finally:
-        for child in held.children:
+        for child in subscribers.children:
             children.stop(child)
     if server.has_exited():
         raise BenchError(f"{server.peer} exited unexpectedly: {server.exit_statuses()} {children.log(server.peer)}")
@@ -224,9 +224,9 @@ def prepare(session: Session, scenario: Scenario, settings: Settings, binary: Pa
         feed = _Feed(session, server)
         try:
             feed.next()
-            held = _open(session, server, scenario, WARM_UP_READERS, settings.load_core, binary)
+            subscribers = _open(session, server, scenario, WARM_UP_READERS, settings.load_core, binary)
             feed.every_second(WARM_UP_CHANGES)
-            for child in held.children:
+            for child in subscribers.children:
                 session.environment.children.stop(child)
         except (BenchError, OSError) as error:
             session.absent[name] = str(error)

@@ -40,13 +40,13 @@ def measure(
         except BenchError as error:
             session.absent[name] = str(error)
             continue
-        taken = {
+        result = {
             "connections": opened,
             "kb": (pss - pss_before) / opened,
             "rss_kb": (rss - rss_before) / opened,
             "before_kb": pss_before,
             "after_kb": pss,
         }
-        results[name] = [taken]
-        progress(f"{scenario.name} {name}: {taken['kb']:.2f} KB per connection, {opened} connections")
+        results[name] = [result]
+        progress(f"{scenario.name} {name}: {result['kb']:.2f} KB per connection, {opened} connections")
     return results

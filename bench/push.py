@@ -47,7 +47,7 @@ def _write(session: Session, pauses: list[float]) -> None:
 
 def _one(session: Session, server: Server, settings: Settings, binary: Path) -> dict[str, Any]:
     children, readers = session.environment.children, settings.push_readers
-    held = client.streams(
+    clients = client.streams(
         children,
         binary,
         server,
@@ -63,9 +63,9 @@ def _one(session: Session, server: Server, settings: Settings, binary: Path) -> 
         used, started_at = cpu.seconds(cpu.tree(server.pids)), time.monotonic()
         _write(session, [random.uniform(*PAUSES) for _ in range(settings.push_changes)])
         used, elapsed = cpu.seconds(cpu.tree(server.pids)) - used, time.monotonic() - started_at
-        results = [client.close_streams(children, child) for child in held]
+        results = [client.close_streams(children, child) for child in clients]
     finally:
-        for child in held:
+        for child in clients:
             children.stop(child)
     samples = [
         [int(version), delay]

@@ -91,7 +91,7 @@ def _rounds(
     for number in range(settings.rounds):
         for name in list(session.servers):
             try:
-                taken = measure(session.servers[name])
+                measured = measure(session.servers[name])
             except BenchError as error:
                 session.absent[name] = f"failed in round {number + 1}: {error}"
                 for root in session.servers[name].roots:
@@ -99,11 +99,11 @@ def _rounds(
                 del session.servers[name], results[name]
                 progress(f"{scenario.name} {name}: {error}")
                 continue
-            results[name].append(asdict(taken))
-            note = f"  {taken.errors}" if taken.errors else ""
+            results[name].append(asdict(measured))
+            note = f"  {measured.errors}" if measured.errors else ""
             progress(
-                f"{scenario.name} {number + 1}/{settings.rounds} {name}: {taken.cpu_us:.2f} µs,"
-                f" {taken.rate:.0f}/s, core {100 * taken.busy:.0f} % busy{note}"
+                f"{scenario.name} {number + 1}/{settings.rounds} {name}: {measured.cpu_us:.2f} µs,"
+                f" {measured.rate:.0f}/s, core {100 * measured.busy:.0f} % busy{note}"
             )
     return results
 

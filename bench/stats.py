@@ -23,7 +23,7 @@ def spread(values: list[float]) -> Spread:
 
 def of(rounds: list[dict[str, Any]], key: str) -> Spread:
     """Return the spread of one value of each round."""
-    return spread([float(taken[key]) for taken in rounds])
+    return spread([float(measured[key]) for measured in rounds])
 
 
 def ratio(ours: list[dict[str, Any]] | None, theirs: list[dict[str, Any]] | None) -> Spread | None:

@@ -1,7 +1,7 @@
 """The whole of livestate as one service, and what each signal does.
 
 - SIGTERM: stop accepting connections, drain the existing ones while still serving them, and exit with 0. A second
-  SIGTERM closes the remaining ones at once.
+  SIGTERM closes the remaining ones at once. Once all are closed, another one ends the process at once.
 - SIGINT (Ctrl-C): close all connections at once, and exit.
 - SIGHUP: reopen the log files, and read options and certificates again. New connections get what has changed; existing
   ones are drained.
@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from livestate.config.options import RESTART_ONLY
@@ -23,7 +22,9 @@ from livestate.documents.registry import Registry
 from livestate.documents.summary import summary
 from livestate.errors import LivestateError
 from livestate.listeners.listener import Listener
+from livestate.system.exit_guard import guard_exit
 from livestate.system.logs import LogFiles
+from livestate.system.periodic import PeriodicTask
 from livestate.system.signals import Signals
 from livestate.system.systemd import ServiceManager, SystemdNotifier
 from livestate.tls.certificate import Certificate, reload_all
@@ -37,6 +38,10 @@ from livestate.workers.supervisor import Supervisor
 
 #: Seconds between two checks of the certificate files. They are loaded once two checks see the same files.
 CERTIFICATE_CHECK_INTERVAL = 5.0
+
+#: Seconds after the last connection in which the process ends, even if a disk does not respond. Together with a drain,
+#: that is less than the 30 s after which Kubernetes kills a process.
+EXIT_LIMIT = 10.0
 
 
 class Server(Protocol):
@@ -108,9 +113,9 @@ class LivestateService(MultiService):
         self._log_files = log_files
         self._registry = Registry(reactor, settings)
         server = (
-            InProcessServer(reactor, settings, self._registry.pollers(), log_files)
+            InProcessServer(reactor, settings, self._registry.documents(), log_files)
             if settings.workers == 1
-            else Supervisor(reactor, settings, self._registry.pollers())
+            else Supervisor(reactor, settings, self._registry.documents())
         )
         self._server: Server = server
         actions: dict[int, Callable[[], object]] = {
@@ -123,7 +128,7 @@ class LivestateService(MultiService):
         self._admin: AdminSite | None = None
         if settings.admin is not None:
             resources = admin_resources(
-                self._registry.pollers, self._server.counts, reactor.seconds, self._server.workers
+                self._registry.documents, self._server.counts, reactor.seconds, self._server.workers
             )
             admin = self._admin = AdminSite(resources, reactor, settings.admin_hosts)
             IdleTimeouts(reactor, lambda: admin.connections.open).setServiceParent(self)
@@ -132,8 +137,7 @@ class LivestateService(MultiService):
         self._notifier.setServiceParent(self)
         self._stopping = False
         self._skip_drain = False
-        self._certificate_check = LoopingCall(self._check_certificates)
-        self._certificate_check.clock = reactor
+        self._certificate_check = PeriodicTask(reactor, self._check_certificates, "checking the certificate files")
 
     def startService(self) -> None:
         """Start all parts."""
@@ -143,15 +147,17 @@ class LivestateService(MultiService):
     def stopService(self) -> Deferred[None]:
         """Drain the connections, keeping the documents up to date until then, and stop all parts."""
         self._stopping = True
-        if self._certificate_check.running:
-            self._certificate_check.stop()
+        self._certificate_check.stop()
         # This notifies the service manager now, not after the drain.
         self._notifier.disownServiceParent()
-        stop = super().stopService
-        done = self._server.drain().addCallback(lambda _: maybeDeferred(stop)).addCallback(lambda _: None)
+        done = self._server.drain().addCallback(lambda _: self._stop_all()).addCallback(lambda _: None)
         if self._skip_drain:
             self._server.abort_remaining()
         return done
+
+    def _stop_all(self) -> Deferred[Any]:
+        guard_exit(EXIT_LIMIT)
+        return maybeDeferred(super().stopService)
 
     def shut_down(self) -> None:
         """Drain all connections and exit. A second call closes the remaining ones at once."""
@@ -190,7 +196,7 @@ class LivestateService(MultiService):
             if settings == self._settings:
                 return self._server.certificates_changed() if changed else succeed(None)
             prepared = self._registry.prepare(settings)
-            served = self._server.change(settings, [service.poller for service in prepared.values()])
+            served = self._server.change(settings, prepared.documents())
         except LivestateError as error:
             self.log.error("rejected the new configuration, keeping the current one: {error}", error=str(error))
             return self._server.certificates_changed() if changed else succeed(None)
@@ -209,11 +215,11 @@ class LivestateService(MultiService):
         """Return whether all serving processes are ready, and each source has answered or failed once."""
         return self._server.serving() and all(
             poller.document.snapshot is not None or poller.stats.error is not None
-            for poller in self._registry.pollers()
+            for poller in self._registry.documents()
         )
 
     def _summary(self) -> str:
-        return summary(self._registry.pollers(), self._server.counts().connections, self._server.trouble())
+        return summary(self._registry.documents(), self._server.counts().connections, self._server.trouble())
 
     def _check_certificates(self) -> None:
         settled = [certificate for certificate in self._server.certificates() if certificate.settled()]

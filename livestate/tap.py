@@ -20,6 +20,7 @@ from livestate import __version__
 from livestate.config.option_help import description, option_help
 from livestate.config.option_types import DirectoryName, FileName
 from livestate.config.options import CONFIG, FILE_OPTIONS, OPTIONS, SOURCE
+from livestate.config.paths import with_absolute_sources
 from livestate.config.redaction import holds_secret, redacted
 from livestate.config.settings import Settings, load_settings
 from livestate.errors import LivestateError, SettingsError
@@ -160,11 +161,14 @@ class Options(usage.Options):
 
     def _load(self) -> Settings:
         typed = {option.name: self[option.name] for option in FILE_OPTIONS if self[option.name] is not None}
-        return load_settings(typed, self._config())
+        return with_absolute_sources(load_settings(typed, self._config()))
 
     def _config(self) -> str | None:
         names = self[CONFIG.name]
         return None if names is None else names[-1]
+        names = [str(name) for name, *_ in self.optParameters]
+        single = {name: [self[name]] for name in names if name != "config" and self[name] is not None}
+        return with_absolute_sources(load_settings({**single, **self._repeated}, self["config"]))
 
     def _check_twistd_paths(self) -> None:
         """Reject a --rundir or --pidfile that twistd cannot use, before twistd fails with a traceback."""

@@ -1,4 +1,4 @@
-"""Content codings, undone without livestate."""
+"""Decoders of content codings that share no code with livestate."""
 
 import gzip
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import brotli
 import zstandard
 
-#: What undoes each content coding.
+#: The decoder of each content coding.
 DECODERS: dict[str, Callable[[bytes], bytes]] = {
     "identity": lambda data: data,
     "gzip": gzip.decompress,

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,8 @@ from unittest import SkipTest
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
+
+from tests.integration.processes import free_port
 
 _MODULE = "github.com/FerretDB/FerretDB"
 #: The last release that does not need PostgreSQL, and its checksum in Go's database, https://sum.golang.org.
@@ -108,11 +109,11 @@ class MongoServer:
     :param tls: the files of a certificate and its key, for the TLS port.
     """
 
-    def __init__(self, *, user: tuple[str, str] | None = None, tls: tuple[Path, Path] | None = None) -> None:
+    def __init__(self, *, user: tuple[str, str] | None = None, tls: tuple[str, str] | None = None) -> None:
         self._program = program_or_skip()
         self._folder = tempfile.TemporaryDirectory(prefix="livestate-mongodb-")
         folder = self._folder.name
-        self.port, self.tls_port = _free_port(), _free_port()
+        self.port, self.tls_port = free_port(), free_port()
         self._arguments = [
             "--handler=sqlite",
             f"--sqlite-url=file:{folder}/",
@@ -194,13 +195,6 @@ class ExternalServer:
         raise SkipTest("the server is not this test's own (LIVESTATE_TEST_MONGODB)")
 
     stop = start
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

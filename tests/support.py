@@ -1,5 +1,6 @@
-"""What several tests share: a reactor whose time and threads are told what to do, a client, and certificates."""
+"""Helpers for tests: a reactor with simulated time and threads, HTTP requests and responses, and certificates."""
 
+import base64
 import datetime
 import ipaddress
 import os
@@ -20,7 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 
-#: A moment between two seconds, as a time of day is.
+#: A time between two whole seconds, like most times.
 NOW = 1_700_000_000.25
 
 #: A factor on the number of examples that hypothesis tries. `tests.unit` lowers it, soak runs raise it.
@@ -40,7 +41,7 @@ stories = examples(40, stateful_step_count=30, suppress_health_check=list(Health
 
 
 class FakeReactor(MemoryReactorClock):
-    """Time that stands still until it is told to go on, and threads that run at once, or when told."""
+    """A reactor with simulated time, whose threads run at once or, with `hold_threads`, when `run_job` is called."""
 
     def __init__(self, now: float = NOW, hold_threads: bool = False) -> None:
         super().__init__()
@@ -74,15 +75,15 @@ class FakeReactor(MemoryReactorClock):
         self.jobs.pop(0)()
 
     def run_for(self, seconds: float, step: float = 0.05) -> None:
-        """Let time pass in small steps, as it does; and a little more, so that what is due by then is done."""
+        """Advance time in small steps, and a little more, so that calls that are due by then have run."""
         for _ in range(round(seconds / step)):
             self.advance(step)
         self.advance(0.0005)
 
 
 @dataclass
-class Answer:
-    """An HTTP answer as it came."""
+class ParsedResponse:
+    """An HTTP response, as it was received."""
 
     status: int
     reason: str
@@ -91,32 +92,32 @@ class Answer:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The header; fails where a field is there twice."""
+        """The header fields by name; it is an error if a field is repeated."""
         fields = dict(self.lines)
         if len(fields) != len(self.lines):
-            raise AssertionError(f"a field is there twice: {self.lines}")
+            raise AssertionError(f"a field is repeated: {self.lines}")
         return fields
 
 
-def answer_of(data: bytes) -> Answer:
-    """Take the bytes of one answer apart."""
+def parse_response(data: bytes) -> ParsedResponse:
+    """Parse the bytes of one response."""
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     version, status, reason = first.split(" ", 2)
     if version not in ("HTTP/1.1", "HTTP/1.0"):
-        raise AssertionError(f"not an answer: {first!r}")
+        raise AssertionError(f"not a response: {first!r}")
     pairs = [line.split(": ", 1) for line in lines]
-    return Answer(int(status), reason, [(name, value) for name, value in pairs], body)
+    return ParsedResponse(int(status), reason, [(name, value) for name, value in pairs], body)
 
 
 def exchange(factory: Factory[Any], data: bytes) -> bytes:
-    """Connect to `factory`, send `data`, and give all that comes back."""
+    """Connect to `factory`, send `data`, and return everything that it sends back."""
     sent: bytes = exchange_on(factory, data).value()
     return sent
 
 
 def exchange_on(factory: Factory[Any], data: bytes) -> StringTransport:
-    """Connect to `factory`, send `data`, and give the connection."""
+    """Connect to `factory`, send `data`, and return the transport."""
     protocol: Any = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 54321))
     transport = StringTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", 54321))
     protocol.makeConnection(transport)
@@ -125,24 +126,24 @@ def exchange_on(factory: Factory[Any], data: bytes) -> StringTransport:
 
 
 def request(target: str = "/", method: str = "GET", **fields: str) -> bytes:
-    """Give the bytes of a request; `accept_encoding="gzip"` is a field."""
+    """Return the bytes of a request; keyword arguments such as `accept_encoding="gzip"` are fields."""
     lines = [f"{method} {target} HTTP/1.1", "Host: live.example"]
     lines += [f"{name.replace('_', '-').title()}: {value}" for name, value in fields.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 async def until(reactor: Any, predicate: Callable[[], Any]) -> None:
-    """Wait for something to become true; the test's own timeout ends it."""
+    """Wait until `predicate` is true, or until the test times out."""
     while not predicate():
         await deferLater(reactor, 0.01)
 
 
 def result_of(coroutine: Any) -> Any:
-    """Run a coroutine that does not wait, and give what it returns or raises."""
+    """Run a coroutine that does not wait, and return its result or raise its error."""
     results: list[Any] = []
     Deferred.fromCoroutine(coroutine).addBoth(results.append)
     if not results:
-        raise AssertionError("it waits")
+        raise AssertionError("the coroutine waits")
     if hasattr(results[0], "raiseException"):
         results[0].raiseException()
     return results[0]
@@ -150,7 +151,7 @@ def result_of(coroutine: Any) -> Any:
 
 @contextmanager
 def log_lines(least: LogLevel = LogLevel.info) -> Iterator[list[str]]:
-    """Collect what is logged, as text, from a level upwards."""
+    """Collect livestate's log lines of a level or above."""
     lines: list[str] = []
     order = list(LogLevel.iterconstants())
 
@@ -168,7 +169,7 @@ def log_lines(least: LogLevel = LogLevel.info) -> Iterator[list[str]]:
 
 
 class Authority:
-    """A certificate authority, or one below another."""
+    """A certificate authority: a root, or an intermediate one below `parent`."""
 
     def __init__(self, name: str = "test authority", parent: "Authority | None" = None) -> None:
         self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
@@ -176,18 +177,26 @@ class Authority:
         issuer = parent if parent is not None else self
         self.certificate = _sign(issuer, self.name, self.key, [], ca=True)
 
-    def issue(self, *names: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-        """Make a server's key and certificate for `names`."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test server")])
-        return key, _sign(self, subject, key, list(names or ("localhost",)), ca=False)
+    def issue(
+        self, *names: str, key: Any = None, days: float = 1, subject: str = "test server"
+    ) -> tuple[Any, x509.Certificate]:
+        """Return a server's private key and its certificate for `names`, by default localhost.
+
+        :param key: the private key; without one a new one, ECDSA.
+        :param subject: the certificate's common name.
+        """
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)])
+        return key, _sign(self, name, key, list(names or ("localhost",)), ca=False, days=days)
 
 
-def _sign(issuer: Authority, subject: x509.Name, key: Any, names: list[str], ca: bool) -> x509.Certificate:
+def _sign(
+    issuer: Authority, subject: x509.Name, key: Any, names: list[str], ca: bool, days: float = 1
+) -> x509.Certificate:
     now = datetime.datetime.now(datetime.timezone.utc)
     day = datetime.timedelta(days=1)
     builder = x509.CertificateBuilder(
-        issuer.name, subject, key.public_key(), x509.random_serial_number(), now - day, now + day
+        issuer.name, subject, key.public_key(), x509.random_serial_number(), now - day, now + days * day
     ).add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), False)
@@ -202,7 +211,7 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def pem(*things: Any, password: bytes | None = None) -> bytes:
-    """Give keys and certificates as PEM, one after the other."""
+    """Return keys and certificates as one PEM file."""
     encryption: Any = (
         serialization.BestAvailableEncryption(password) if password is not None else serialization.NoEncryption()
     )
@@ -214,15 +223,25 @@ def pem(*things: Any, password: bytes | None = None) -> bytes:
     )
 
 
+def unsupported(key: bytes) -> bytes:
+    """Return the PEM of a key on the curve SM2, which `cryptography` does not support, made from one on P-256."""
+    loaded: Any = serialization.load_pem_private_key(key, None)
+    der = loaded.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    other = der.replace(bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a811ccf5501822d"))
+    return b"-----BEGIN PRIVATE KEY-----\n" + base64.encodebytes(other) + b"-----END PRIVATE KEY-----\n"
+
+
 def written(path: Path, data: bytes, mode: int = 0o600) -> str:
-    """Write a file and give its name."""
+    """Write a file, and return its name."""
     path.write_bytes(data)
     path.chmod(mode)
     return str(path)
 
 
 def certificate_in(path):
-    """Give the certificate in a file, and see that it and the key in it belong together."""
+    """Return the certificate in a file, after checking that the key in the file matches it."""
     data = Path(path).read_bytes()
     certificate = x509.load_pem_x509_certificate(data)
     key = serialization.load_pem_private_key(data, None)

@@ -22,7 +22,6 @@ from livestate.client.event_stream_reader import ACCEPT_OLDER_AFTER, EventStream
 from livestate.client.state import ClientState, State
 from livestate.config.settings import load_settings
 from livestate.documents.document import Document
-from livestate.documents.poller import Poller
 from livestate.documents.snapshot import Snapshot
 from livestate.documents.snapshot_store import SnapshotStore
 from livestate.errors import DocumentMissing, SourceError
@@ -32,8 +31,9 @@ from livestate.system.logs import LogFiles
 from livestate.web.site_service import SiteService
 from tests.codings import DECODERS
 from tests.formats.test_event_stream import parsed
-from tests.support import NOW, Answer, FakeReactor, answer_of, request, stories
-from tests.web.http1.twins import viewer_of
+from tests.polling import SinglePoller
+from tests.support import NOW, FakeReactor, ParsedResponse, parse_response, request, stories
+from tests.web.http1.twins import cached_viewer_resources
 from tests.web.resources.test_events import Connection
 from tests.web.resources.test_websocket import FIELDS as WEBSOCKET
 from tests.web.resources.test_websocket import TEXT, frames
@@ -95,8 +95,8 @@ class Node:
         self.versions: dict[int, str] = {}
         self.document.subscribe(self._record)
         snapshot_store = SnapshotStore(self.reactor, self.document, directory)
-        poller = Poller(self.document, store, 1.0, self.reactor)
-        with mock.patch("livestate.web.site_service.viewer_resources", viewer_of):
+        poller = SinglePoller(self.document, store, 1.0, self.reactor)
+        with mock.patch("livestate.web.site_service.viewer_resources", cached_viewer_resources):
             self.serving = SiteService(self.reactor, SETTINGS, [poller], LogFiles())
         self.parts = self.serving, poller, snapshot_store
         for part in self.parts:
@@ -110,11 +110,11 @@ class Node:
     def body(self) -> bytes | None:
         return None if self.document.snapshot is None else self.document.snapshot.body
 
-    def request(self, **fields: str) -> Answer:
+    def request(self, **fields: str) -> ParsedResponse:
         connection = Connection(self.serving.site, request("/", **fields))
-        answer = answer_of(connection.transport.value())
+        response = parse_response(connection.transport.value())
         connection.lose()
-        return answer
+        return response
 
     def stop(self) -> None:
         for part in self.parts:
@@ -162,7 +162,7 @@ class Subscriber:
     def resume(self) -> None:
         """Read everything that is waiting and that arrives."""
         if self.connection is not None:
-            self.connection.transport.give_room(1 << 30)
+            self.connection.transport.make_room(1 << 30)
             self.read()
 
     def read(self) -> None:
@@ -189,7 +189,7 @@ class EventSubscriber(Subscriber):
     def stream(self) -> bytes:
         """The body so far: the content of all complete chunks."""
         assert self.connection is not None
-        body, whole = answer_of(self.connection.transport.value()).body, b""
+        body, whole = parse_response(self.connection.transport.value()).body, b""
         while size := re.match(rb"([0-9a-f]+)\r\n", body):
             end = size.end() + int(size[1], 16)
             if len(body) < end + 2:
@@ -281,7 +281,7 @@ class Client:
     def check(self, node: Node, etags: dict[str, bytes]) -> None:
         """Read the response to the long poll, if it has arrived."""
         if self.pending is not None and self.pending.transport.value():
-            self.receive(answer_of(self.pending.transport.value()), node, etags, at_once=False)
+            self.receive(parse_response(self.pending.transport.value()), node, etags, at_once=False)
             self.lose()
 
     def lose(self) -> None:
@@ -289,16 +289,16 @@ class Client:
             self.pending.lose()
             self.pending = None
 
-    def receive(self, answer: Answer, node: Node, etags: dict[str, bytes], at_once: bool = True) -> None:
-        etag = answer.fields["ETag"]
-        if answer.status == 304:
+    def receive(self, response: ParsedResponse, node: Node, etags: dict[str, bytes], at_once: bool = True) -> None:
+        etag = response.fields["ETag"]
+        if response.status == 304:
             assert etag == self.etag or not at_once, "not the entity tag of the request"
             assert not at_once or self.body == node.body, "304, although the client does not have the current bytes"
             return
-        assert answer.status == 200, answer
-        assert etags.setdefault(etag, answer.body) == answer.body, "an entity tag names two byte strings"
+        assert response.status == 200, response
+        assert etags.setdefault(etag, response.body) == response.body, "an entity tag names two byte strings"
         self.etag = etag
-        self.body = DECODERS[answer.fields.get("Content-Encoding", "identity")](answer.body)
+        self.body = DECODERS[response.fields.get("Content-Encoding", "identity")](response.body)
         if at_once:
             assert self.body == node.body, "not the current document"
 

@@ -96,7 +96,7 @@ type stream struct {
 	chunked bool
 	left    int    // remaining bytes of a chunk, including its line end
 	line    []byte // incomplete line with the size of a chunk
-	held    []byte // incomplete response head or event
+	partial []byte // incomplete response head or event
 	last    int64
 }
 
@@ -238,8 +238,8 @@ func (l *listening) read(s *stream, buffer []byte) error {
 // feed parses bytes of a response: first its head, then its body, chunked or not.
 func (l *listening) feed(s *stream, data []byte) error {
 	if !s.answer {
-		s.held = append(s.held, data...)
-		head, rest, whole := bytes.Cut(s.held, []byte("\r\n\r\n"))
+		s.partial = append(s.partial, data...)
+		head, rest, whole := bytes.Cut(s.partial, []byte("\r\n\r\n"))
 		if !whole {
 			return nil
 		}
@@ -252,7 +252,7 @@ func (l *listening) feed(s *stream, data []byte) error {
 		}
 		s.chunked = bytes.Contains(head, []byte("transfer-encoding: chunked"))
 		s.answer = true
-		s.held = nil
+		s.partial = nil
 		l.open.Add(1)
 		data = rest
 	}
@@ -291,9 +291,9 @@ func (l *listening) feed(s *stream, data []byte) error {
 
 // events splits the stream into events at blank lines, and keeps an incomplete event for the next call.
 func (l *listening) events(s *stream, data []byte) {
-	if len(s.held) > 0 {
-		s.held = append(s.held, data...)
-		data = s.held
+	if len(s.partial) > 0 {
+		s.partial = append(s.partial, data...)
+		data = s.partial
 	}
 	for {
 		event, rest, whole := bytes.Cut(data, []byte("\n\n"))
@@ -303,18 +303,18 @@ func (l *listening) events(s *stream, data []byte) {
 		l.event(s, event)
 		data = rest
 	}
-	s.held = append(s.held[:0], data...)
+	s.partial = append(s.partial[:0], data...)
 }
 
 // event records when a version of the document arrived. Comments, `retry` and other fields are ignored.
 func (l *listening) event(s *stream, event []byte) {
-	begin := 0
+	start := 0
 	if !bytes.HasPrefix(event, []byte("data:")) {
-		if begin = bytes.Index(event, []byte("\ndata:")) + 1; begin == 0 {
+		if start = bytes.Index(event, []byte("\ndata:")) + 1; start == 0 {
 			return
 		}
 	}
-	document, _, _ := bytes.Cut(event[begin+len("data:"):], []byte("\n"))
+	document, _, _ := bytes.Cut(event[start+len("data:"):], []byte("\n"))
 	document = bytes.TrimSpace(document)
 	now := time.Now().UnixNano()
 	version, written, ok := stamps(document)

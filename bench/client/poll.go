@@ -43,7 +43,7 @@ func number(document []byte, key string) int64 {
 	return n
 }
 
-type reader struct {
+type client struct {
 	samples  []Sample
 	requests int
 	errors   int
@@ -53,37 +53,37 @@ type reader struct {
 }
 
 // record records when a version was first seen. The first document is ignored: it existed before the client connected.
-func (r *reader) record(document []byte) {
+func (c *client) record(document []byte) {
 	now := time.Now().UnixNano()
 	version, written, ok := stamps(document)
-	if !ok || version == r.last {
+	if !ok || version == c.last {
 		return
 	}
-	if r.last != 0 {
-		r.samples = append(r.samples, Sample{version, (now - written) / 1000})
+	if c.last != 0 {
+		c.samples = append(c.samples, Sample{version, (now - written) / 1000})
 	}
-	r.last = version
+	c.last = version
 }
 
 func poll(to *target, readers int, every, length time.Duration, mode, events string) Readings {
-	all := make([]reader, readers)
+	all := make([]client, readers)
 	end := time.Now().Add(length)
 	var wait sync.WaitGroup
 	for i := range all {
 		wait.Add(1)
-		go func(r *reader) {
+		go func(c *client) {
 			defer wait.Done()
 			time.Sleep(time.Duration(rand.Int63n(int64(every)))) // each client has its own phase
 			for time.Now().Before(end) {
 				var err error
 				if mode == "events" {
-					err = r.listen(to, events, end)
+					err = c.listen(to, events, end)
 				} else {
-					err = r.ask(to, every, end, mode == "wait")
+					err = c.ask(to, every, end, mode == "wait")
 				}
 				if err != nil && time.Now().Before(end) {
-					r.errors++
-					r.first = err.Error()
+					c.errors++
+					c.first = err.Error()
 					time.Sleep(200 * time.Millisecond)
 				}
 			}
@@ -92,13 +92,13 @@ func poll(to *target, readers int, every, length time.Duration, mode, events str
 	wait.Wait()
 	result := Readings{Readers: readers, Samples: []Sample{}}
 	var took []time.Duration
-	for _, r := range all {
-		took = append(took, r.took...)
-		result.Requests += r.requests
-		result.Errors += r.errors
-		result.Samples = append(result.Samples, r.samples...)
-		if r.first != "" {
-			result.FirstError = r.first
+	for _, c := range all {
+		took = append(took, c.took...)
+		result.Requests += c.requests
+		result.Errors += c.errors
+		result.Samples = append(result.Samples, c.samples...)
+		if c.first != "" {
+			result.FirstError = c.first
 		}
 	}
 	sort.Slice(took, func(i, j int) bool { return took[i] < took[j] })
@@ -111,7 +111,7 @@ func poll(to *target, readers int, every, length time.Duration, mode, events str
 }
 
 // ask polls over one keep-alive connection, at a fixed interval or by long polling.
-func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bool) error {
+func (c *client) ask(to *target, every time.Duration, end time.Time, longPoll bool) error {
 	conn, err := to.dial(nil)
 	if err != nil {
 		return err
@@ -139,12 +139,12 @@ func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bo
 		if err != nil {
 			return err
 		}
-		r.requests++
+		c.requests++
 		if !longPoll {
-			r.took = append(r.took, time.Since(began))
+			c.took = append(c.took, time.Since(began))
 		}
 		if got.status == 200 {
-			r.record(got.body)
+			c.record(got.body)
 			etag = got.etag
 		}
 		if !longPoll {
@@ -156,7 +156,7 @@ func (r *reader) ask(to *target, every time.Duration, end time.Time, longPoll bo
 }
 
 // listen reads an event stream. A version is received with the blank line that ends its event.
-func (r *reader) listen(to *target, path string, end time.Time) error {
+func (c *client) listen(to *target, path string, end time.Time) error {
 	conn, err := to.dial(nil)
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func (r *reader) listen(to *target, path string, end time.Time) error {
 	if _, err := conn.Write(stream.request("Accept: text/event-stream\r\n")); err != nil {
 		return err
 	}
-	r.requests++
+	c.requests++
 	from := bufio.NewReaderSize(conn, 65536)
 	var event []byte
 	for {
@@ -177,7 +177,7 @@ func (r *reader) listen(to *target, path string, end time.Time) error {
 		}
 		line = bytes.TrimRight(line, "\r\n")
 		if len(line) == 0 {
-			r.record(event)
+			c.record(event)
 			event = event[:0]
 		} else if data, is := bytes.CutPrefix(line, []byte("data:")); is {
 			event = append(event, data...)

@@ -30,7 +30,7 @@ def _variables() -> dict[str, str]:
 def missing(environment: Environment) -> str | None:
     """Return why livestate is missing, or None if twistd knows its command."""
     if not Path(_twistd(environment)).exists():
-        return f"no twistd beside {Path(environment.python).name} (--python)"
+        return f"no twistd next to {Path(environment.python).name} (--python)"
     try:
         run([_twistd(environment), "livestate", "--help"], timeout=60, env=_variables())
     except BenchError as error:

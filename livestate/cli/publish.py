@@ -10,7 +10,7 @@ from twisted.internet.defer import TimeoutError as DeferTimeout
 from livestate.config.options import MAX_SIZE
 from livestate.documents.snapshot import check
 from livestate.errors import DocumentRefused, LivestateError, SettingsError, SourceError
-from livestate.sources.api import ISource, IStore, IWatching
+from livestate.sources.api import ISource, IWatching, IWritableSource
 from livestate.sources.factory import make_source
 from livestate.system.backoff import Backoff
 from livestate.system.timeouts import with_timeout
@@ -158,14 +158,14 @@ class _WatchedFile:
             print(f"livestate: {self._file} is published again", file=self._errors, flush=True)
 
 
-def _make_store(reactor: Any, url: str) -> IStore:
+def _make_store(reactor: Any, url: str) -> IWritableSource:
     store = make_source(reactor, url, MAX_SIZE, "--to")
-    if not IStore.providedBy(store):
+    if not IWritableSource.providedBy(store):
         raise SettingsError(f"--to {store}: cannot publish to this kind of store")
     return store
 
 
-async def _write(reactor: Any, store: IStore, data: bytes) -> None:
+async def _write(reactor: Any, store: IWritableSource, data: bytes) -> None:
     """Write to a store with a timeout, and name the store in errors."""
     try:
         await with_timeout(TIMEOUT, store.publish(data), reactor)

@@ -8,10 +8,9 @@ support it.
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.task import LoopingCall
-
 from livestate.cli.outline import Changes, Line, changes, fit, outline
 from livestate.client import State, Status
+from livestate.system.periodic import PeriodicTask
 
 #: Seconds for which a change is highlighted.
 HIGHLIGHT = 3.0
@@ -47,8 +46,7 @@ class Screen:
         #: The current content of the screen, row by row; None if it is unknown.
         self._shown: list[str] | None = None
         self._shown_size = (0, 0)
-        self._ticker = LoopingCall(self.draw)
-        self._ticker.clock = clock
+        self._ticker = PeriodicTask(clock, self.draw, "drawing the screen")
 
     def open(self) -> None:
         """Take over the terminal, and draw at least once per second."""

@@ -168,5 +168,5 @@ def _reject_shared_ports(settings: Settings) -> None:
             continue
         for other, where in taken.setdefault(port, []):
             if where == interface or (":" not in where + interface and {where, interface} & everywhere):
-                raise SettingsError(f"{option}={text}: the port is already used by {other}")
+                raise SettingsError(f"{option}={text}: the port is already in use by {other}")
         taken[port].append((f"{option}={text}", interface))

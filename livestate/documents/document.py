@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
+from livestate.documents.confirmation import Confirmation
 from livestate.documents.snapshot import (
     ENCODERS,
     LARGE,
@@ -38,8 +39,9 @@ class Document:
         self.path = path
         self.max_size = max_size
         self.snapshot: Snapshot | None = None
-        #: Seconds since 1970 of the last fetch that returned a good document, changed or not.
-        self.confirmed = 0.0
+        #: Seconds since 1970 of the last fetch of this document alone that returned it, changed or not.
+        self._confirmed = 0.0
+        self._confirmation: Confirmation | None = None
         #: How many updates changed the document, and how many were refused.
         self.changes = 0
         self.refusals = 0
@@ -50,8 +52,40 @@ class Document:
         self._reactor = reactor
         self._refused: tuple[bytes, str] | None = None
         self._subscribers: dict[object, Callable[[Snapshot], None]] = {}
-        #: Called when the store has confirmed the document unchanged.
+        #: Called when the store has confirmed this document alone, or its `confirmation` is another one.
         self.on_confirmed: Callable[[], None] = lambda: None
+
+    @property
+    def confirmed(self) -> float:
+        """Seconds since 1970 when the store last confirmed this document, changed or not; 0: never."""
+        shared = self._confirmation
+        return self._confirmed if shared is None or shared.at < self._confirmed else shared.at
+
+    @confirmed.setter
+    def confirmed(self, at: float) -> None:
+        self._confirmed = at
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """What confirms this document together with others of its store; None: nothing does at the moment."""
+        return self._confirmation
+
+    @confirmation.setter
+    def confirmation(self, shared: Confirmation | None) -> None:
+        if shared is not self._confirmation:
+            self._confirmed = self.confirmed
+            self._confirmation = shared
+            self.on_confirmed()
+
+    def confirm(self, data: bytes) -> bool:
+        """Return whether the store has the current bytes, and if so, record that it has confirmed them."""
+        if self.snapshot is None or data != self.snapshot.body:
+            return False
+        self._confirmed = self._reactor.seconds()
+        self._refused = None
+        if self._confirmation is None:
+            self.on_confirmed()
+        return True
 
     def age(self) -> float:
         """Return the seconds since the store last confirmed this document; meaningless without a snapshot."""
@@ -81,7 +115,7 @@ class Document:
 
         :param fetch_started: seconds since 1970; 0: long ago.
         """
-        self.confirmed = confirmed
+        self._confirmed = confirmed
         self.fetch_started = fetch_started
         self._publish(snapshot)
 
@@ -92,13 +126,10 @@ class Document:
         :raises DocumentRefused: when the bytes cannot be served; the current snapshot stays.
         """
         fetched = self._reactor.seconds()
-        if self.snapshot is not None and data == self.snapshot.body:
-            self.confirmed = fetched
-            self._refused = None
-            self.on_confirmed()
+        if self.confirm(data):
             return
         await self._check(data)
-        self.confirmed = fetched
+        self._confirmed = fetched
         self.changes += 1
         previous = self.snapshot.version if self.snapshot is not None else 0
         if len(data) < LARGE:

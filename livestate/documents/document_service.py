@@ -1,18 +1,18 @@
-"""One served document, with the Poller that keeps it up to date and the SnapshotStore that saves it."""
+"""One served document, with the SnapshotStore that saves it; the StorePoller of its store keeps it up to date."""
 
 import os
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.logger import Logger
 
 from livestate.config.settings import DocumentSettings
 from livestate.documents.document import Document
-from livestate.documents.poller import Poller
+from livestate.documents.polled_document import PolledDocument
+from livestate.documents.poller import StorePoller
 from livestate.documents.snapshot_store import SnapshotStore
 from livestate.errors import SettingsError
-from livestate.sources.factory import make_source
+from livestate.sources.store_address import StoreAddress
 
 #: All settings that a document depends on: its own, the size limit, and the state directory.
 DocumentKey = tuple[DocumentSettings, int, Path | None]
@@ -21,13 +21,14 @@ DocumentKey = tuple[DocumentSettings, int, Path | None]
 class DocumentService(MultiService):
     """Runs everything that belongs to one document."""
 
-    log = Logger()
+    def __init__(
+        self, reactor: Any, key: DocumentKey, address: StoreAddress, poller: StorePoller, previous: Document | None
+    ) -> None:
+        """Create the document and its SnapshotStore.
 
-    def __init__(self, reactor: Any, key: DocumentKey, previous: Document | None) -> None:
-        """Create the document, its Poller and its SnapshotStore.
-
+        :param address: where the document comes from; `poller` polls that store.
         :param previous: the document served at the same path so far; its snapshot is taken over.
-        :raises LivestateError: when the source or the state directory cannot be used.
+        :raises LivestateError: when the state directory cannot be used.
         """
         super().__init__()
         settings, max_size, directory = key
@@ -36,13 +37,18 @@ class DocumentService(MultiService):
             SnapshotStore(reactor, document, _writable_directory(directory)).setServiceParent(self)
         if previous is not None and previous.snapshot is not None:
             document.restore(previous.snapshot, previous.confirmed)
-        source = make_source(reactor, settings.source, max_size)
-        self.poller = Poller(document, source, settings.interval, reactor)
-        self.poller.setServiceParent(self)
-        self.log.info(
-            "{path}: {source}, polled every {interval:g} s",
-            path=settings.path, source=str(source), interval=settings.interval,
-        )  # fmt: skip
+        self.polled = PolledDocument(document, address.key, address.source, poller)
+        self._poller = poller
+
+    def startService(self) -> None:
+        """Keep the document up to date from now on."""
+        super().startService()
+        self._poller.add(self.polled)
+
+    def stopService(self) -> Any:
+        """Leave the document as it is."""
+        self._poller.remove(self.polled)
+        return super().stopService()
 
 
 def _writable_directory(path: Path) -> Path:

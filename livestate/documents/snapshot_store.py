@@ -16,13 +16,13 @@ from urllib.parse import quote
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from livestate.documents.document import Document
 from livestate.documents.snapshot import Snapshot, check, new_snapshot, with_all_codings
 from livestate.errors import DocumentRefused
+from livestate.system.periodic import PeriodicTask
 
 #: Seconds between two checks for changes to save.
 SAVE_INTERVAL = 1.0
@@ -59,21 +59,19 @@ class SnapshotStore(Service):
         self._saved: tuple[int, float] = (0, 0.0)
         self._error: str | None = None
         self._writing: Deferred[None] | None = None
-        self._loop = LoopingCall(self._save)
-        self._loop.clock = reactor
+        self._task = PeriodicTask(reactor, self._save, f"saving the document {document.path}")
         self._remove_abandoned()
         self._load()
 
     def startService(self) -> None:
         """Start saving."""
         super().startService()
-        self._loop.start(SAVE_INTERVAL, now=False)
+        self._task.start(SAVE_INTERVAL, now=False)
 
     def stopService(self) -> Deferred[None]:
         """Save once more; return when that is on disk."""
         super().stopService()
-        if self._loop.running:
-            self._loop.stop()
+        self._task.stop()
         if self._writing is not None:
             return self._writing.addCallback(lambda _: self._save())
         return self._save()

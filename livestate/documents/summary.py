@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from livestate.documents.poller import Poller
+from livestate.documents.polled_document import PolledDocument
 
 
-def summary(pollers: Sequence[Poller], connections: int, trouble: str = "") -> str:
+def summary(pollers: Sequence[PolledDocument], connections: int, trouble: str = "") -> str:
     """Return one line that says what is served and what is wrong with it.
 
     :param connections: the number of open connections.
@@ -22,5 +22,5 @@ def summary(pollers: Sequence[Poller], connections: int, trouble: str = "") -> s
     return " ".join(line.split())
 
 
-def _age(poller: Poller) -> str:
+def _age(poller: PolledDocument) -> str:
     return "missing" if poller.document.snapshot is None else f"{poller.document.age():.0f} s old"

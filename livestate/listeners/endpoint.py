@@ -1,12 +1,17 @@
 """Server endpoints made from strports strings.
 
-Every strports string works. For the types that livestate knows (`tcp:`, `ssl:` and `systemd:`), it does more. It sets a
-large backlog by default, checks and loads certificates with their chain before the reactor runs, and creates the
-development certificate.
+Every strports string works. For the types that livestate knows (`tcp:`, `ssl:`, `systemd:` and `unix:`), it does more.
+It sets a large backlog by default, checks and loads certificates with their chain before the reactor runs, and creates
+the development certificate. With `haproxy:` in front of any of them, connections begin with a header of the PROXY
+protocol.
+
+twistd changes its working directory (`--rundir`) between the first listeners and those that a reload adds. So file
+names are made absolute here, with the directory in which livestate was started.
 """
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +26,7 @@ from zope.interface import implementer
 
 from livestate.config.strports import parse_strports
 from livestate.errors import SettingsError
+from livestate.net.proxy_protocol import ProxyProtocolFactory
 from livestate.tls.certificate import Certificate
 from livestate.tls.development_certificate import DEVELOPMENT_FILE, make_development_certificate
 
@@ -34,18 +40,33 @@ BACKLOG = 4096
 #: The arguments of `ssl:` (twisted.internet.endpoints, "ssl").
 _SSL_ARGUMENTS = frozenset({"port", "interface", "backlog", "privateKey", "certKey", "extraCertChain"})
 
+#: What a strports string begins with if a proxy connects to it with the PROXY protocol.
+_PROXIED = "haproxy:"
+
+#: What precedes the first argument without a name, and that argument.
+_FIRST_BARE = re.compile(r"^([^:]*:(?:(?:\\.|[^\\:])*=(?:\\.|[^\\:])*:)*)((?:\\.|[^\\:=])+)(?=:|$)")
+
 #: Those that name certificate files.
 _CERTIFICATE_ARGUMENTS = ("privateKey", "certKey", "extraCertChain")
 
 
-def make_endpoint(reactor: Any, option: str, description: str) -> tuple[IStreamServerEndpoint, Certificate | None]:
+def make_endpoint(
+    reactor: Any, option: str, description: str, directory: Path
+) -> tuple[IStreamServerEndpoint, Certificate | None]:
     """Return the endpoint for a strports string, and its certificate if livestate loads one for it.
 
     :param option: the option that the string came from, such as `--http`.
+    :param directory: the directory that file names are relative to.
     :raises Exception: when the string is invalid or cannot be used. strports and its plugins may raise anything;
         `describe_error` turns it into a message.
     """
+    if description.startswith(_PROXIED):
+        inner, certificate = make_endpoint(reactor, option, description.removeprefix(_PROXIED), directory)
+        return _ProxiedEndpoint(reactor, inner), certificate
     kind, arguments = parse_strports(description)
+    for name in _CERTIFICATE_ARGUMENTS:
+        if name in arguments:
+            arguments[name] = str(directory / arguments[name])
     if description.isdecimal():
         scheme = "ssl" if option == "--https" else "tcp"
         raise SettingsError(f"expected a strports string, such as {scheme}:{description}")
@@ -55,15 +76,13 @@ def make_endpoint(reactor: Any, option: str, description: str) -> tuple[IStreamS
         if option == "--http":
             raise SettingsError("a TLS endpoint belongs in --https")
         _check_bindable(arguments)
-        return _ssl_endpoint(reactor, arguments)
+        return _ssl_endpoint(reactor, arguments, directory)
     if kind == "systemd":
         return _systemd_endpoint(reactor, option, description, arguments)
     if option == "--https" and kind in ("tcp", "tcp6", "unix", "fd"):
         raise SettingsError("this endpoint is not TLS; write ssl:PORT, or use --http")
     if kind == "unix":
-        directory = Path(arguments.get("address", arguments.get("port", ""))).absolute().parent
-        if not directory.is_dir():
-            raise SettingsError(f"there is no directory {directory}")
+        description = _absolute_unix(description, arguments, directory)
     if kind == "tcp":
         _check_bindable(arguments)
         if "backlog" not in arguments:
@@ -90,7 +109,21 @@ def _check_bindable(arguments: dict[str, str]) -> None:
         probe.bind((interface, port))
 
 
-def _ssl_endpoint(reactor: Any, arguments: dict[str, str]) -> tuple[SSL4ServerEndpoint, Certificate]:
+def _absolute_unix(description: str, arguments: dict[str, str], directory: Path) -> str:
+    """Return the strports string of a Unix socket with an absolute path."""
+    name = arguments.get("address", arguments.get("port", ""))  # port: the first bare argument
+    path = directory / name
+    if not path.parent.is_dir():
+        raise SettingsError(f"there is no directory {path.parent}")
+    if not name or Path(name).is_absolute():
+        return description
+    # Twisted's quoteStringArgument leaves the = alone.
+    prefix = re.sub(r"[\\:=]", r"\\\g<0>", f"{directory}/")
+    named, count = re.subn(r"(?<=:)address=", lambda match: match[0] + prefix, description, count=1)
+    return named if count else _FIRST_BARE.sub(lambda match: match[1] + prefix + match[2], description, count=1)
+
+
+def _ssl_endpoint(reactor: Any, arguments: dict[str, str], directory: Path) -> tuple[SSL4ServerEndpoint, Certificate]:
     unknown = set(arguments) - _SSL_ARGUMENTS
     if unknown:
         known = ", ".join(sorted(_SSL_ARGUMENTS))
@@ -100,7 +133,7 @@ def _ssl_endpoint(reactor: Any, arguments: dict[str, str]) -> tuple[SSL4ServerEn
         if "extraCertChain" in arguments:
             # A certificate was intended, so the development certificate must not replace it.
             raise SettingsError("extraCertChain needs a certificate; set privateKey and certKey too")
-        key = certificate = _development_file()
+        key = certificate = _development_file(directory)
     # As in Twisted, one file may hold both.
     loaded = Certificate(key or certificate or "", certificate or key or "", arguments.get("extraCertChain"))
     endpoint = SSL4ServerEndpoint(
@@ -162,9 +195,23 @@ class _TLSEndpoint:
         return listening
 
 
-def _development_file() -> str:
-    """Return the path of the development certificate in the working directory, and create it if it is missing."""
-    path = Path(DEVELOPMENT_FILE).absolute()
+@implementer(IStreamServerEndpoint)
+class _ProxiedEndpoint:
+    """Another endpoint, to which a proxy connects with the PROXY protocol."""
+
+    def __init__(self, reactor: Any, inner: IStreamServerEndpoint) -> None:
+        self._reactor = reactor
+        self._inner = inner
+
+    def listen(self, factory: Any) -> Deferred[IListeningPort]:
+        """Listen. With TLS, the header is inside of it."""
+        listening: Deferred[IListeningPort] = self._inner.listen(ProxyProtocolFactory(self._reactor, factory))
+        return listening
+
+
+def _development_file(directory: Path) -> str:
+    """Return the path of the development certificate in `directory`, and create it if it is missing."""
+    path = directory / DEVELOPMENT_FILE
     if not path.exists():
         fingerprint = make_development_certificate(path)
         log.warn(

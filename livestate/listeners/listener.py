@@ -1,6 +1,7 @@
 """A service that listens on one endpoint, and stops without losing a client."""
 
 import select
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
@@ -24,10 +25,13 @@ class Listener(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, option: str, description: str, factory: Factory[Any]) -> None:
+    def __init__(
+        self, reactor: Any, option: str, description: str, factory: Factory[Any], directory: Path | None = None
+    ) -> None:
         """Create the endpoint of a strports `description`, without listening yet.
 
         :param option: the option that the description came from, for messages, such as `--http`.
+        :param directory: the directory that file names are relative to; None: the working directory.
         :raises SettingsError: when the description is invalid, its certificate cannot be used, or its port is in use.
         """
         self.port: IListeningPort | None = None
@@ -35,7 +39,7 @@ class Listener(Service):
         self._factory = factory
         self._reactor = reactor
         try:
-            self._endpoint, self.certificate = make_endpoint(reactor, option, description)
+            self._endpoint, self.certificate = make_endpoint(reactor, option, description, directory or Path.cwd())
         except Exception as error:  # for a string that they cannot use, strports and its plugins may raise anything
             raise SettingsError(f"{self._label}: {describe_error(error)}") from None
 

@@ -1,6 +1,7 @@
 """The set of public listeners, which a reload changes as a whole or not at all."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from twisted.application.service import MultiService
 
@@ -12,13 +13,16 @@ from livestate.tls.certificate import Certificate
 class Listeners(MultiService):
     """The listeners of `--http` and `--https`."""
 
-    def __init__(self, make: Callable[[str, str], Listener]) -> None:
+    def __init__(self, make: Callable[[str, str, Path], Listener]) -> None:
         """Start with no listeners.
 
-        :param make: returns a new Listener for an option and its strports string.
+        :param make: returns a new Listener for an option, its strports string, and the directory that file names are
+            relative to.
         """
         super().__init__()
         self._make = make
+        # Later, twistd may change it.
+        self._directory = Path.cwd()
         self._listeners: dict[tuple[str, str], Listener] = {}
 
     def all(self) -> list[Listener]:
@@ -40,7 +44,7 @@ class Listeners(MultiService):
         prepared: dict[tuple[str, str], Listener] = {}
         try:
             for key in wanted:
-                listener = prepared[key] = self._listeners.get(key) or self._make(*key)
+                listener = prepared[key] = self._listeners.get(key) or self._make(*key, self._directory)
                 if self.running and listener.port is None:
                     listener.listen()
         except BaseException:

@@ -159,8 +159,10 @@ class CloseNotify(SecureTransport):
     def connectionLost(self, reason: Failure) -> None:
         """See `tcp.Connection.connectionLost`."""
         self.server.deadlines.discard(self)
-        super().connectionLost(self._verification_failure or reason)
-        if self._connection is not None:
-            # Break the reference cycle, so that OpenSSL's memory is freed now.
-            self._connection.set_app_data(None)
-            self._connection = None
+        try:
+            super().connectionLost(self._verification_failure or reason)
+        finally:
+            if self._connection is not None:
+                # Break the reference cycle, so that OpenSSL's memory is freed now.
+                self._connection.set_app_data(None)
+                self._connection = None

@@ -62,9 +62,12 @@ class Deadlines(Generic[Item]):
         self._next_sweep = None
         now = self._clock.seconds()
         overdue = [item for item, due in self._due.items() if due <= now]
-        for item in overdue:
-            # Expiring an earlier item may have discarded this one.
-            if self._due.pop(item, None) is not None:
-                self._expire(item)
-        if self._due and self._next_sweep is None:
-            self._next_sweep = self._clock.callLater(_SWEEP_INTERVAL, self._sweep)
+        try:
+            for item in overdue:
+                # Expiring an earlier item may have discarded this one.
+                if self._due.pop(item, None) is not None:
+                    self._expire(item)
+        finally:
+            # If one raised, the clock logs it, and the next sweep continues.
+            if self._due and self._next_sweep is None:
+                self._next_sweep = self._clock.callLater(_SWEEP_INTERVAL, self._sweep)

@@ -11,8 +11,8 @@ measurement (one core, 1,000 keep-alive connections, 4.3 KB answers):
   calls ``fileno()``, which costs 1 us a request.  A selectable that declares
   ``lean = True`` is called straight from the loop for the two events that make
   up nearly all traffic, "readable" and "writable".  An exception is still
-  logged with the selectable's prefix, and still loses the connection.  All
-  other selectables and all other events take Twisted's own path.
+  logged with the selectable's prefix, still loses the connection, and does not
+  concern the other events of the turn.  All other selectables and all other events take Twisted's own path.
 
 * **Direct ports.** `listenTCP`, `listenSSL` and `adoptStreamPort` make the
   ports of `livestate.net.port` and `livestate.net.tls`, whose transports
@@ -123,7 +123,7 @@ class DirectReactor(EPollReactor):
                 except BaseException:
                     why = self._log_exception(selectable)
                 if why:
-                    self._disconnectSelectable(selectable, why, True)
+                    self._disconnect(selectable, why, True)
             elif event == _WRITABLE and getattr(selectable, "lean", False):
                 self._do_write(selectable)
             else:
@@ -145,7 +145,7 @@ class DirectReactor(EPollReactor):
         except BaseException:
             why = self._log_exception(selectable)
         if why:
-            self._disconnectSelectable(selectable, why, False)
+            self._disconnect(selectable, why, False)
 
     def _do_read(self, selectable: Any) -> None:
         try:
@@ -153,7 +153,15 @@ class DirectReactor(EPollReactor):
         except BaseException:
             why = self._log_exception(selectable)
         if why:
-            self._disconnectSelectable(selectable, why, True)
+            self._disconnect(selectable, why, True)
+
+    def _disconnect(self, selectable: Any, why: Any, is_read: bool) -> None:
+        # The protocol learns of it here.  If that raises, it is a fault of this
+        # connection alone: the other events of this turn are not reported again.
+        try:
+            self._disconnectSelectable(selectable, why, is_read)
+        except BaseException:
+            self._log_exception(selectable)
 
     def _run_after_poll(self) -> None:
         # Calls added while these run wait for the next turn.

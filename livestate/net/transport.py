@@ -100,8 +100,12 @@ class DirectServer(tcp.Server):
 
     @property
     def logstr(self) -> str:  # type: ignore[override]
-        """The prefix of log lines: "Protocol,session number,client"."""
-        prefix = self._getLogPrefix(self.protocol)
+        """
+        The prefix of log lines: "Protocol,session number,client".  Once the
+        connection is lost, the protocol is no longer known.
+        """
+        protocol = getattr(self, "protocol", None)
+        prefix = type(self).__name__ if protocol is None else self._getLogPrefix(protocol)
         return f"{prefix},{self.sessionno},{self.hostname}"
 
     def __repr__(self) -> str:
@@ -265,4 +269,10 @@ class DirectServer(tcp.Server):
     def connectionLost(self, reason: failure.Failure) -> None:
         """See `tcp.Connection.connectionLost`."""
         self._direct = False
-        tcp.Server.connectionLost(self, reason)
+        try:
+            tcp.Server.connectionLost(self, reason)
+        finally:
+            if hasattr(self, "socket"):
+                # The producer raised in stopProducing, and the socket is still open.
+                self.producer = None
+                tcp.Server.connectionLost(self, reason)

@@ -1,9 +1,16 @@
-"""The interfaces that a source implements."""
+"""The interfaces that stores and sources implement.
 
-from collections.abc import Callable, Coroutine
+A *store* is what all documents of one authority have in common: it has the connection, and reads many documents at
+once. A *source* is one document of a kind of store that can only read one thing at a time, such as an HTTP server;
+`livestate.sources.single_store` makes a store of one document from it.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from zope.interface import Interface
+
+from livestate.errors import LivestateError
 
 
 class ISource(Interface):
@@ -42,11 +49,59 @@ class IWatching(ISource):
         """
 
 
-class IStore(ISource):
+class IWritableSource(ISource):
     """A source that can be written to."""
 
     def publish(data: bytes) -> Coroutine[Any, Any, None]:
         """Store `data` as the document.
 
         :raises SourceError: as for `fetch`.
+        """
+
+
+class IStore(Interface):
+    """Where the documents of one authority come from.
+
+    A store is made before the reactor runs, and connects at the first read. Only one read runs at a time. The caller
+    limits how long a read may take and may cancel it at any moment; the next one must work all the same, on a new
+    connection if need be.
+    """
+
+    def read(keys: Sequence[str]) -> Coroutine[Any, Any, Mapping[str, bytes | LivestateError]]:
+        """Return what the store has now for each of some keys.
+
+        The value of a key is its bytes, or an error that concerns this key alone: `DocumentMissing` when there is no
+        such key, another one when its value cannot be used.
+
+        :param keys: a few hundred at most; the values of several are known to be small.
+        :raises SourceError: when the store cannot be reached or refuses. Any other exception is taken for a bug in the
+            store and logged with its traceback.
+        """
+
+    def close() -> None:
+        """Close all connections. Called once; nothing is read after it."""
+
+    def __str__() -> str:
+        """Return a name for logs, without passwords."""
+
+
+class IWatchingStore(IStore):
+    """A store that notifies livestate when documents may have changed.
+
+    It may notify too often. One that cannot listen at the moment logs the reason once and keeps trying.
+    """
+
+    def watch(changed: Callable[[str | None], None]) -> None:
+        """Call `changed` in the reactor's thread whenever a key may have changed, until `close`.
+
+        It is called with the key, or with None when any of them may have changed. Called once, after the reactor has
+        started. Raises nothing.
+        """
+
+    def confirm() -> Coroutine[Any, Any, bool]:
+        """Return whether every key that was read, and that was not reported as changed since, is unchanged.
+
+        False means that this cannot be told, so that all keys have to be read to know. Never runs during a read.
+
+        :raises SourceError: as for `read`.
         """

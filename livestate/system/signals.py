@@ -6,6 +6,9 @@ from typing import Any
 
 from twisted.application.service import Service
 
+#: The signals that end a process which does not handle them any more.
+_FINAL = (signal.SIGTERM, signal.SIGINT)
+
 
 class Signals(Service):
     """Calls a function in the reactor when a signal arrives."""
@@ -22,7 +25,18 @@ class Signals(Service):
         # Twisted installs handlers of its own when the reactor starts to run; replace them.
         self._reactor.callWhenRunning(self._reactor.callLater, 0, self._install)
 
+    def stopService(self) -> None:
+        """Leave the signals to the system, because the reactor will soon not run any more.
+
+        SIGTERM and SIGINT end the process from now on; the others are ignored.
+        """
+        super().stopService()
+        for number in self._actions:
+            signal.signal(number, signal.SIG_DFL if number in _FINAL else signal.SIG_IGN)
+
     def _install(self) -> None:
+        if not self.running:
+            return
         for number in self._actions:
             signal.signal(number, self._received)
 

@@ -21,8 +21,9 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+
+from livestate.system.periodic import PeriodicTask
 
 #: Seconds between two checks for readiness: too short to delay the units that wait for this one.
 _READY_CHECK_INTERVAL = 0.1
@@ -88,9 +89,9 @@ class SystemdNotifier(Service):
         self._last_status = ""
         self._started = 0.0
         self._reloads = 0
-        self._ready_check = self._loop(self._check_ready)
-        self._status_updates = self._loop(self._update_status)
-        self._watchdog = self._loop(self._ping_watchdog)
+        self._ready_check = PeriodicTask(reactor, self._check_ready, "checking whether the start is complete")
+        self._status_updates = PeriodicTask(reactor, self._update_status, "updating the status for systemd")
+        self._watchdog = PeriodicTask(reactor, self._ping_watchdog, "sending watchdog messages to systemd")
 
     def startService(self) -> None:
         """Start checking for readiness, and sending watchdog messages."""
@@ -108,21 +109,22 @@ class SystemdNotifier(Service):
     def stopService(self) -> None:
         """Report the shutdown. The watchdog continues while connections drain."""
         super().stopService()
-        for loop in (self._ready_check, self._status_updates):
-            if loop.running:
-                loop.stop()
+        self._ready_check.stop()
+        self._status_updates.stop()
         self._notify("STOPPING=1", "STATUS=Stopping")
 
     def reload(self, work: Callable[[], Any]) -> Deferred[Any]:
         """Call `work`, report that as a reload, and return its result.
 
-        A reload during the start is not reported. Of several reloads at once, only the end of the last is reported.
+        A reload during the start counts as part of the start. If several reloads overlap, only the end of the last
+        one is reported.
 
         :param work: may return a Deferred; the reload lasts until it fires, with a result or a failure.
         """
         if not self.running or self._ready_check.running:
             return maybeDeferred(work)
-        # By this time systemd knows that the READY=1 belongs to its own request (Type=notify-reload).
+        # By this time systemd recognises the reload that it asked for (Type=notify-reload): it ignores the end of one
+        # that started before its request.
         self._notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         self._reloads += 1
 
@@ -135,17 +137,11 @@ class SystemdNotifier(Service):
 
         return maybeDeferred(work).addBoth(done)
 
-    def _loop(self, function: Callable[[], None]) -> LoopingCall:
-        loop = LoopingCall(function)
-        loop.clock = self._reactor
-        return loop
-
     def _check_ready(self) -> None:
         if self._is_ready():
             self._ready_check.stop()
             self._notify("READY=1")
-            if self._status_updates.running:
-                self._status_updates.stop()
+            self._status_updates.stop()
             self._status_updates.start(_STATUS_INTERVAL)
         elif not self._status_updates.running and self._reactor.seconds() - self._started >= SLOW_START:
             self._status_updates.start(_STATUS_INTERVAL)

@@ -15,8 +15,9 @@ from zope.interface import implementer
 from livestate.errors import SettingsError
 from livestate.tls.contexts import ServerOptions, server_options
 
-#: Modification time, size and inode of each file; None for one that is missing.
-_Stamps = tuple[tuple[int, int, int] | None, ...]
+#: What of each file's status shows that it has changed; None for one that is missing. The time of modification is not
+#: enough: permissions may have been repaired (chmod, chown), or a file overwritten and its time restored.
+_Stamps = tuple[tuple[int, ...] | None, ...]
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -33,6 +34,8 @@ class Certificate:
         # twistd changes its working directory; names are relative to where the user typed them.
         self._files = tuple(os.path.abspath(name) for name in (key_file, certificate_file, chain_file) if name)
         self._loaded = self._seen = self._stamps()
+        #: Why the files were rejected when they were last loaded; "" if they were not.
+        self._rejected = ""
         self.options: ServerOptions = server_options(key_file, certificate_file, chain_file)
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
@@ -40,30 +43,47 @@ class Certificate:
         return self.options.serverConnectionForTLS(tlsProtocol)
 
     def settled(self) -> bool:
-        """Return whether the files differ from those that were loaded, and have not changed since the previous call.
+        """Return whether to load the files again: whether they differ from those that were loaded, or were rejected.
 
-        A key and its certificate are replaced one after the other, and do not match in between.
+        They must not have changed since the previous call. A key and its certificate are replaced one after the other,
+        and do not match in between.
         """
         previous, self._seen = self._seen, self._stamps()
-        return previous == self._seen != self._loaded
+        return previous == self._seen and self._is_outdated(self._seen)
+
+    def _is_outdated(self, stamps: _Stamps) -> bool:
+        # Rejected files are tried again even if they look unchanged: what made them unreadable may be elsewhere, such
+        # as a policy of SELinux or this process's groups.
+        return stamps != self._loaded or bool(self._rejected)
 
     def reload(self) -> bool:
-        """Load the files again if they have changed, and return whether there is a new certificate to serve.
+        """Load the files again if they changed or were rejected; return whether there is a new certificate to serve.
 
-        Files that cannot be used are logged, once.
+        Files that cannot be used are logged once for each reason.
         """
         stamps = self._stamps()
-        if stamps == self._loaded:
+        if not self._is_outdated(stamps):
             return False
-        # Even if the files are rejected: then they are logged again only when they change again.
         self._loaded = stamps
         try:
-            self.options = server_options(*self._files)
-        except SettingsError as error:
-            self.log.error("rejected the new certificate, keeping the current one: {error}", error=str(error))
+            options = server_options(*self._files)
+        except Exception as error:  # whatever the libraries raise for a strange file, the current certificate stays
+            self._reject(str(error) if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}")
             return False
+        rejected, self._rejected = self._rejected, ""
+        if options.pem() == self.options.pem():
+            # Touched, linked or restored. Workers would be replaced for nothing.
+            if rejected:
+                self.log.info("the certificate in {file} is the one that is served", file=self._files[1])
+            return False
+        self.options = options
         self.log.info("loaded the new certificate from {file}, serving it to new connections", file=self._files[1])
         return True
+
+    def _reject(self, reason: str) -> None:
+        if reason != self._rejected:
+            self._rejected = reason
+            self.log.error("rejected the new certificate, keeping the current one: {error}", error=reason)
 
     def _stamps(self) -> _Stamps:
         return tuple(_stamp_of(name) for name in self._files)
@@ -74,9 +94,9 @@ def reload_all(certificates: Sequence[Certificate]) -> bool:
     return sum(certificate.reload() for certificate in certificates) > 0
 
 
-def _stamp_of(name: str) -> tuple[int, int, int] | None:
+def _stamp_of(name: str) -> tuple[int, ...] | None:
     try:
         status = os.stat(name)
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev

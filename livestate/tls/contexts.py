@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -91,17 +92,20 @@ def server_options(key_file: str, certificate_file: str, chain_file: str | None 
     if chain_file is not None:
         chain += _load_certificates(chain_file)
     key = _load_key(key_file)
-    if _public_bytes(key) != _public_bytes(chain[0]):
+    if _public_bytes(key, key_file) != _public_bytes(chain[0], certificate_file):
         raise SettingsError(f"the private key {key_file} does not match the certificate {certificate_file}")
-    _warn_about_dates(chain[0], certificate_file)
-    _warn_about_mode(key_file)
     try:
         options = ServerOptions(
             crypto.PKey.from_cryptography_key(cast(ec.EllipticCurvePrivateKey, key)),
             [crypto.X509.from_cryptography(certificate) for certificate in chain],
         )
     except (SSL.Error, TypeError) as error:
-        raise SettingsError(f"OpenSSL cannot use {certificate_file} with {key_file}: {error}") from None
+        raise SettingsError(
+            f"OpenSSL cannot use {certificate_file} with {key_file}: {_openssl_reason(error)}"
+        ) from None
+    # Last, as a certificate that is rejected is tried again every few seconds.
+    _warn_about_dates(chain[0], certificate_file)
+    _warn_about_mode(key_file)
     return options
 
 
@@ -122,8 +126,7 @@ def describe_connection_error(error: BaseException) -> str:
     if isinstance(error, VerificationError):
         return "TLS failed: the certificate is for a different name"
     if isinstance(error, SSL.Error):
-        entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-        return "TLS failed: " + ("; ".join(str(entry[-1]) for entry in entries) or "no reason given")
+        return "TLS failed: " + _openssl_reason(error)
     if isinstance(error, ConnectError) and isinstance(error.osError, int) and error.osError > 0:
         # Twisted's own text is "Connection was refused by other side: 111: Connection refused."
         return os.strerror(error.osError).lower()
@@ -151,10 +154,24 @@ def _load_key(path: str) -> PrivateKeyTypes:
         raise SettingsError(f"the private key in {path} is encrypted; use one without a passphrase") from None
     except ValueError:
         raise SettingsError(f"no PEM private key in {path}") from None
+    except UnsupportedAlgorithm as error:
+        raise SettingsError(f"the private key in {path} is of an unsupported kind: {error}") from None
 
 
-def _public_bytes(holder: PrivateKeyTypes | x509.Certificate) -> bytes:
-    return holder.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+def _public_bytes(holder: PrivateKeyTypes | x509.Certificate, path: str) -> bytes:
+    try:
+        key = holder.public_key()
+    except (UnsupportedAlgorithm, ValueError) as error:
+        raise SettingsError(f"the key of the certificate in {path} cannot be used: {error}") from None
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _openssl_reason(error: Exception) -> str:
+    """Return the reasons in an error of pyOpenSSL, which has them as a list of tuples."""
+    if not isinstance(error, SSL.Error):
+        return str(error)
+    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return "; ".join(str(entry[-1]) for entry in entries) or "no reason given"
 
 
 def _warn_about_dates(certificate: x509.Certificate, path: str) -> None:

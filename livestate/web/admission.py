@@ -7,7 +7,7 @@ address.
 "Address" means whatever one customer of a network has. In IPv6 that is a prefix, in which the customer can use any
 number of addresses (RFC 6177: at least a /64). An IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2), as seen on
 dual-stack sockets, counts as the IPv4 address. Clients on Unix sockets have no address. Clients behind a proxy all have
-the proxy's.
+the proxy's, unless it names them by the PROXY protocol (`haproxy:` listeners).
 """
 
 import socket
@@ -103,13 +103,22 @@ class Admission:
 
     def admits(self, address: Any) -> bool:
         """Return whether a client from `address` may connect. If not, count the refusal."""
-        if self._limit is not None and len(self.open) >= self._limit:
-            self._refuse("total")
+        if not self.has_room():
             return False
         if isinstance(self.open, ConnectionsByAddress) and self.open.of(address) >= (self._limit_per_address or 0):
             self._refuse("address")
             return False
         return True
+
+    def has_room(self, waiting: int = 0) -> bool:
+        """Return whether the total allows another connection. If not, count the refusal.
+
+        :param waiting: the number of connections that a proxy has opened without having named the client yet.
+        """
+        if self._limit is None or len(self.open) + waiting < self._limit:
+            return True
+        self._refuse("total")
+        return False
 
     def refusal(self) -> Protocol | None:
         """Return what `buildProtocol` should return for a client that may not connect."""

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
+from livestate.system.periodic import PeriodicTask
 from livestate.web.http1.connections import Connections, OpenConnection
 
 #: Seconds between two steps.
@@ -38,6 +39,8 @@ LIMIT = 10.0
 class ConnectionDrain:
     """The drain of one site."""
 
+    log = Logger()
+
     def __init__(
         self, clock: Any, connections: Connections, closers: Callable[[], Sequence[Callable[[], None]]]
     ) -> None:
@@ -47,29 +50,28 @@ class ConnectionDrain:
         self._closers = closers
         self._started = 0.0
         self._done: Deferred[None] = Deferred()
-        self._loop = LoopingCall(self._step)
-        self._loop.clock = clock
+        self._task = PeriodicTask(clock, self._step, "draining connections")
 
     def start(self) -> Deferred[None]:
         """Start draining; the Deferred fires when no connection is left."""
         self._started = self._clock.seconds()
         self._connections.drain()
-        self._loop.start(STEP)
+        self._task.start(STEP)
         return self._done
 
     def abort_remaining(self) -> None:
         """Abort all connections that are left."""
         for connection in list(self._connections.open):
-            connection.abortConnection()
-        if self._loop.running:
-            self._loop.stop()
+            self._close(connection.abortConnection)
+        if self._task.running:
+            self._task.stop()
             # Their `connectionLost` is called in the reactor's next turn.
             self._clock.callLater(0, self._done.callback, None)
 
     def _step(self) -> None:
         elapsed = self._clock.seconds() - self._started
         if not self._connections.open:
-            self._loop.stop()
+            self._task.stop()
             self._done.callback(None)
             return
         if elapsed >= LIMIT:
@@ -85,7 +87,14 @@ class ConnectionDrain:
         steps = max(1.0, (SPREAD - elapsed) / STEP)
         count = max(PACE * STEP, math.ceil(len(closers) / steps))
         for close in random.sample(closers, min(len(closers), int(count))):
+            self._close(close)
+
+    def _close(self, close: Callable[[], None]) -> None:
+        """Close one connection. Whatever goes wrong with it does not keep the others, or this process."""
+        try:
             close()
+        except Exception:
+            self.log.failure("could not close a connection; draining the others")
 
 
 def _readable(connection: OpenConnection) -> bool:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
+from livestate.system.periodic import PeriodicTask
 from livestate.web.http1.connections import OpenConnection
 
 #: Seconds between two checks. A check of 30,000 connections takes about 3 ms.
@@ -23,37 +24,46 @@ LINGERING = 2
 class IdleTimeouts(Service):
     """Checks the connections of one or more sites."""
 
+    log = Logger()
+
     def __init__(self, clock: Any, connections: Callable[[], Iterable[OpenConnection]]) -> None:
         """:param connections: returns the open connections."""
         self._connections = connections
-        self._loop = LoopingCall(self.check)
-        self._loop.clock = clock
+        self._task = PeriodicTask(clock, self.check, "closing idle connections")
         self._closing: dict[OpenConnection, int] = {}
 
     def startService(self) -> None:
         """Start checking."""
         super().startService()
-        self._loop.start(CHECK_INTERVAL, now=False)
+        self._task.start(CHECK_INTERVAL, now=False)
 
     def stopService(self) -> None:
         """Stop checking."""
         super().stopService()
-        if self._loop.running:
-            self._loop.stop()
+        self._task.stop()
 
     def check(self) -> None:
         """Count this check for each connection, and close the connections that are overdue."""
         closing: dict[OpenConnection, int] = {}
         for connection in list(self._connections()):
-            if connection in self._closing:
-                closing[connection] = self._closing[connection] + 1
-                if closing[connection] >= LINGERING:
-                    connection.abortConnection()
-                continue
-            if connection.unfinished is not None:
-                connection.unfinished += 1
-            connection.quiet += 1
-            if connection.overdue(QUIET, UNFINISHED):
-                closing[connection] = 0
-                connection.loseConnection()
+            try:
+                self._check(connection, closing)
+            except Exception:
+                # One that cannot be checked must not keep the others open.
+                self.log.failure("could not check whether a connection is idle; closing it")
+                connection.abortConnection()
         self._closing = closing
+
+    def _check(self, connection: OpenConnection, closing: dict[OpenConnection, int]) -> None:
+        """:param closing: gets the connection if it is being closed, with the number of checks since then."""
+        if connection in self._closing:
+            closing[connection] = self._closing[connection] + 1
+            if closing[connection] >= LINGERING:
+                connection.abortConnection()
+            return
+        if connection.unfinished is not None:
+            connection.unfinished += 1
+        connection.quiet += 1
+        if connection.overdue(QUIET, UNFINISHED):
+            closing[connection] = 0
+            connection.loseConnection()

@@ -42,6 +42,10 @@ class _CurrentSite(Factory[Any]):
         """Return a channel for a new connection."""
         return self.site.buildProtocol(addr)
 
+    def has_room(self, waiting: int) -> bool:
+        """Return whether the site can take another connection, in addition to `waiting` that are not open yet."""
+        return self.site.has_room(waiting)
+
     def acceptableProtocols(self) -> list[bytes]:
         """Return the protocols that the site offers in TLS."""
         return self.site.acceptableProtocols()
@@ -66,7 +70,9 @@ class InProcessServer(MultiService):
         self._site_service = SiteService(reactor, settings, list(documents), log_files)
         self._site_service.setServiceParent(self)
         self._current = _CurrentSite(self._site_service.site)
-        self._listeners = Listeners(lambda option, text: Listener(reactor, option, text, self._current))
+        self._listeners = Listeners(
+            lambda option, text, directory: Listener(reactor, option, text, self._current, directory)
+        )
         self._listeners.change(self._listeners.prepare(settings))
         self._listeners.setServiceParent(self)
         self._draining: dict[SiteService, Deferred[None]] = {}

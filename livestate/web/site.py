@@ -73,6 +73,13 @@ class LiveSite(Site):
         log = self.connections.access_log
         return LiveChannel(self, self.connections) if log is None else LoggedChannel(self, self.connections, log)
 
+    def has_room(self, waiting: int) -> bool:
+        """Return whether another connection can be accepted, in addition to `waiting` that are not open yet.
+
+        If not, the refusal is counted.
+        """
+        return self._admission is None or self._admission.has_room(waiting)
+
     def getResourceFor(self, request: HTTPRequest) -> IResource:
         """Return the resource that answers `request`.
 

@@ -6,6 +6,7 @@ or a socket passed by systemd, is a single socket that all workers accept from.
 """
 
 import socket
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -115,11 +116,13 @@ class Binder:
 class BoundListener(Listener):
     """A Listener that binds sockets for workers; `binder` has these sockets."""
 
-    def __init__(self, reactor: Any, workers: int, option: str, description: str) -> None:
-        """:raises SettingsError: when workers cannot serve `description`."""
+    def __init__(self, reactor: Any, workers: int, option: str, description: str, directory: Path) -> None:
+        """:param directory: the directory that file names are relative to.
+        :raises SettingsError: when workers cannot serve `description`.
+        """
         Binder.check(option, description)
         self.binder = Binder(reactor, workers)
-        super().__init__(self.binder, option, description, Placeholder())
+        super().__init__(self.binder, option, description, Placeholder(), directory)
 
     def as_port(self) -> Port:
         """Return the description of this listener for a zygote."""

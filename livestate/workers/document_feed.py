@@ -18,7 +18,9 @@ class DocumentFeed:
         snapshot = self.document.snapshot
         if snapshot is None:
             return b""
-        confirmed = frame(Confirmed(self.document.path, self.document.confirmed))
+        shared = self.document.confirmation
+        number = 0 if shared is None else shared.number
+        confirmed = frame(Confirmed(self.document.path, self.document.confirmed, number))
         if snapshot is known:
             return confirmed
         sent = known.representations if known is not None and known.version == snapshot.version else {}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from livestate.documents.confirmation import Confirmation
 from livestate.web.resources.readiness import ServedDocument
 from livestate.workers.document_feed import DocumentFeed
 
@@ -10,9 +11,12 @@ from livestate.workers.document_feed import DocumentFeed
 class DocumentFeeds:
     """One DocumentFeed for each document of the current settings."""
 
-    def __init__(self, notify: Callable[[DocumentFeed], None]) -> None:
-        """:param notify: called whenever a document has changed or was confirmed."""
+    def __init__(self, notify: Callable[[DocumentFeed], None], notify_all: Callable[[Confirmation], None]) -> None:
+        """:param notify: called whenever a document has changed, or was confirmed alone.
+        :param notify_all: called whenever all documents that share a confirmation were confirmed.
+        """
         self._notify = notify
+        self._notify_all = notify_all
         #: Each feed, with the function that unsubscribes it from its document.
         self._feeds: dict[DocumentFeed, Callable[[], None]] = {}
 
@@ -31,10 +35,16 @@ class DocumentFeeds:
         ordered = {}
         for document in documents:
             feed = existing.get(document) or DocumentFeed(document)
-            notify = partial(self._notify, feed)
+            notify = partial(self._document_changed, feed)
             unsubscribe = self._feeds.get(feed) or document.subscribe(
                 lambda _, notify=notify: notify()  # type: ignore[misc]
             )
             document.on_confirmed = notify
             ordered[feed] = unsubscribe
         self._feeds = ordered
+
+    def _document_changed(self, feed: DocumentFeed) -> None:
+        shared = feed.document.confirmation
+        if shared is not None:
+            shared.on_confirmed = partial(self._notify_all, shared)
+        self._notify(feed)

@@ -25,6 +25,15 @@ class Confirmed(_Message):
 
     path: str
     when: float
+    #: The number of the confirmation that it shares with other documents of its store; 0: it shares none.
+    shared: int = 0
+
+
+class AllConfirmed(_Message):
+    """To a worker: a store has confirmed all documents that share one confirmation, at this time."""
+
+    shared: int
+    when: float
 
 
 class Changed(_Message):
@@ -78,7 +87,7 @@ class LogEntry(_Message):
     text: str
 
 
-ToWorker = Confirmed | Changed | Serve | Drain | Reopen
+ToWorker = Confirmed | AllConfirmed | Changed | Serve | Drain | Reopen
 FromWorker = Hello | Ready | Alive | LogEntry
 
 _encode = msgspec.msgpack.Encoder().encode

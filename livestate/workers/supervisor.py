@@ -7,13 +7,14 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from livestate.config.settings import Settings
+from livestate.documents.confirmation import Confirmation
 from livestate.errors import SettingsError
 from livestate.listeners.listeners import Listeners
 from livestate.system.backoff import Backoff
+from livestate.system.periodic import PeriodicTask
 from livestate.tls.certificate import Certificate
 from livestate.web.counts import Counts, total
 from livestate.web.resources.readiness import ServedDocument
@@ -21,7 +22,7 @@ from livestate.workers.binder import BoundListener
 from livestate.workers.document_feed import DocumentFeed
 from livestate.workers.document_feeds import DocumentFeeds
 from livestate.workers.generation import Generation
-from livestate.workers.messages import Reopen
+from livestate.workers.messages import AllConfirmed, Reopen
 from livestate.workers.setup import Setup
 from livestate.workers.slot import WorkerSlot
 from livestate.workers.slots import WorkerSlots
@@ -55,7 +56,7 @@ class Supervisor(MultiService):
             raise SettingsError("--workers needs Linux")
         self._reactor = reactor
         self._settings = settings
-        self._feeds = DocumentFeeds(self._notify)
+        self._feeds = DocumentFeeds(self._notify, self._notify_all)
         self._feeds.change(served)
         self._listeners = Listeners(partial(BoundListener, reactor, settings.workers))
         self._listeners.change(self._listeners.prepare(settings))
@@ -77,8 +78,7 @@ class Supervisor(MultiService):
         self._backoff = Backoff(*RESTART_DELAYS)
         #: The counters of workers that are gone.
         self._past = Counts()
-        self._ticks = LoopingCall(self._tick)
-        self._ticks.clock = reactor
+        self._ticks = PeriodicTask(reactor, self._tick, "supervising the workers")
 
     def startService(self) -> None:
         """Start the workers."""
@@ -162,6 +162,10 @@ class Supervisor(MultiService):
         ]
 
     # Documents
+
+    def _notify_all(self, confirmation: Confirmation) -> None:
+        for worker in self._workers():
+            worker.send(AllConfirmed(confirmation.number, confirmation.at))
 
     def _notify(self, feed: DocumentFeed) -> None:
         for generation in self._generations():

@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogBeginner
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from livestate.config.settings import Settings
+from livestate.documents.confirmation import Confirmation
 from livestate.listeners.listener import close
 from livestate.system.gc_tuning import tune_gc
 from livestate.system.logs import LogFiles
+from livestate.system.periodic import PeriodicTask
 from livestate.tls.contexts import ServerOptions
 from livestate.web.site_service import SiteService
 from livestate.workers.document_replica import DocumentReplica
 from livestate.workers.messages import (
     Alive,
+    AllConfirmed,
     Changed,
     Confirmed,
     Drain,
@@ -52,12 +54,13 @@ class Worker:
             document.path: DocumentReplica(reactor, document.path, settings.max_size, document.interval)
             for document in settings.documents
         }
+        #: By the number that the supervisor gives them.
+        self._confirmations: dict[int, Confirmation] = {}
         self._log_files = LogFiles()
         self._service = SiteService(reactor, settings, list(self._replicas.values()), self._log_files)
         self._ports: list[IListeningPort] = []
         self._pipe = Pipe(worker_decoder(), self._message_received, self._supervisor_gone)
-        self._heartbeat = LoopingCall(self._send_heartbeat)
-        self._heartbeat.clock = reactor
+        self._heartbeat = PeriodicTask(reactor, self._send_heartbeat, "sending heartbeats to the supervisor")
         self._draining = False
 
     def start(self, sock: socket.socket) -> None:
@@ -84,10 +87,18 @@ class Worker:
             close(self._reactor, port)
         self._service.drain(shutdown).addBoth(lambda _: self._exit())
 
+    def _confirmation(self, number: int) -> Confirmation:
+        """Return the one that the supervisor gives this number."""
+        return self._confirmations.setdefault(number, Confirmation())
+
     def _message_received(self, message: ToWorker) -> None:
         match message:
-            case Confirmed(path, when):
-                self._replicas[path].document.confirmed = when
+            case Confirmed(path, when, shared):
+                document = self._replicas[path].document
+                document.confirmed = when
+                document.confirmation = self._confirmation(shared) if shared else None
+            case AllConfirmed(shared, when):
+                self._confirmation(shared).confirm(when)
             case Changed(path):
                 self._replicas[path].apply(message)
             case Serve():

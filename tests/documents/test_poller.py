@@ -14,10 +14,11 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from livestate.documents.document import Document
-from livestate.documents.poller import MAX_PAUSE, MIN_FETCH_SPACING, Poller
+from livestate.documents.poller import MAX_PAUSE, MIN_POLL_SPACING
 from livestate.documents.snapshot import LARGE
 from livestate.errors import DocumentMissing, LivestateError, SourceError
 from livestate.sources.api import ISource, IWatching
+from tests.polling import SinglePoller
 from tests.support import NOW, FakeReactor, few, log_lines
 
 SILENCE = object()
@@ -94,7 +95,7 @@ class PollerCase(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.document = Document(self.reactor, "/", 2**20)
         self.source = self.make_source(answer)
-        self.poller = Poller(self.document, self.source, interval, self.reactor)
+        self.poller = SinglePoller(self.document, self.source, interval, self.reactor)
         self.poller.startService()
         self.addCleanup(self.stop)
 
@@ -282,7 +283,7 @@ class PollerTests(PollerCase):
                     self.assertFalse(self.reactor.hasStopped)
                     self.reactor.run_for(1.1)
                 self.assertTrue(self.reactor.hasStopped)
-                self.assertEqual(lines, [f"the source of / raised {error!r}; shutting down"])
+                self.assertEqual(lines, [f"the store fake: raised {error!r}; shutting down"])
                 fetches = self.source.fetches
                 self.poller.stopService()
                 self.reactor.run_for(3)
@@ -448,7 +449,7 @@ class NotifyingTests(PollerCase):
         self.assertEqual(self.body(), b"999")
         self.assertApproximates(len(self.source.fetch_times), 21, 1)
         for before, after in zip(self.source.fetch_times, self.source.fetch_times[1:], strict=False):
-            self.assertGreaterEqual(after - before, MIN_FETCH_SPACING - 1e-6)
+            self.assertGreaterEqual(after - before, MIN_POLL_SPACING - 1e-6)
 
     def test_tick_after_notification(self):
         """A tick due right after a fetch for a notification is postponed, not skipped."""
@@ -457,7 +458,7 @@ class NotifyingTests(PollerCase):
         self.source.changed()
         self.reactor.run_for(2.5, step=0.01)
         self.assertEqual([round(when - NOW, 1) for when in self.source.fetch_times], [0, 1, 1, 2, 3])
-        self.assertGreaterEqual(self.source.fetch_times[2] - self.source.fetch_times[1], MIN_FETCH_SPACING - 1e-6)
+        self.assertGreaterEqual(self.source.fetch_times[2] - self.source.fetch_times[1], MIN_POLL_SPACING - 1e-6)
 
     def test_tick_during_fetch(self):
         """A tick due during a fetch for a notification adds no second fetch."""
@@ -545,5 +546,5 @@ class NotifyingTests(PollerCase):
         self.reactor.run_for(self.poller.timeout + MAX_PAUSE + 0.1, step=0.01)
         self.assertEqual((self.body(), self.source.max_running), (b"3", 1))
         for before, after in zip(self.source.fetch_times, self.source.fetch_times[1:], strict=False):
-            self.assertGreaterEqual(after - before, MIN_FETCH_SPACING - 1e-6)
+            self.assertGreaterEqual(after - before, MIN_POLL_SPACING - 1e-6)
         self.poller.stopService()

@@ -1,4 +1,4 @@
-"""livestate as its users run it: child processes, real servers, real files.
+"""Tests of livestate as users run it, with child processes, real servers and real files.
 
-`LIVESTATE_TEST_REACTOR=epoll` has the same tests run livestate on Twisted's stock reactor; empty, on its own.
+With `LIVESTATE_TEST_REACTOR=epoll` they run livestate on Twisted's stock reactor, otherwise on its own.
 """

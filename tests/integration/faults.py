@@ -1,11 +1,11 @@
-"""A TCP proxy that does to the connections through it whatever can befall those to a store.
+"""A TCP proxy that injects faults into connections to a store.
 
     proxy = Proxy(case, store.port)
-    proxy.fault = silent              # what the store sends from now on is treated so, on all connections
-    proxy.refuse()                    # nobody listens, and all connections are reset
-    proxy.heal()                      # all is well again
+    proxy.fault = silent              # from now on, all connections behave like this
+    proxy.refuse()                    # new connections are refused, and open ones are reset
+    proxy.heal()                      # everything works again
 
-A fault is called with a connection and what the store has just sent on it.
+A fault is a function that is called with a connection and the data that the store has just sent on it.
 """
 
 import select
@@ -21,7 +21,7 @@ from tests.integration.processes import free_port
 
 
 class Cut(Exception):
-    """The connection has been cut off by a fault."""
+    """A fault has cut the connection."""
 
 
 class Connection:
@@ -36,7 +36,7 @@ class Connection:
         self._client.sendall(data)
 
     def pause(self, seconds: float) -> None:
-        """Wait; cut the connection if the fault is over meanwhile: it would not be the same any more."""
+        """Wait. If the fault ends meanwhile, cut the connection, because its data is no longer complete."""
         fault, deadline = self._proxy.fault, time.monotonic() + seconds
         while True:
             if self._proxy.refusing or self._proxy.fault is not fault:
@@ -47,16 +47,16 @@ class Connection:
             time.sleep(min(0.02, rest))
 
     def reset(self) -> None:
-        """Have the client's kernel see a reset.
+        """Reset the connection to the client.
 
         :raises Cut: always.
         """
-        # Lingering for no time: what closes the socket sends RST.
+        # With SO_LINGER and a time of 0, close() sends RST.
         self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raise Cut
 
     def serve(self) -> None:
-        """Pass on until either side ends it."""
+        """Pass data in both directions until either side closes."""
         try:
             with self._client, socket.create_connection(("127.0.0.1", self._proxy.target)) as store:
                 while True:
@@ -88,21 +88,21 @@ class Proxy:
         self.port = free_port()
         self.fault: Fault = forward
         self.refusing = False
-        #: How many connections there were.
+        #: The number of connections so far.
         self.accepted = 0
         self._listener = self._listen()
         case.addCleanup(self.refuse)
 
     def refuse(self) -> None:
-        """Refuse new connections, and reset those that are there within a tenth of a second."""
+        """Refuse new connections, and reset the open ones within a tenth of a second."""
         if not self.refusing:
             self.refusing = True
-            # To close it does not wake the thread that accepts.
+            # Closing alone does not wake the thread that accepts.
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
 
     def heal(self) -> None:
-        """Pass everything on again."""
+        """Accept connections and pass on all data again."""
         self.fault = forward
         if self.refusing:
             self.refusing = False
@@ -124,16 +124,16 @@ class Proxy:
 
 
 def forward(connection: Connection, data: bytes) -> None:
-    """Nothing is wrong."""
+    """Pass the data on."""
     connection.send(data)
 
 
 def silent(_connection: Connection, _data: bytes) -> None:
-    """The store is never heard of again."""
+    """Drop all data."""
 
 
 def reset_after(count: int) -> Fault:
-    """Reset the connection in the middle of what the store sends."""
+    """Return a fault that passes `count` bytes on and resets the connection."""
 
     def fault(connection: Connection, data: bytes) -> None:
         connection.send(data[:count])
@@ -144,7 +144,7 @@ def reset_after(count: int) -> Fault:
 
 
 def slow(seconds: float = 1.0) -> Fault:
-    """Pass one byte on each so many seconds."""
+    """Return a fault that passes on one byte, and waits `seconds` before the next."""
 
     def fault(connection: Connection, data: bytes) -> None:
         for position in range(len(data)):
@@ -155,7 +155,7 @@ def slow(seconds: float = 1.0) -> Fault:
 
 
 def instead(says: bytes) -> Fault:
-    """Say something else than the store."""
+    """Return a fault that sends `says` in place of the data."""
 
     def fault(connection: Connection, _data: bytes) -> None:
         connection.send(says)
@@ -164,7 +164,7 @@ def instead(says: bytes) -> Fault:
 
 
 def flood(begin: bytes, block: bytes) -> Fault:
-    """Begin to say something, and go on with `block` as fast as the client takes it, without an end."""
+    """Return a fault that sends `begin`, and then `block` again and again, as fast as the client reads."""
 
     def fault(connection: Connection, _data: bytes) -> None:
         connection.send(begin)

@@ -1,10 +1,8 @@
-"""Caches and proxies before livestate: the Debian packages, with the configurations in etc/, and load on them."""
+"""Caches and proxies in front of livestate: Debian's packages with the configurations in etc/, and load on them."""
 
 import os
-import re
-import shutil
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.certificates import Authority
 from tests.integration.http import Client
-from tests.integration.processes import Child, folder_for, free_port
+from tests.integration.load import Wrk
+from tests.integration.processes import Child, folder_for, free_port, program_of
 from tests.integration.venvs import ROOT
 
-#: What browsers and other clients send, and what these four codings must make of it.
+#: Values of Accept-Encoding that clients send, and the content coding of the response.
 ACCEPTED = {
     "gzip, deflate, br, zstd": "br",
     "gzip, deflate, br": "br",
@@ -30,7 +29,7 @@ ACCEPTED = {
     "": "identity",
 }
 
-#: What is different for HAProxy in tests: the files that this process may have, and the user that it may be.
+#: Changes to HAProxy's configuration: a test may open fewer files, and may not be able to change the user.
 _FOR_TESTS = {
     "maxconn 50000": "maxconn 4000",
     **({} if os.geteuid() == 0 else {"    user haproxy\n    group haproxy\n": ""}),
@@ -42,7 +41,7 @@ local requests, n = {}, 0
 init = function()
     for i = 1, 500 do
         local coding = codings[i %% #codings + 1]
-        -- As many as there are readers, if a cache takes them for different.
+        -- A cache that compares the values as they are stores a response for each client.
         local weights = { coding, "gzip;q=0." .. i, "br;q=0." .. i .. ", gzip", "zstd, gzip;q=0." .. i }
         requests[i] = wrk.format("GET", "/?_=" .. i, {
             ["Host"] = "host" .. i, ["Accept-Encoding"] = weights[i %% 4 + 1], ["Cookie"] = "reader=" .. i,
@@ -59,7 +58,7 @@ end
 
 @dataclass(frozen=True)
 class Front:
-    """Where a front is reached, named as in `Livestate`; where it has no address of a kind, that is empty."""
+    """The addresses of a front, named as in `Livestate`. One that it does not have is empty."""
 
     name: str
     http: str = ""
@@ -67,17 +66,17 @@ class Front:
     cafile: Path = Path()
 
     def client(self, https: bool = False) -> Client:
-        """Give a connection that is kept."""
+        """Return a client with a persistent connection."""
         return Client(self.https, self.cafile) if https else Client(self.http)
 
 
 class Fronts:
-    """Starts fronts, each before what listens on a port."""
+    """Starts fronts, each in front of a server on a given port."""
 
     def __init__(self, case: SynchronousTestCase) -> None:
         self._case = case
         self.folder = folder_for(case)
-        # nginx's workers are another user than root.
+        # nginx's workers run as another user than root.
         self.folder.chmod(0o755)
         authority = Authority(self.folder)
         self.cafile = authority.certificate
@@ -110,7 +109,7 @@ class Fronts:
                 "/run/nginx.pid": f"{self.folder}/nginx.pid",
                 "/var/log/nginx/": f"{self.folder}/nginx-",
                 "/var/lib/nginx/livestate": f"{self.folder}/nginx-cache",
-                # What this process may have, in CI too.
+                # A test may open fewer files, also in CI.
                 "worker_rlimit_nofile 65536;": "",
                 "worker_connections 32768;": "worker_connections 4096;",
             },
@@ -119,7 +118,7 @@ class Fronts:
         return Front("nginx", f"http://127.0.0.1:{http}", f"https://127.0.0.1:{https}", self.cafile)
 
     def haproxy(self, livestate: int, varnish: Front) -> Front:
-        """Start HAProxy, before Varnish for documents."""
+        """Start HAProxy in front of Varnish, for documents, and of livestate, for streams."""
         http, https = free_port(), free_port()
         config = self._adapt(
             "haproxy.cfg",
@@ -136,7 +135,7 @@ class Fronts:
         return Front("haproxy", f"http://127.0.0.1:{http}", f"https://127.0.0.1:{https}", self.cafile)
 
     def haproxy_of_nodes(self, nodes: Sequence[int]) -> Front:
-        """Start HAProxy before three nodes, which it looks at oftener than it would."""
+        """Start HAProxy in front of three nodes, which it checks more often than in production."""
         http, https = free_port(), free_port()
         addresses = {f"192.0.2.{number}:8080": f"127.0.0.1:{port}" for number, port in enumerate(nodes, 1)}
         config = self._adapt(
@@ -144,7 +143,7 @@ class Fronts:
             {
                 **addresses,
                 "inter 1s": "inter 200ms",
-                # A busy machine is not what the tests are about.
+                # A busy machine must not fail a check.
                 "timeout check 2s": "timeout check 20s",
                 "bind :80\n": f"bind 127.0.0.1:{http}\n",
                 "bind :443 ": f"bind 127.0.0.1:{https} ",
@@ -156,7 +155,7 @@ class Fronts:
         return Front("haproxy", f"http://127.0.0.1:{http}", f"https://127.0.0.1:{https}", self.cafile)
 
     def hitch(self, varnish: Front) -> Front:
-        """Start hitch before Varnish."""
+        """Start hitch in front of Varnish."""
         port = free_port()
         config = self._adapt(
             "hitch.conf",
@@ -166,17 +165,22 @@ class Fronts:
                 "/etc/livestate/combined.pem": str(self._combined),
             },
         )
-        # As Debian's unit does.
+        # As in Debian's systemd unit.
         user = ["--user", "_hitch", "--group", "_hitch"] if os.geteuid() == 0 else []
         self._start(port, "hitch", *user, "--config", config)
         return Front("hitch", https=f"https://127.0.0.1:{port}", cafile=self.cafile)
 
-    def load(self, url: str, seconds: float, connections: int = 40) -> "Load":
-        """Ask as fast as can be, in all ways in which clients do."""
-        return Load(self._case, self.folder, url, seconds, connections)
+    def load(self, url: str, seconds: float, connections: int = 40) -> Wrk:
+        """Send requests as fast as possible, with the header fields of clients of all kinds."""
+        script = self.folder / "load.lua"
+        script.write_text(_LOAD % ", ".join(f'"{accepted}"' for accepted in ACCEPTED))
+        return Wrk(self._case, url, seconds, connections, script)
 
     def _adapt(self, name: str, exchanges: dict[str, str]) -> Path:
-        """Write a configuration of etc/ with other ports and folders; fails where it has not what is exchanged."""
+        """Write a copy of a configuration in etc/ with other ports and folders.
+
+        :raises AssertionError: when a text to be replaced is missing.
+        """
         text = (ROOT / "etc" / name).read_text(encoding="utf-8")
         for old, new in exchanges.items():
             assert old in text, f"{name} has no {old!r}"
@@ -187,29 +191,9 @@ class Fronts:
 
     def _start(self, port: int, name: str, *arguments: str | Path) -> None:
         child = Child(self._case, [program_of(name), *arguments], self.folder)
-        # Before it is killed, since it has children of its own.
+        # Cleaned up before the child is killed, because it must stop its own children.
         self._case.addCleanup(child.stop)
         child.wait_for(lambda: _listens(port), name)
-
-
-class Load:
-    """One wrk that runs."""
-
-    def __init__(self, case: SynchronousTestCase, folder: Path, url: str, seconds: float, connections: int) -> None:
-        script = folder / "load.lua"
-        script.write_text(_LOAD % ", ".join(f'"{accepted}"' for accepted in ACCEPTED))
-        arguments: list[str | Path] = [program_of("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, url]
-        self._child = Child(case, arguments, folder)
-        self._limit = seconds + 20
-
-    def result(self) -> dict[str, int]:
-        """Wait for its end; give the number of all requests, and of those with an error of some kind."""
-        assert self._child.process.wait(self._limit) == 0, self._child.output
-        output = self._child.output
-        found = {"requests": int(re.search(r"(\d+) requests in", output)[1])}  # type: ignore[index]
-        other = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
-        errors: Iterable[tuple[str, str]] = re.findall(r"(connect|read|write|timeout) (\d+)", output)
-        return found | {"refused": int(other[1]) if other else 0} | {kind: int(count) for kind, count in errors}
 
 
 def _listens(port: int) -> bool:
@@ -218,10 +202,3 @@ def _listens(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def program_of(name: str) -> str:
-    """Give the path of a program, which may be for administrators; a missing one is a failure."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    assert found, f"{name} is not installed: apt-get install varnish nginx haproxy hitch wrk slowhttptest"
-    return found

@@ -1,4 +1,4 @@
-"""A client for tests: the standard library's, and so nothing of livestate's own."""
+"""An HTTP client for tests, from the standard library, so that it shares no code with livestate."""
 
 import http.client
 import json
@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 
 from tests.codings import DECODERS
 
-#: Seconds that any one answer may take.
+#: Seconds that a response may take.
 TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server sent."""
+    """One response."""
 
     status: int
-    #: As they came, in order.
+    #: In the order received.
     fields: list[tuple[str, str]]
     body: bytes
 
@@ -29,12 +29,12 @@ class Answer:
 
     @property
     def document(self) -> bytes:
-        """The body with its content coding undone."""
+        """The body without its content coding."""
         document: bytes = DECODERS[self["Content-Encoding"] or "identity"](self.body)
         return document
 
     def json(self) -> Any:
-        """Give what the body says."""
+        """Return the body, parsed as JSON."""
         return json.loads(self.document)
 
 
@@ -50,10 +50,10 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Client:
-    """One connection that is kept, and made anew when the server has closed it."""
+    """One persistent connection, which is made again after the server has closed it."""
 
     def __init__(self, url: str, cafile: Path | None = None, source: str = "") -> None:
-        """Connect when it is first asked.
+        """Connect at the first request.
 
         :param url: `http://host:port`, `https://host:port` or `unix:/path`.
         :param source: the address to connect from.
@@ -74,7 +74,7 @@ class Client:
             )
 
     def get(self, path: str = "/", method: str = "GET", **fields: str) -> Answer:
-        """Ask once; underscores in the names of fields stand for dashes."""
+        """Send a request, and return the response. Underscores in the names of fields stand for dashes."""
         headers = {name.replace("_", "-"): value for name, value in fields.items()}
         # Without it, http.client sends `Accept-Encoding: identity` of its own.
         self._connection.putrequest(method, path, skip_accept_encoding=True)
@@ -90,7 +90,7 @@ class Client:
 
 
 def get(url: str, path: str = "/", method: str = "GET", **fields: str) -> Answer:
-    """Ask once, on a connection of its own."""
+    """Send a request on a new connection, and return the response."""
     client = Client(url)
     try:
         return client.get(path, method, **fields)
@@ -99,7 +99,7 @@ def get(url: str, path: str = "/", method: str = "GET", **fields: str) -> Answer
 
 
 def resumptions(port: int, context: ssl.SSLContext, times: int) -> list[bool]:
-    """Ask so many times, on new TLS connections that each offer the session of the one before; tell which took it up."""
+    """Send requests on new TLS connections, each with the session of the previous one. Return which were resumed."""
     session, resumed = None, []
     for _ in range(times):
         with socket.create_connection(("127.0.0.1", port), TIMEOUT) as raw:

@@ -1,30 +1,31 @@
-"""Readers who ask again and again and notice everything that goes wrong: strict HTTP/1.1 clients, and wrk."""
+"""Clients that send requests continuously and notice everything that goes wrong: strict HTTP/1.1 clients, and wrk."""
 
 import re
 import signal
 import socket
 import ssl
 import threading
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.processes import Child, folder_for
+from tests.integration.processes import Child, folder_for, program_of
 
-#: Seconds that any one answer may take: longer than a hung worker is waited for.
+#: Seconds that a response may take: longer than it takes to replace a worker that hangs.
 TIMEOUT = 15.0
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
 
 class Load:
-    """Some connections under continuous load, from `start` to `stop`.
+    """Some connections that send requests from `start` to `stop`.
 
-    What a server may do to a connection is answer `Connection: close` and close it. A request that was sent and not
-    answered whole is in `lost`, a connection that was not made is in `refused`, and an answer that is not a 200 is in
-    `wrong`.
+    A server may close a connection only after a response with `Connection: close`. A request without a complete response
+    is in `lost`, a failed connection in `refused`, and a response other than 200 in `wrong`.
 
-    :param most: requests on one connection.
+    :param pause: seconds between a response and the next request.
+    :param most: the maximum number of requests on one connection.
     """
 
     def __init__(
@@ -32,8 +33,8 @@ class Load:
     ) -> None:
         self.answers = 0
         self.lost: list[str] = []
-        #: Connections that were reset before their first answer: the kernel had made them, and nobody had accepted them
-        #: yet when the listening socket was closed. No server can help that, and clients ask anew.
+        #: Connections that were reset before their first response. The kernel had accepted them, but livestate had not
+        #: when the listening socket was closed. No server can avoid that, and clients try again.
         self.unaccepted: list[str] = []
         self.refused: list[str] = []
         self.wrong: list[bytes] = []
@@ -49,13 +50,13 @@ class Load:
         case.addCleanup(self._stop.set)
 
     def start(self) -> "Load":
-        """Begin."""
+        """Start all connections."""
         for thread in self._threads:
             thread.start()
         return self
 
     def stop(self) -> None:
-        """End; the requests that are under way are answered first."""
+        """Stop, after the responses to the requests under way."""
         self._stop.set()
         for thread in self._threads:
             thread.join(TIMEOUT + 5)
@@ -83,7 +84,7 @@ class Load:
                         break
 
     def _ask(self, connection: socket.socket) -> bool:
-        """Ask once; tell whether the connection stays."""
+        """Send a request, and read its response. Return whether the connection stays open."""
         connection.sendall(b"GET / HTTP/1.1\r\nHost: live.example\r\n\r\n")
         data = b""
         while b"\r\n\r\n" not in data:
@@ -100,24 +101,48 @@ class Load:
 
 
 class Wrk:
-    """One wrk: as fast as it can on 16 connections, until `stop`. It makes anew those that are closed."""
+    """One wrk, which sends requests as fast as it can and reconnects whenever a connection is closed.
 
-    def __init__(self, case: SynchronousTestCase, url: str) -> None:
-        arguments = ["wrk", "-t1", "-c16", "-d120s", f"--timeout={TIMEOUT:.0f}s", url]
-        self._child = Child(case, arguments, folder_for(case))
+    :param seconds: after which it stops by itself.
+    :param script: a file in Lua that makes the requests.
+    """
+
+    def __init__(
+        self,
+        case: SynchronousTestCase,
+        url: str,
+        seconds: float = 120,
+        connections: int = 16,
+        script: Path | None = None,
+    ) -> None:
+        arguments = [program_of("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={TIMEOUT:.0f}s"]
+        arguments += ["-s", str(script)] if script else []
+        self._child = Child(case, [*arguments, url], folder_for(case))
+        self._seconds = seconds
 
     def stop(self) -> tuple[int, str]:
-        """End it, and give the number of answers, and what it says of errors: "" where there were none."""
+        """Stop it. Return the number of responses, and the lines that it prints about errors."""
         self._child.signal(signal.SIGINT)
         assert self._child.process.wait(TIMEOUT) == 0, self._child.output
+        found = re.findall(r"^ *((?:Socket errors|Non-2xx).*)$", self._child.output, re.MULTILINE)
+        return self._requests(), "\n".join(found)
+
+    def result(self) -> dict[str, int]:
+        """Wait until it stops by itself. Return the number of all requests, and of failed ones by the kind of error."""
+        assert self._child.process.wait(self._seconds + 20) == 0, self._child.output
         output = self._child.output
-        found = re.search(r"(\d+) requests in", output)
-        assert found, output
-        return int(found[1]), "\n".join(re.findall(r"^ *((?:Socket errors|Non-2xx).*)$", output, re.MULTILINE))
+        refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+        errors = {kind: int(count) for kind, count in re.findall(r"(connect|read|write|timeout) (\d+)", output)}
+        return {"requests": self._requests(), "refused": int(refused[1]) if refused else 0, **errors}
+
+    def _requests(self) -> int:
+        found = re.search(r"(\d+) requests in", self._child.output)
+        assert found, self._child.output
+        return int(found[1])
 
 
 def _some(connection: socket.socket) -> bytes:
     data = connection.recv(65536)
     if not data:
-        raise ConnectionError("closed before the answer was whole")
+        raise ConnectionError("closed before the response was complete")
     return data

@@ -1,4 +1,4 @@
-"""Several real Redis servers that belong together: with Sentinels, and as a cluster."""
+"""Several real Redis servers: with Sentinels, and as a cluster."""
 
 import redis
 from twisted.trial.unittest import SynchronousTestCase
@@ -6,12 +6,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.integration.processes import Child, folder_for, free_port, until
 from tests.integration.servers import RedisServer, redis_program
 
-#: The name that the Sentinels know the servers by.
+#: The service's name at the Sentinels.
 SERVICE = "results"
 
 
 class Sentinel:
-    """One Sentinel."""
+    """One Sentinel process."""
 
     def __init__(
         self,
@@ -44,31 +44,31 @@ class Sentinel:
         self.start()
 
     def start(self) -> None:
-        """Start, also anew, and wait until it answers."""
+        """Start, also again after a stop, and wait until it responds."""
         arguments = [redis_program(), str(self._folder / "sentinel.conf"), "--sentinel"]
         self._child = Child(self._case, arguments, self._folder)
         self._child.wait_for(self._answers, "the Sentinel")
-        # It looks at the servers' roles each 10 s, and tells the others each 2 s: longer than a test is to take.
+        # By default it checks the servers' roles every 10 s, and informs the others every 2 s: too slow for a test.
         self.command("SENTINEL", "DEBUG", "INFO-PERIOD", "200", "PUBLISH-PERIOD", "300")
 
     def kill(self) -> None:
-        """End it without a farewell."""
+        """Kill the process with SIGKILL."""
         assert self._child is not None
         self._child.kill()
 
     def primary(self) -> int:
-        """Give the port of the primary by what this one knows."""
+        """Return the port of the primary that this Sentinel knows."""
         return int(self._client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
 
     def well(self, replicas: int, sentinels: int) -> bool:
-        """Tell whether it knows so many others, all of them well."""
+        """Return whether it knows so many replicas and Sentinels, itself included, and all of them are up."""
         others = self._client.sentinel_master(SERVICE)["num-other-sentinels"]  # type: ignore[index]
         listed = self._client.sentinel_slaves(SERVICE)
         linked = [one for one in listed if one.get("master-link-status") == "ok" and not one["is_sdown"]]
         return len(linked) == replicas and others == sentinels - 1
 
     def command(self, *command: str) -> object:
-        """Run any command."""
+        """Run a command, and return its reply."""
         answer: object = self._client.execute_command(*command)
         return answer
 
@@ -80,7 +80,7 @@ class Sentinel:
 
 
 class Watched:
-    """A primary, two replicas and three Sentinels, who find a primary dead within a second."""
+    """A primary, two replicas and three Sentinels, which notice a dead primary after 1.2 s."""
 
     def __init__(
         self,
@@ -102,16 +102,16 @@ class Watched:
 
     @property
     def hosts(self) -> str:
-        """The Sentinels, as in a URL."""
+        """The Sentinels' addresses, as in a URL."""
         return ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
 
     @property
     def url(self) -> str:
-        """Their address, without passwords, with the database 0."""
+        """The URL of database 0, without passwords."""
         return f"redis+sentinel://{self.hosts}/{SERVICE}?key=livestate"
 
     def primary(self) -> RedisServer:
-        """Give the primary by what all Sentinels say, once they agree."""
+        """Wait until all Sentinels agree on the primary, and return it."""
 
         def agreed() -> RedisServer | None:
             ports = {sentinel.primary() for sentinel in self.sentinels}
@@ -122,24 +122,24 @@ class Watched:
         return server
 
     def replicas(self) -> list[RedisServer]:
-        """Give the others."""
+        """Return the replicas."""
         primary = self.primary()
         return [server for server in self.servers if server is not primary]
 
     def until_primary_is_not(self, old: RedisServer) -> RedisServer:
-        """Wait until another one is the primary, and give that."""
+        """Wait until another server is the primary, and return it."""
         until(lambda: all(sentinel.primary() != old.port for sentinel in self.sentinels), "a failover")
         primary = self.primary()
         until(lambda: primary.role() == "master", "that it takes its role")
         return primary
 
     def until_well(self) -> None:
-        """Wait until the Sentinels know of each other and of two replicas that are up with their primary."""
+        """Wait until the Sentinels know each other and two replicas that are connected to the primary."""
         until(lambda: all(sentinel.well(2, 3) for sentinel in self.sentinels), "three servers and their Sentinels", 60)
 
 
 class Cluster:
-    """Primaries of a Redis Cluster, and perhaps a replica of the one that has the key."""
+    """Three primaries of a Redis Cluster, and optionally a replica of the one that has the key."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class Cluster:
     ) -> None:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", *options)
         options += ("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0")
-        # By default it is the other port and 10,000, where the kernel takes ports for outgoing connections.
+        # By default the bus is at the port plus 10,000, where the kernel takes ports for outgoing connections.
         buses = [free_port() for _ in range(4 if replica else 3)]
         self.servers = [RedisServer(case, options=(*options, "--cluster-port", str(bus))) for bus in buses]
         for server, (first, last) in zip(self.servers, ((0, 5460), (5461, 10922), (10923, 16383)), strict=False):
@@ -169,36 +169,36 @@ class Cluster:
 
     @property
     def hosts(self) -> str:
-        """The nodes, as in a URL."""
+        """The nodes' addresses, as in a URL."""
         return ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """The URL of the key."""
         return f"redis+cluster://{self.hosts}/?key=livestate"
 
     def owner(self) -> RedisServer:
-        """Give the one that has the slot."""
+        """Return the node that has the slot."""
         ranges = self.servers[-1].command("CLUSTER", "SLOTS")
         [port] = [node[1] for first, last, node, *_ in ranges if first <= self.slot <= last]
         return next(server for server in self.servers if server.port == port)
 
     def id_of(self, server: RedisServer) -> str:
-        """Give a node's name in the cluster."""
+        """Return a node's id in the cluster."""
         name: bytes = server.command("CLUSTER", "MYID")
         return name.decode()
 
     def begin_move(self, source: RedisServer, target: RedisServer) -> None:
-        """Begin to move the slot: who has not the key any more sends to the other."""
+        """Start to move the slot. From now on a node that no longer has the key redirects to the other."""
         target.command("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self.id_of(source))
         source.command("CLUSTER", "SETSLOT", self.slot, "MIGRATING", self.id_of(target))
 
     def move_key(self, source: RedisServer, target: RedisServer, key: str = "livestate") -> None:
-        """Move the key."""
+        """Move the key to the other node."""
         source.command("MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
 
     def end_move(self, source: RedisServer, target: RedisServer) -> None:
-        """Give the slot to its new owner, of which the other nodes hear by themselves."""
+        """Assign the slot to its new owner. The other nodes learn of it by themselves."""
         for server in (target, source):
             server.command("CLUSTER", "SETSLOT", self.slot, "NODE", self.id_of(target))
 

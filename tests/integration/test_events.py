@@ -1,121 +1,19 @@
 """Readers of events, and long polls, of a real livestate whose Redis changes, over HTTP and HTTPS."""
 
 import json
-import re
 import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.formats.merge_patch import apply
-from tests.formats.test_event_stream import parsed
-from tests.integration.fronts import Front
+from tests.integration.events import TIMEOUT, EventReader, document
 from tests.integration.http import get
 from tests.integration.processes import TERMINATED, memory, until
 from tests.integration.servers import Livestate, RedisServer
-
-#: Seconds that one read may take.
-TIMEOUT = 20.0
-
-
-def document(version: int, size: int = 50) -> str:
-    """Give a document of which one change is a small part."""
-    return json.dumps({"version": version, "places": {f"place {n}": {"votes": n} for n in range(size)}})
-
-
-class EventReader:
-    """One connection that reads events; its own parser of HTTP, so that nothing is taken on trust.
-
-    :param receive: bytes of the receive buffer; a small one makes a slow reader's lag show at once.
-    """
-
-    def __init__(
-        self,
-        case: SynchronousTestCase,
-        service: Livestate | Front,
-        target: str = "/events",
-        https: bool = False,
-        receive: int = 0,
-        version: str = "1.1",
-        **fields: str,
-    ) -> None:
-        address = (service.https if https else service.http).rpartition(":")[2]
-        raw = socket.socket()
-        raw.settimeout(TIMEOUT)
-        if receive:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
-        raw.connect(("127.0.0.1", int(address)))
-        self.socket: socket.socket = raw
-        if https:
-            context = ssl.create_default_context(cafile=str(service.cafile))
-            self.socket = context.wrap_socket(raw, server_hostname="127.0.0.1")
-        case.addCleanup(self.socket.close)
-        lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
-        self.socket.sendall(f"GET {target} HTTP/{version}\r\nHost: localhost\r\n{lines}\r\n".encode())
-        self.received = b""
-        self.ended = False
-
-    def read(self, size: int = 65536) -> bool:
-        """Read once; tells whether there was anything."""
-        data = self.socket.recv(size)
-        self.received += data
-        self.ended = self.ended or not data
-        return bool(data)
-
-    @property
-    def head(self) -> str:
-        """The head of the answer."""
-        return self.received.partition(b"\r\n\r\n")[0].decode()
-
-    @property
-    def stream(self) -> bytes:
-        """The body so far, chunks taken off, and whatever is not whole left out."""
-        body = self.received.partition(b"\r\n\r\n")[2]
-        if "chunked" not in self.head:
-            return body
-        out = b""
-        while match := re.match(rb"([0-9a-fA-F]+)\r\n", body):
-            size, start = int(match[1], 16), match.end()
-            if len(body) < start + size + 2 or not size:
-                break
-            out += body[start : start + size]
-            body = body[start + size + 2 :]
-        return out
-
-    def events(self) -> list[tuple[str, str, str]]:
-        """Give type, id and data of all events so far."""
-        events: list[tuple[str, str, str]] = parsed(self.stream)[0]
-        return events
-
-    def states(self) -> list[Any]:
-        """Give the document after each event."""
-        states: list[Any] = []
-        for kind, _, data in self.events():
-            value = json.loads(data)
-            states.append(apply(states[-1], value) if kind == "patch" else value)
-        return states
-
-    def until_version(self, version: int) -> list[Any]:
-        """Read until the document has a version, and give all states."""
-        self.until(lambda: bool(self.states()) and self.states()[-1]["version"] >= version)
-        return self.states()
-
-    def until_end(self, end: bytes) -> None:
-        """Read until what was received ends so."""
-        self.until(lambda: self.received.endswith(end))
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        """Read until something is true."""
-        deadline = time.monotonic() + TIMEOUT
-        while not condition():
-            # Signs of life keep coming.
-            assert time.monotonic() < deadline, f"not in time: {self.received[-200:]!r}"
-            assert self.read(), f"the stream ended: {self.received[-200:]!r}"
 
 
 class EventsTests(SynchronousTestCase):

@@ -8,11 +8,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.fronts import ACCEPTED, Front, Fronts, Load
+from tests.integration.events import EventReader, document
+from tests.integration.fronts import ACCEPTED, Front, Fronts
 from tests.integration.http import Answer
+from tests.integration.load import Wrk
 from tests.integration.processes import LIMIT, program, run, until
 from tests.integration.servers import Livestate
-from tests.integration.test_events import EventReader, document
 
 #: Requests a second, for one document in one coding, that may come to livestate at most.
 MOST = 1.5
@@ -242,7 +243,7 @@ class Behind:
         """A livestate that takes connections but does not answer keeps one reader of each coding waiting, and not long."""
         self.until_version(1)
         self.service.freeze()
-        loads: list[Load] = []
+        loads: list[Wrk] = []
         begun = time.monotonic()
         while time.monotonic() < begun + 6:
             # Not before the time is over in which the document may be given out while it is asked for anew.

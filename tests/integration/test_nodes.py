@@ -9,12 +9,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.formats.event_stream import LAST_CHUNK
 from livestate.formats.merge_patch import apply
+from tests.integration.events import EventReader, document
 from tests.integration.fronts import Front, Fronts
 from tests.integration.http import Answer, get
 from tests.integration.load import Load
 from tests.integration.processes import TERMINATED, until
 from tests.integration.servers import Livestate, RedisServer
-from tests.integration.test_events import EventReader, document
 
 
 class Follower:

@@ -8,8 +8,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.certificates import Authority, private_pem
+from tests.integration.certificates import Authority
 from tests.integration.processes import folder_for, free_port, run, twistd_arguments
+from tests.support import pem
 
 #: Options, and a word that the line must hold. `PORT` stands for a free port, `BUSY` for a taken one.
 CASES = (
@@ -74,8 +75,8 @@ CASES = (
     ("--http=tcp:BUSY:interface=127.0.0.1", "in use"),
     ("--https=ssl:BUSY:interface=127.0.0.1", "in use"),
     ("--admin=tcp:BUSY:interface=127.0.0.1", "in use"),
-    ("--http=tcp:PORT:interface=127.0.0.1 --https=ssl:PORT:interface=127.0.0.1", "already used"),
-    ("--http=tcp:PORT --admin=tcp:PORT:interface=127.0.0.1", "already used"),
+    ("--http=tcp:PORT:interface=127.0.0.1 --https=ssl:PORT:interface=127.0.0.1", "in use"),
+    ("--http=tcp:PORT --admin=tcp:PORT:interface=127.0.0.1", "in use"),
     ("--admin=nonsense", "--admin"),
     # TLS
     ("--https=tcp:PORT", "--https"),
@@ -128,8 +129,8 @@ class RefusalTests(SynchronousTestCase):
         key.rename(self.folder / "key.pem")
         certificate.rename(self.folder / "certificate.pem")
         other = ec.generate_private_key(ec.SECP256R1())
-        (self.folder / "other.pem").write_bytes(private_pem(other))
-        (self.folder / "encrypted.pem").write_bytes(private_pem(other, b"password"))
+        (self.folder / "other.pem").write_bytes(pem(other))
+        (self.folder / "encrypted.pem").write_bytes(pem(other, password=b"password"))
         self.busy = socket.create_server(("127.0.0.1", free_port()))
         self.addCleanup(self.busy.close)
 

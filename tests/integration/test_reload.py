@@ -16,40 +16,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import livestate
 from tests.integration.certificates import Authority
+from tests.integration.events import Subscriber
+from tests.integration.fronts import Front
 from tests.integration.http import get
 from tests.integration.load import Load, Wrk
 from tests.integration.processes import Child, folder_for, free_port, twistd_arguments, until
 from tests.integration.servers import Livestate
-
-
-class Subscriber:
-    """A subscriber of the event stream, on its own socket; `ended` is whether the stream was ended properly."""
-
-    def __init__(self, http: str) -> None:
-        self.data = b""
-        self.ended = False
-        self._socket = socket.create_connection(("127.0.0.1", int(http.rpartition(":")[2])), 20)
-        self._socket.sendall(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n")
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with self._socket:
-            try:
-                while some := self._socket.recv(65536):
-                    self.data += some
-            except OSError:
-                return
-        self.ended = self.data.endswith(b"\r\n0\r\n\r\n")
-
-    def until_started(self) -> None:
-        """Wait for the first event."""
-        until(lambda: b"\ndata:" in self.data, "an event")
-
-    def wait(self) -> None:
-        """Wait until the connection is closed."""
-        self._thread.join(20)
-        assert not self._thread.is_alive()
 
 
 class InProcessCase(SynchronousTestCase):
@@ -107,7 +79,7 @@ class InProcessTests(InProcessCase):
         """
         self.start(https="")
         load = Load(self, self.service.http).start()
-        subscribers = [Subscriber(self.service.http) for _ in range(20)]
+        subscribers = [Subscriber(self, self.service) for _ in range(20)]
         for subscriber in subscribers:
             subscriber.until_started()
         poller, responses = self.service.client(), []
@@ -125,7 +97,7 @@ class InProcessTests(InProcessCase):
         self.assertEqual((load.lost, load.wrong), ([], []))
         for subscriber in subscribers:
             subscriber.wait()
-            self.assertTrue(subscriber.ended)
+            self.assertTrue(subscriber.complete)
         polling.join(10)
         self.assertEqual([(response.status, response["Connection"]) for response in responses], [(304, "close")])
         self.assertNotIn("Traceback", self.service.log)
@@ -136,7 +108,7 @@ class InProcessTests(InProcessCase):
         clients = [self.service.client() for _ in range(5)]
         for client in clients:
             client.get()
-        subscriber = Subscriber(self.service.http)
+        subscriber = Subscriber(self, self.service)
         subscriber.until_started()
         os.kill(self.service.pid, signal.SIGTERM)
         until(lambda: "shutting down" in self.service.log, "SIGTERM")
@@ -170,11 +142,31 @@ class InProcessTests(InProcessCase):
         connection.request("GET", "/health", headers={"Host": host})
         return connection.getresponse().status
 
+    def test_disk_hangs(self):
+        """A disk that does not respond delays the exit by some seconds, and not at all if SIGTERM is sent twice."""
+        (self.folder / "site").mkdir()
+        (self.folder / "site/sitecustomize.py").write_text(
+            "import os, time\ndef hang(descriptor):\n    while True: time.sleep(1)\nos.fsync = hang\n"
+        )
+        path = os.pathsep.join(filter(None, [str(self.folder / "site"), os.environ.get("PYTHONPATH")]))
+        for twice in (False, True):
+            self.start("--state-dir=state", env={**os.environ, "PYTHONPATH": path})
+            time.sleep(1.5)
+            started = time.monotonic()
+            os.kill(self.service.pid, signal.SIGTERM)
+            if twice:
+                time.sleep(1)
+                os.kill(self.service.pid, signal.SIGTERM)
+            status = self.service.wait()
+            self.assertLess(time.monotonic() - started, 5 if twice else 20)
+            self.assertEqual(status, -signal.SIGTERM if twice else 1)
+            self.assertEqual("has not finished within" in self.service.log, not twice)
+
     def test_documents(self):
         """SIGHUP adds and removes documents, and loses no request; a document that stays keeps its version."""
         self.start("--access-log=access.log")
         load = Load(self, self.service.http).start()
-        subscriber = Subscriber(self.service.http)
+        subscriber = Subscriber(self, self.service)
         subscriber.until_started()
         persistent = self.service.client()
         persistent.get()
@@ -192,7 +184,7 @@ class InProcessTests(InProcessCase):
         self.assertEqual(self.service.status()["version"], version)
         self.until_replaced()
         subscriber.wait()
-        self.assertTrue(subscriber.ended)
+        self.assertTrue(subscriber.complete)
         self.configure()
         self.hang_up("is in effect")
         until(lambda: all(self.service.get("/b").status == 404 for _ in range(20)), "removed")
@@ -212,14 +204,14 @@ class InProcessTests(InProcessCase):
         self.hang_up("is in effect")
         for subscriber in subscribers:
             subscriber.wait()
-            self.assertTrue(subscriber.ended)
+            self.assertTrue(subscriber.complete)
         if self.workers > 1:
             subscribers = self.subscribers(10)
             os.kill(self.service.pid, signal.SIGUSR2)
             until(lambda: self.service.log.count("new workers are serving") == 2, "new workers")
             for subscriber in subscribers:
                 subscriber.wait()
-                self.assertTrue(subscriber.ended)
+                self.assertTrue(subscriber.complete)
         for load in loads:
             answers, errors = load.stop()
             # At least one response on each connection, before and after the reload.
@@ -229,7 +221,7 @@ class InProcessTests(InProcessCase):
 
     def subscribers(self, number: int) -> list[Subscriber]:
         """Return subscribers that have received their first event."""
-        subscribers = [Subscriber(self.service.http) for _ in range(number)]
+        subscribers = [Subscriber(self, self.service) for _ in range(number)]
         for subscriber in subscribers:
             subscriber.until_started()
         return subscribers
@@ -239,7 +231,7 @@ class InProcessTests(InProcessCase):
         self.start("--access-log=access.log")
         client = self.service.client()
         client.get()
-        subscriber = Subscriber(self.service.http)
+        subscriber = Subscriber(self, self.service)
         subscriber.until_started()
         (self.folder / "access.log").rename(self.folder / "access.log.1")
         os.kill(self.service.pid, signal.SIGHUP)
@@ -247,7 +239,27 @@ class InProcessTests(InProcessCase):
         time.sleep(0.5)
         self.assertEqual(client.get()["Connection"], "")
         (self.folder / "a.json").write_text('["c"]')
-        until(lambda: b'data: ["c"]' in subscriber.data, "the stream goes on")
+        until(lambda: b'data: ["c"]' in subscriber.received, "the stream goes on")
+
+    def test_another_directory(self):
+        """File names mean the same at the start and after a reload, whatever directory twistd has changed to."""
+        (self.folder / "run").mkdir()
+        (self.folder / "run/b.json").write_text('["wrong"]')
+        self.start(twistd=["--rundir=run"])
+        self.assertEqual(self.service.get("/").json(), ["a"])
+        key, certificate = Authority(self.folder).issue()
+        port = free_port()
+        self.configure(
+            '[[document]]\npath = "/b"\nsource = "file:b.json"',
+            options=f'https = "ssl:{port}:privateKey={key.name}:certKey={certificate.name}"',
+        )
+        self.hang_up("the new configuration is in effect")
+        self.until_replaced()
+        until(lambda: self.service.get("/b").status == 200, "the new document")
+        self.assertEqual(self.service.get("/b").json(), ["b"])
+        context = ssl.create_default_context(cafile=str(self.folder / "authority.pem"))
+        with socket.create_connection(("127.0.0.1", port), 10) as raw:
+            context.wrap_socket(raw, server_hostname="localhost").close()
 
     def test_bad_options(self):
         """Invalid options are rejected in one line each, and nothing changes."""
@@ -339,7 +351,7 @@ class WorkersTests(InProcessTests):
         """SIGUSR2 replaces the workers by new ones with the code on disk, and loses no request."""
         self.start_copy()
         load = Load(self, self.service.http).start()
-        subscriber = Subscriber(self.service.http)
+        subscriber = Subscriber(self, self.service)
         subscriber.until_started()
         before = {worker["pid"] for worker in self.service.workers()}
         self.change_code("web/responses/responder.py", 'b"public, max-age=1,', 'b"public, max-age=7,')
@@ -348,7 +360,7 @@ class WorkersTests(InProcessTests):
         # The previous workers accept connections until they are told to drain.
         until(lambda: "max-age=7," in self.service.get()["Cache-Control"], "new code")
         subscriber.wait()
-        self.assertTrue(subscriber.ended)
+        self.assertTrue(subscriber.complete)
         until(lambda: len(self.service.workers()) == 2, "the previous workers are gone")
         self.assertFalse(before & {worker["pid"] for worker in self.service.workers()})
         self.assert_nothing_lost(load)
@@ -374,15 +386,16 @@ class InheritedSocketTests(SynchronousTestCase):
         port = free_port()
         with socket.create_server(("127.0.0.1", port), backlog=128) as listening:
             child = self.start(listening)
-            load = Wrk(self, f"http://127.0.0.1:{port}")
+            url = f"http://127.0.0.1:{port}"
+            load = Wrk(self, url)
             # From one process to workers, and from these to one process.
             for workers in ("2", "1"):
-                subscriber = Subscriber(f"http://127.0.0.1:{port}")
+                subscriber = Subscriber(self, Front("the socket", http=url))
                 subscriber.until_started()
                 self.assertEqual(child.stop(), 0)
                 subscriber.wait()
-                self.assertTrue(subscriber.ended)
-                between = Subscriber(f"http://127.0.0.1:{port}")
+                self.assertTrue(subscriber.complete)
+                between = Subscriber(self, Front("the socket", http=url))
                 child = self.start(listening, f"--workers={workers}")
                 between.until_started()
             answers, errors = load.stop()

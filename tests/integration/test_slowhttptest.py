@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.fronts import program_of
-from tests.integration.processes import run
+from tests.integration.processes import program_of, run
 from tests.integration.servers import Livestate
 
 MODES = ("-H", "-B", "-R", "-X")

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.integration.fronts import program_of
 from tests.integration.http import get
-from tests.integration.processes import Child, folder_for, free_port, until
+from tests.integration.processes import Child, folder_for, free_port, program_of, until
 from tests.integration.servers import Livestate
-from tests.web.http1.test_smuggling import BEHIND, DOUBTFUL, SOUND
+from tests.web.http1.test_smuggling import AMBIGUOUS, BEHIND, VALID
 
 NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log; user root;
@@ -127,7 +126,7 @@ class SmugglingFrontsTests(SynchronousTestCase):
         service.until_served()
         sent = start(folder, port, int(service.http.rpartition(":")[2]))
         answers = 0
-        for number, stream in enumerate([*DOUBTFUL.values(), *SOUND.values()]):
+        for number, stream in enumerate([*AMBIGUOUS.values(), *VALID.values()]):
             answers += len(self.attack(port, number, stream))
             self.probe(port)
         marker = "GET /last HTTP/1.1"

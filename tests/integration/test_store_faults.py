@@ -375,7 +375,7 @@ class DiskTests(SynchronousTestCase):
         self.assertEqual((saved.read_bytes(), [file.name for file in folder.iterdir()]), (before, [saved.name]))
         self.assertEqual(service.get().body, large)
         resource.prlimit(service.pid, resource.RLIMIT_FSIZE, limits)
-        until(lambda: "saved to" in service.log, "the success")
+        until(lambda: "works again" in service.log, "the success")
         self.assertNotIn("Traceback", service.log)
         store.stop()
         service.kill()

@@ -12,9 +12,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from livestate.formats.merge_patch import apply
+from tests.integration.events import TIMEOUT, EventReader, document
 from tests.integration.processes import TERMINATED, memory, until
 from tests.integration.servers import Livestate, RedisServer
-from tests.integration.test_events import TIMEOUT, EventReader, document
 from tests.web.resources.test_websocket import FIELDS, TEXT, frame, frames
 
 #: As header names are given to `EventReader`.

@@ -1,4 +1,4 @@
-"""An HTTP server of the standard library, as the source of documents."""
+"""An HTTP server, from the standard library, that documents are read from."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Gives its server's `body` with an entity tag, as conditional requests ask."""
+    """Serves its server's `body` with an entity tag, and responds to conditional requests with 304."""
 
     protocol_version = "HTTP/1.1"
     server: "Upstream"
@@ -28,22 +28,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Upstream(ThreadingHTTPServer):
-    """What it is to answer, and what it has answered."""
+    """The server. Its attributes say how it responds, and record how it has responded."""
 
     daemon_threads = True
 
     def __init__(self, case: SynchronousTestCase) -> None:
-        """Serve until the end of the test."""
+        """Start serving, until the end of the test."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.body = b'{"n":1}'
         self.status = 200
         self.more: dict[str, str] = {}
         self.statuses: list[int] = []
-        #: Cleared, it accepts and does not answer.
+        #: While this is cleared, it accepts connections and does not respond.
         self.hold = threading.Event()
         self.hold.set()
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -51,4 +51,4 @@ class Upstream(ThreadingHTTPServer):
         case.addCleanup(self.shutdown)
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that did not wait."""
+        """Ignore clients that have closed the connection."""

@@ -1,4 +1,4 @@
-"""Virtual environments for tests of what is installed: made by pip, as users make theirs."""
+"""Virtual environments, made with pip as users do, for tests of the installed package."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from tests.integration.processes import run
 
 ROOT = Path(__file__).parents[2]
 
-#: What a checkout holds that is not part of livestate, or is made by working in it.
+#: Files in a checkout that are not part of livestate, or that development leaves there.
 _LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", "_trial_temp*",
     "dropin.cache", "results", "node_modules",
@@ -17,19 +17,19 @@ _LEFT_OUT = shutil.ignore_patterns(
 
 
 def environment() -> dict[str, str]:
-    """Give an environment in which Python sees nothing of this checkout or this virtual environment."""
+    """Return environment variables with which Python uses neither this checkout nor this virtual environment."""
     left_out = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if name not in left_out}
 
 
 def copy_checkout(target: Path) -> Path:
-    """Copy the checkout as a fresh clone has it."""
+    """Copy the checkout, without what a fresh clone does not have, and return the copy's path."""
     shutil.copytree(ROOT, target, ignore=_LEFT_OUT)
     return target
 
 
 def make_venv(target: Path, *to_install: str | Path) -> Path:
-    """Make a virtual environment, install in it, and give its folder of programs."""
+    """Make a virtual environment, install packages in it, and return its `bin` folder."""
     folder = target.parent
     for command in (
         [sys.executable, "-m", "venv", target],

@@ -82,7 +82,31 @@ class DescriptionTests(FolderCase):
     def test_unix(self):
         """Twisted handles other types of strports strings."""
         self.listen("--http", "unix:live.sock")
-        self.assertEqual(self.reactor.unixServers[-1][0], "live.sock")
+        self.assertEqual(self.reactor.unixServers[-1][0], f"{self.folder}/live.sock")
+
+    def test_another_directory(self):
+        """File names are relative to the directory that livestate was started in, in all of their forms."""
+        start = self.folder / "a:b=c"
+        start.mkdir()
+        key, certificate = Authority().issue()
+        written(start / "key.pem", pem(key))
+        written(start / "certificate.pem", pem(certificate))
+
+        def listen(option: str, description: str) -> None:
+            Listener(self.reactor, option, description, Factory(), start).privilegedStartService()
+
+        for description in (
+            "unix:live.sock", "unix:live.sock:600", "unix:address=live.sock", "unix:mode=600:live.sock",
+            "unix:mode=600:address=live.sock:backlog=5", "haproxy:unix:live.sock", f"unix:{start}/live.sock".replace(":b=", r"\:b\="),
+        ):  # fmt: skip
+            listen("--http", description)
+            address, _, _, mode, *_ = self.reactor.unixServers[-1]
+            self.assertEqual(address, f"{start}/live.sock", description)
+            self.assertEqual(mode, 0o600 if "600" in description else 0o666)
+        listen("--https", "ssl:0:privateKey=key.pem:certKey=certificate.pem")
+        listen("--https", "ssl:0")
+        self.assertTrue((start / "server.pem").is_file())
+        self.assertFalse((self.folder / "server.pem").exists())
 
     @many
     @given(st.text(min_size=1, max_size=12), st.text(max_size=12))
@@ -126,8 +150,8 @@ class DescriptionTests(FolderCase):
             ("--https", "ssl", "expected a port, such as ssl:8080"),
             ("--https", "ssl:0:backlog=0", "backlog must be a number from 1"),
             ("--https", "ssl:0:colour=red", "no argument 'colour'"),
-            ("--https", "ssl:0:privateKey=missing.pem", "cannot read missing.pem"),
-            ("--admin", "ssl:0:certKey=missing.pem", "cannot read missing.pem"),
+            ("--https", "ssl:0:privateKey=missing.pem", "/missing.pem: No such file"),
+            ("--admin", "ssl:0:certKey=missing.pem", "/missing.pem: No such file"),
         ):
             self.assertIn(expected, self.refusal(option, description), description)
 

@@ -18,9 +18,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from livestate.documents.document import Document
-from livestate.documents.poller import Poller
 from livestate.net.host_resolver import HostResolver
 from livestate.sources.factory import make_source
+from tests.polling import SinglePoller
 from tests.support import log_lines, until
 
 reactor: Any = _reactor
@@ -177,7 +177,7 @@ class OutageTests(TestCase):
         self.getaddrinfo.answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", number))]
         self.document = Document(reactor, "/", 1000)
         source = make_source(reactor, f"http://store.example:{number}/", 1000)
-        self.poller = Poller(self.document, source, 0.05, reactor)
+        self.poller = SinglePoller(self.document, source, 0.05, reactor)
         self.addCleanup(lambda: ensureDeferred(self.end()))
 
     async def end(self):

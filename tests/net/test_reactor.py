@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.net import port as module
 from livestate.net.deadlines import Deadlines
-from tests.net.harness import DirectCase, Recorder, connect, read_exactly, wait_for
+from tests.net.harness import DirectCase, Recorder, client_context, connect, read_exactly, wait_for
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -186,6 +189,85 @@ class LoopTests(DirectCase):
         (failure,) = self.flushLoggedErrors(ZeroDivisionError)
         self.assertEqual(failure.getErrorMessage(), "a bug")
 
+    def check_batches(self, endings: Sequence[bytes], tls: bool = False, producer: bool = False) -> None:
+        """
+        Check that an exception in `connectionLost`, or in a producer's `stopProducing`,
+        loses no event of the same turn.
+
+        @param endings: what the client of that connection sends before it is closed;
+            empty: the client closes it.
+        """
+        context = client_context() if tls else None
+        blocked, release = threading.Event(), threading.Event()
+
+        class Producer:
+            def stopProducing(self) -> None:
+                raise ZeroDivisionError
+
+        class Server(Recorder):
+            bad = False
+
+            def dataReceived(self, data: bytes) -> None:
+                if data == b"be bad" and producer:
+                    self.transport.registerProducer(Producer(), True)
+                elif data == b"be bad":
+                    self.bad = True
+                elif data == b"block":
+                    blocked.set()
+                    release.wait(10)
+                elif data == b"lose":
+                    self.transport.loseConnection()
+                elif data == b"abort":
+                    self.transport.abortConnection()
+                elif data == b"raise":
+                    raise KeyError
+                self.transport.write(data)
+
+            def connectionLost(self, reason: Any) -> None:  # type: ignore[override]
+                super().connectionLost(reason)
+                if self.bad:
+                    raise ZeroDivisionError
+
+        def end(port: int, last_words: bytes) -> list[bytes]:
+            blocked.clear()
+            release.clear()
+            with contextlib.ExitStack() as stack:
+                blocker, bad, *others = (stack.enter_context(connect(port, context)) for _ in range(7))
+                for sock in others:
+                    sock.sendall(b"hello")
+                    read_exactly(sock, 5)
+                bad.sendall(b"be bad")
+                read_exactly(bad, 6)
+                blocker.sendall(b"block")
+                self.assertTrue(blocked.wait(10))
+                # All of this is one turn of the server's loop.
+                if last_words:
+                    bad.sendall(last_words)
+                else:
+                    bad.close()
+                for sock in others:
+                    sock.sendall(last_words if last_words == b"lose" else b"again")
+                release.set()
+                return [sock.recv(5) for sock in others]
+
+        def client(port: int) -> dict[bytes, list[bytes]]:
+            return {last_words: end(port, last_words) for last_words in endings}
+
+        answers = {words: [b"lose" if words == b"lose" else b"again"] * 5 for words in endings}
+        self.assertEqual(self.run_client(client, self.listen(Server, tls)), answers)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), len(endings))
+        self.flushLoggedErrors(KeyError)
+        self.assertEqual([server for server in self.servers if server.transport.fileno() != -1], [])
+
+    def test_an_exception_in_connectionLost_loses_no_other_event(self) -> None:
+        self.check_batches([b"", b"lose", b"abort", b"raise"])
+
+    def test_an_exception_in_connectionLost_loses_no_other_event_with_tls(self) -> None:
+        self.check_batches([b"", b"abort", b"raise"], tls=True)
+
+    def test_a_connection_is_closed_if_its_producer_raises(self) -> None:
+        self.check_batches([b"", b"abort", b"raise"], producer=True)
+
 
 class DeadlinesTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -222,3 +304,17 @@ class DeadlinesTests(SynchronousTestCase):
         deadlines.add("b", 1)
         self.clock.advance(1)
         self.assertEqual((len(deadlines), self.clock.getDelayedCalls()), (0, []))
+
+    def test_an_exception_does_not_end_the_sweep(self) -> None:
+        def expire(item: str) -> None:
+            self.expired.append(item)
+            if item == "a":
+                raise ZeroDivisionError
+
+        deadlines: Deadlines[str] = Deadlines(self.clock, expire)
+        for item in "abc":
+            deadlines.add(item, 1)
+        self.assertRaises(ZeroDivisionError, self.clock.advance, 1)
+        self.clock.advance(1)
+        self.assertEqual(self.expired, ["a", "b", "c"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -1,4 +1,4 @@
-"""Honest readers: how long they wait for their answers, whatever else goes on."""
+"""Honest clients, whose latency is measured while something else goes on."""
 
 import statistics
 import threading
@@ -11,22 +11,22 @@ from tests.integration.servers import Livestate
 
 
 def measure(case: SynchronousTestCase, service: Livestate, what: str, seconds: float, source: str = "") -> float:
-    """Be ten of them, half over HTTPS, who ask twenty times a second each; print, and give, the p99 in seconds.
+    """Poll with ten clients, half of them over HTTPS, twenty times a second each; print and return the p99 in seconds.
 
-    An answer that does not come fails `case`.
+    A missing response fails `case`.
 
-    :param source: the address that they come from.
+    :param source: the source address of the clients.
     """
     latencies: list[float] = []
     errors: list[BaseException] = []
     end = time.monotonic() + seconds
 
-    def read(client: Client) -> None:
+    def poll(client: Client) -> None:
         try:
             while time.monotonic() < end:
-                began = time.perf_counter()
+                start = time.perf_counter()
                 assert client.get().status == 200
-                latencies.append(time.perf_counter() - began)
+                latencies.append(time.perf_counter() - start)
                 time.sleep(0.05)
         except BaseException as error:
             errors.append(error)
@@ -34,11 +34,11 @@ def measure(case: SynchronousTestCase, service: Livestate, what: str, seconds: f
             client.close()
 
     urls = [(service.http, service.https)[number % 2] for number in range(10)]
-    readers = [threading.Thread(target=read, args=(Client(url, service.cafile, source),)) for url in urls]
-    for reader in readers:
-        reader.start()
-    for reader in readers:
-        reader.join()
+    threads = [threading.Thread(target=poll, args=(Client(url, service.cafile, source),)) for url in urls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     case.assertEqual(errors, [])
     cuts = statistics.quantiles(latencies, n=100)
     print(

@@ -1,4 +1,4 @@
-"""A long run as a command."""
+"""Running a soak test as a command."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from tests.integration.servers import Livestate
 
 
 def run(case: SynchronousTestCase) -> None:
-    """Run `case`, print what went wrong, and end the process: with 1 where something did."""
+    """Run `case`, print its errors, and exit, with status 1 if there were any."""
     result = case.defaultTestResult()
     case.run(result)
     for _, trouble in [*result.errors, *result.failures]:
@@ -17,10 +17,12 @@ def run(case: SynchronousTestCase) -> None:
     sys.exit(not result.wasSuccessful())
 
 
-def beside(case: SynchronousTestCase, service: Livestate, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
-    """Start a process of a script's own, at a lower priority, until `case` ends.
+def start_process(
+    case: SynchronousTestCase, service: Livestate, module: str, *arguments: str
+) -> "subprocess.Popen[bytes]":
+    """Start another process of a script at a lower priority; it is killed when `case` ends.
 
-    :param arguments: of `module`; the ports of HTTP and of HTTPS come behind them.
+    :param arguments: the arguments for `module`; the ports of HTTP and HTTPS are appended.
     """
     ports = [url.rpartition(":")[2] for url in (service.http, service.https)]
     process = subprocess.Popen(["nice", "-n", "10", sys.executable, "-m", module, *arguments, *ports])

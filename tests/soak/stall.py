@@ -1,8 +1,8 @@
-"""How long do other requests wait while a document of 5 MB changes each second?
+"""How long do other requests wait while a document of 5 MB changes every second?
 
-One connection asks for a small document every 5 ms, first while nothing else happens and then while the large one
-changes, and both its latencies are printed. A reader of the large one who asks for it each second adds the sending. The
-bar: no other request waits for longer than 20 ms.
+One connection requests a small document every 5 ms, first while nothing else happens and then while the large document
+changes; the latencies of both are printed. A client that requests the large document every second adds the cost of
+sending it. The goal: no other request waits longer than 20 ms.
 
     python -m tests.soak.stall [SECONDS]
 """
@@ -22,26 +22,25 @@ from tests.integration.test_large import large_document
 from tests.soak.script import run
 
 
-def latencies(client: Client, seconds: float) -> list[float]:
-    """Ask for the small document every 5 ms; give the milliseconds of each answer, sorted."""
-    taken = []
-    following = time.perf_counter()
-    end = following + seconds
-    while following < end:
-        time.sleep(max(0.0, following - time.perf_counter()))
-        # Counted from when it was due: an answer that is late makes the next requests late, and that counts.
+def measure_latencies(client: Client, seconds: float) -> list[float]:
+    """Request the small document every 5 ms; return the latencies in milliseconds, sorted."""
+    latencies = []
+    due = time.perf_counter()
+    end = due + seconds
+    while due < end:
+        time.sleep(max(0.0, due - time.perf_counter()))
+        # Measured from when the request was due, so that delays of the following requests count too.
         client.get("/small")
-        taken.append((time.perf_counter() - following) * 1000)
-        following += 0.005
-    return sorted(taken)
+        latencies.append((time.perf_counter() - due) * 1000)
+        due += 0.005
+    return sorted(latencies)
 
 
-def shown(what: str, taken: list[float]) -> str:
-    """Give a line of figures."""
-    p50, p99, p999 = (taken[int(len(taken) * share)] for share in (0.5, 0.99, 0.999))
-    return (
-        f"{what:<26} {len(taken):>6} requests, ms: p50 {p50:.2f}, p99 {p99:.2f}, p99.9 {p999:.2f}, max {taken[-1]:.2f}"
-    )
+def summary(what: str, latencies: list[float]) -> str:
+    """Return a line of figures."""
+    p50, p99, p999 = (latencies[int(len(latencies) * share)] for share in (0.5, 0.99, 0.999))
+    figures = f"p50 {p50:.2f}, p99 {p99:.2f}, p99.9 {p999:.2f}, max {latencies[-1]:.2f}"
+    return f"{what:<26} {len(latencies):>6} requests, ms: {figures}"
 
 
 class Stall(SynchronousTestCase):
@@ -51,7 +50,7 @@ class Stall(SynchronousTestCase):
         """Measure and print, with the large document from a file and from Redis."""
         self.seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 20.0
         folder = folder_for(self)
-        # A sign beyond Latin-1 makes the check of UTF-8 eight times as long.
+        # A character outside Latin-1 makes checking the UTF-8 take eight times as long.
         self.contents = [large_document(version).replace("Meadow", "Łąka").encode() for version in range(4)]
 
         def replace(content: bytes) -> None:
@@ -63,10 +62,10 @@ class Stall(SynchronousTestCase):
             print(f"{len(self.contents[0]) / 1e6:.1f} MB from {name}, saved with --state-dir")
             self.measure(folder, source, write)
 
-    def measure(self, folder: Path, source: str, put: Callable[[bytes], object]) -> None:
-        """Start livestate and measure it, undisturbed and disturbed."""
+    def measure(self, folder: Path, source: str, write_document: Callable[[bytes], object]) -> None:
+        """Start livestate, and measure it idle, while the large document changes, and while it is read as well."""
         (folder / "small.json").write_text('{"small": true}')
-        put(self.contents[0])
+        write_document(self.contents[0])
         service = Livestate(
             self, "--source=/small=file:small.json", f"--source=/large={source}", "--state-dir=state", folder=folder
         )
@@ -74,28 +73,28 @@ class Stall(SynchronousTestCase):
         service.until_served("/large")
         time.sleep(3)
         client = service.client()
-        print(shown("nothing else happens", latencies(client, 5)), flush=True)
+        print(summary("nothing else happens", measure_latencies(client, 5)), flush=True)
         stop = threading.Event()
 
         def write() -> None:
             number = 0
             while not stop.wait(1):
                 number += 1
-                put(self.contents[number % len(self.contents)])
+                write_document(self.contents[number % len(self.contents)])
 
-        def read() -> None:
-            reader = service.client()
+        def poll() -> None:
+            client = service.client()
             while not stop.wait(1):
-                reader.get("/large", Accept_Encoding="br")
-            reader.close()
+                client.get("/large", Accept_Encoding="br")
+            client.close()
 
-        for what, work in (("it changes each second", [write]), ("and is read each second", [write, read])):
+        for what, work in (("it changes every second", [write]), ("and is read every second", [write, poll])):
             stop.clear()
             threads = [threading.Thread(target=job, daemon=True) for job in work]
             for thread in threads:
                 thread.start()
             before = service.status("/large")["changes"]
-            print(shown(what, latencies(client, self.seconds)), flush=True)
+            print(summary(what, measure_latencies(client, self.seconds)), flush=True)
             print(f"{'':<26} {service.status('/large')['changes'] - before} changes")
             stop.set()
             for thread in threads:

@@ -1,10 +1,10 @@
-"""Readers that vanish: their machines are switched off, and nothing tells livestate so, no FIN and no RST.
+"""Clients that vanish, as when their machines lose power: livestate gets neither FIN nor RST.
 
-For each kind of reader, over HTTP and HTTPS, it is printed how long livestate goes on holding the connections, by the
-kernel's table of them. All must be let go within BOUND, the honest reader beside them must be answered each time, and the
-memory must not grow when all is done once more.
+For each kind of client, over HTTP and HTTPS, the script prints how long livestate keeps the connections open, according
+to the kernel's table. All must be closed within BOUND, an honest client must get every response, and memory must not
+grow in a second round.
 
-    python -m tests.soak.vanished [READERS OF EACH KIND [ROUNDS]]
+    python -m tests.soak.vanished [CLIENTS OF EACH KIND [ROUNDS]]
 """
 
 import socket
@@ -21,12 +21,12 @@ from tests.integration.servers import Livestate
 from tests.integration.test_vanished import held, vanish
 from tests.soak.script import run
 
-#: Seconds. The longest is a request that waits for a change as long as it may, a minute, and then as long as any other
-#: that is quiet: 60 to 65, and two looks for what was still to be sent.
+#: Seconds. A long poll takes longest: it is held for up to a minute, and is then closed by the idle timeout like any other
+#: connection (60 to 65 s), plus two checks until the unsent response is dropped.
 BOUND = 60 + 65 + 10 + 5
 
-#: A request for each kind, and what its answer begins with and has in its head, which is read before the client vanishes;
-#: nothing: it vanishes at once. The large document is more than the kernel takes for a reader.
+#: For each kind, the request, and a part of the response's head that the client reads before it vanishes; if empty, it
+#: vanishes at once. The large document is larger than the kernel's buffers for one connection.
 KINDS: dict[str, tuple[str, bytes]] = {
     "between two requests": ("GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"Content-Length: "),
     "in the middle of a request": ("GET / HTTP/1.1\r\nHost: h\r\n", b""),
@@ -46,7 +46,7 @@ class Vanished(SynchronousTestCase):
     """Not a test: it only uses a test's clean-up."""
 
     def runTest(self) -> None:
-        """Do it, print, and fail where one is held for too long."""
+        """Run all rounds and print the results; fail if a connection is kept open for too long."""
         self.count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
         rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 2
         folder = folder_for(self)
@@ -67,7 +67,7 @@ class Vanished(SynchronousTestCase):
         honest = Load(self, self.service.https, connections=1, pause=0.1).start()
         sizes = []
         for _ in range(rounds):
-            self.once()
+            self.run_round()
             sizes.append(memory(self.service.pid) / 1e6)
         honest.stop()
         print(
@@ -78,35 +78,35 @@ class Vanished(SynchronousTestCase):
         self.assertLess(sizes[-1] - sizes[0], 5.0)
         self.assertEqual(self.service.stop(), 0)
 
-    def once(self) -> None:
-        """Have some of each kind vanish, and see all of them let go."""
-        went: dict[tuple[str, str], dict[int, float]] = {}
+    def run_round(self) -> None:
+        """Let clients of each kind vanish, and wait until all of their connections are closed."""
+        vanished_at: dict[tuple[str, str], dict[int, float]] = {}
         socks: list[Any] = []
         for url in (self.service.http, self.service.https):
             port = int(url.rpartition(":")[2])
             for kind, (request, answer) in KINDS.items():
-                these = went[url, kind] = {}
+                waiting = vanished_at[url, kind] = {}
                 for _ in range(self.count):
-                    sock = self.connected(port, url.startswith("https"), request.format(etag=self.etag), answer)
+                    sock = self.vanished_client(port, url.startswith("https"), request.format(etag=self.etag), answer)
                     socks.append(sock)
-                    these[sock.getsockname()[1]] = time.monotonic()
-        stayed: dict[tuple[str, str], list[float]] = {key: [] for key in went}
-        while any(went.values()):
+                    waiting[sock.getsockname()[1]] = time.monotonic()
+        durations: dict[tuple[str, str], list[float]] = {key: [] for key in vanished_at}
+        while any(vanished_at.values()):
             time.sleep(0.5)
             now = time.monotonic()
-            for (url, kind), these in went.items():
-                there = held(int(url.rpartition(":")[2])) if these else set()
-                for port in [port for port in these if port not in there]:
-                    stayed[url, kind].append(now - these.pop(port))
-                if these:
-                    self.assertLess(now - min(these.values()), BOUND, f"{url} {kind}: {len(these)} are held")
-        for (url, kind), times in stayed.items():
-            print(f"{url.partition(':')[0]:<5} {kind}: let go after {min(times):.1f} to {max(times):.1f} s", flush=True)
+            for (url, kind), waiting in vanished_at.items():
+                open_ports = held(int(url.rpartition(":")[2])) if waiting else set()
+                for port in [port for port in waiting if port not in open_ports]:
+                    durations[url, kind].append(now - waiting.pop(port))
+                if waiting:
+                    self.assertLess(now - min(waiting.values()), BOUND, f"{url} {kind}: {len(waiting)} are open")
+        for (url, kind), times in durations.items():
+            print(f"{url.partition(':')[0]:<5} {kind}: closed after {min(times):.1f} to {max(times):.1f} s", flush=True)
         for sock in socks:
             sock.close()
 
-    def connected(self, port: int, tls: bool, request: str, answer: bytes) -> Any:
-        """Give a connection whose client has vanished."""
+    def vanished_client(self, port: int, tls: bool, request: str, answer: bytes) -> Any:
+        """Return a connection whose client has vanished."""
         sock: Any = socket.create_connection(("127.0.0.1", port), 30)
         if tls:
             sock = self.context.wrap_socket(sock)

@@ -1,4 +1,4 @@
-"""A site that echoes over WebSocket: livestate's reactor, channel and WebSocket class, with another purpose.
+"""A WebSocket echo server with livestate's reactor, channel and WebSocket class, for the conformance tests.
 
 python -m tests.soak.websocket_echo direct|epoll STRPORTS
 """
@@ -6,7 +6,7 @@ python -m tests.soak.websocket_echo direct|epoll STRPORTS
 import sys
 from typing import Any
 
-#: Bytes of the largest message of the Autobahn test-suite: livestate itself takes a few kilobytes.
+#: Bytes of the largest message in the Autobahn test suite. livestate itself accepts only a few kilobytes.
 LARGEST = 16 * 1024 * 1024
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     """Choose the reactor, and serve until killed."""
     kind, description = sys.argv[1:]
     if kind == "direct":
-        from livestate.net.reactor import install  # noqa: PLC0415  # before all that imports the reactor
+        from livestate.net.reactor import install  # noqa: PLC0415  # before anything imports the reactor
     else:
         from twisted.internet.epollreactor import install  # noqa: PLC0415
     install()
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def serve(reactor: Any, description: str) -> None:
-    """Serve `/events`: there is no document and no sign of life, and clients see nothing but echoes."""
+    """Serve `/events` without a document or heartbeats, so that clients receive only echoes."""
     from autobahn.twisted.websocket import WebSocketServerProtocol  # noqa: PLC0415
     from twisted.internet.endpoints import serverFromString  # noqa: PLC0415
 

@@ -14,7 +14,7 @@ class SignalsTests(SynchronousTestCase):
     """What is called when a signal arrives."""
 
     def setUp(self):
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
             self.addCleanup(signal.signal, number, signal.getsignal(number))
 
     def test_in_the_reactor(self):
@@ -36,3 +36,11 @@ class SignalsTests(SynchronousTestCase):
         for call in waiting:
             call()
         self.assertEqual(done, [1, 2])
+
+    def test_stopped(self):
+        """Once it is stopped, SIGTERM ends the process at once, even if the reactor hangs; other signals do nothing."""
+        signals = Signals(FakeReactor(), {signal.SIGTERM: self.fail, signal.SIGUSR1: self.fail})
+        signals.startService()
+        signals.stopService()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        self.assertIs(signal.getsignal(signal.SIGTERM), signal.SIG_DFL)

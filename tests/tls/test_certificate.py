@@ -6,8 +6,10 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SettingsError
+from livestate.tls import certificate as certificate_module
 from livestate.tls.certificate import Certificate, reload_all
-from tests.support import Authority, log_lines, pem, written
+from livestate.tls.contexts import server_options
+from tests.support import Authority, log_lines, pem, unsupported, written
 
 
 class CertificateTests(SynchronousTestCase):
@@ -61,6 +63,78 @@ class CertificateTests(SynchronousTestCase):
         self.assertIs(self.certificate.options, before)
         self.renew()
         self.assertTrue(self.certificate.reload())
+
+    def test_repaired(self):
+        """Files that were rejected are tried again, so that a repair is noticed that leaves no trace in them."""
+        before = self.certificate.options
+
+        def refuse(*files):
+            raise SettingsError("cannot read key.pem: Permission denied")
+
+        self.renew()
+        self.patch(certificate_module, "server_options", refuse)
+        self.certificate.settled()
+        with log_lines() as lines:
+            for _ in range(5):
+                self.assertTrue(self.certificate.settled())
+                self.assertFalse(self.certificate.reload())
+        self.assertEqual(len(lines), 1, lines)
+        self.patch(certificate_module, "server_options", server_options)
+        self.assertTrue(self.certificate.settled())
+        self.assertTrue(self.certificate.reload())
+        self.assertIsNot(self.certificate.options, before)
+        self.assertFalse(self.certificate.settled())
+
+    def test_permissions(self):
+        """A change of permissions, or of the content only, counts as a change."""
+        os.chmod(self.key, 0o400)
+        self.certificate.settled()
+        self.assertTrue(self.certificate.settled())
+        self.certificate.reload()
+        self.assertFalse(self.certificate.settled())
+        status = os.stat(self.file)
+        written(Path(self.file), Path(self.file).read_bytes()[:-1] + b" ")
+        os.utime(self.file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        self.certificate.settled()
+        self.assertTrue(self.certificate.settled())
+
+    def test_same(self):
+        """Files that were touched, or put back after a rejection, are no new certificate."""
+        before = self.certificate.options
+        data = Path(self.file).read_bytes()
+        os.utime(self.file)
+        with log_lines() as lines:
+            self.assertFalse(self.certificate.reload())
+            self.assertEqual(lines, [])
+            written(Path(self.file), b"")
+            self.assertFalse(self.certificate.reload())
+            written(Path(self.file), data)
+            self.assertFalse(self.certificate.reload())
+        self.assertEqual(len(lines), 2, lines)
+        self.assertIn("is the one that is served", lines[1])
+        self.assertIs(self.certificate.options, before)
+
+    def test_unexpected(self):
+        """Whatever is wrong with one certificate, it is rejected, and the others are loaded."""
+        other = Certificate(self.key, self.file)
+        key, certificate = self.authority.issue()
+        written(Path(self.key), unsupported(pem(key)))
+        written(Path(self.file), pem(certificate))
+        with log_lines() as lines:
+            self.assertFalse(reload_all([self.certificate]))
+        self.assertIn("of an unsupported kind", lines[0])
+        self.renew()
+        failures: list[Exception] = [ZeroDivisionError("a bug")]
+
+        def fail_once(*files):
+            if failures:
+                raise failures.pop()
+            return server_options(*files)
+
+        self.patch(certificate_module, "server_options", fail_once)
+        with log_lines() as lines:
+            self.assertTrue(reload_all([self.certificate, other]))
+        self.assertIn("ZeroDivisionError: a bug", lines[0])
 
     def test_another_folder(self):
         """File names are relative to the working directory at the time they were given."""

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SettingsError
 from livestate.tls.contexts import server_options
-from tests.support import Authority, certificate_in, log_lines, pem, written
+from tests.support import Authority, certificate_in, log_lines, pem, unsupported, written
 
 reactor: Any = _reactor
 
@@ -217,6 +217,9 @@ class ServerOptionsTests(FilesCase):
         ):
             both = self.file("odd.pem", key, self_signed(key, signer))
             self.refusal(both, both)
+        own = self.file("own.pem", self.certificate)
+        key_file = self.file("odd.pem", data=unsupported(pem(self.key)))
+        self.assertIn("unsupported kind", self.refusal(key_file, own))
 
     def test_warnings(self):
         """A certificate outside its validity period is used, with one warning."""

@@ -1,4 +1,4 @@
-"""Limits on connections: who is above them is closed as he comes, and that is counted and told sparingly."""
+"""Limits on connections: those above a limit are closed on arrival, counted, and logged once a minute at most."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from livestate.net.proxy_protocol import ProxyProtocolFactory
 from livestate.web.admission import LOG_INTERVAL, Admission, RefusedConnection, share_per_worker
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.site import LiveSite
@@ -27,94 +28,112 @@ class DirectClock(Clock):
 
 
 class AdmissionTests(SynchronousTestCase):
-    def site(self, most: int | None = None, of_address: int | None = None, prefix: int = 64) -> None:
+    def create_site(self, limit: int | None = None, limit_per_address: int | None = None, prefix: int = 64) -> None:
         self.clock: Clock = DirectClock()
-        self.admission = Admission(self.clock, most, of_address, prefix)
-        self.served = LiveSite({}, self.clock)
-        self.served.limit(self.admission)
+        self.admission = Admission(self.clock, limit, limit_per_address, prefix)
+        self.site = LiveSite({}, self.clock)
+        self.site.limit(self.admission)
 
     def connect(self, peer: Any) -> LiveChannel | None:
-        """Have one connect; None if it was refused."""
-        channel: LiveChannel | None = self.served.buildProtocol(peer)
+        """Connect a client, and return its channel; None if it was refused."""
+        channel: LiveChannel | None = self.site.buildProtocol(peer)
         if channel is not None:
             channel.makeConnection(PausableTransport(peerAddress=peer))
         return channel
 
-    def connected(self, *hosts: str) -> list[bool]:
-        """Tell of each whether it could connect."""
+    def try_to_connect(self, *hosts: str) -> list[bool]:
+        """Return for each host whether it could connect."""
         return [self.connect(address(host)) is not None for host in hosts]
 
     def test_total(self) -> None:
-        """There are never more connections than the limit, and as many again as have left."""
-        self.site(most=3)
+        """There are never more connections than the limit, and a closed connection makes room for another."""
+        self.create_site(limit=3)
         first = self.connect(address("192.0.2.1"))
         assert first is not None
         self.assertEqual(
-            self.connected("192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1"), [True, True, False, False]
+            self.try_to_connect("192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1"), [True, True, False, False]
         )
         first.connectionLost(Failure(ConnectionError()))
-        self.assertEqual(self.connected("192.0.2.3", "192.0.2.3"), [True, False])
+        self.assertEqual(self.try_to_connect("192.0.2.3", "192.0.2.3"), [True, False])
         self.assertEqual(self.admission.refused, {"total": 3, "address": 0})
 
     def test_address(self) -> None:
-        """An address has its own number of connections, and takes none from others."""
-        self.site(of_address=2)
-        gone = self.connect(address("192.0.2.1"))
-        assert gone is not None
-        self.assertEqual(self.connected("192.0.2.1", "192.0.2.1", "192.0.2.2"), [True, False, True])
-        for _ in range(2):  # told twice, counted once
-            gone.connectionLost(Failure(ConnectionError()))
-        self.assertEqual(self.connected("192.0.2.1", "192.0.2.1"), [True, False])
+        """Each address has its own limit, independent of other addresses."""
+        self.create_site(limit_per_address=2)
+        first = self.connect(address("192.0.2.1"))
+        assert first is not None
+        self.assertEqual(self.try_to_connect("192.0.2.1", "192.0.2.1", "192.0.2.2"), [True, False, True])
+        for _ in range(2):  # notified twice, counted once
+            first.connectionLost(Failure(ConnectionError()))
+        self.assertEqual(self.try_to_connect("192.0.2.1", "192.0.2.1"), [True, False])
         self.assertEqual(self.admission.refused, {"total": 0, "address": 2})
 
     def test_prefix(self) -> None:
-        """Addresses of one IPv6 prefix are one address."""
-        self.site(of_address=1)
+        """All addresses of one IPv6 prefix count as one."""
+        self.create_site(limit_per_address=1)
         hosts = "2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1", "fe80::1%lo"
-        self.assertEqual(self.connected(*hosts), [True, False, True, True])
-        self.site(of_address=1, prefix=48)
-        self.assertEqual(self.connected(*hosts), [True, False, False, True])
-        self.site(of_address=1, prefix=128)
-        self.assertEqual(self.connected(*hosts, hosts[0]), [True, True, True, True, False])
+        self.assertEqual(self.try_to_connect(*hosts), [True, False, True, True])
+        self.create_site(limit_per_address=1, prefix=48)
+        self.assertEqual(self.try_to_connect(*hosts), [True, False, False, True])
+        self.create_site(limit_per_address=1, prefix=128)
+        self.assertEqual(self.try_to_connect(*hosts, hosts[0]), [True, True, True, True, False])
 
-    def test_mapped(self) -> None:
-        """On a socket for both kinds, IPv4 addresses are told apart, and are the same as on one for IPv4."""
-        self.site(of_address=1)
+    def test_ipv4_mapped(self) -> None:
+        """IPv4 addresses on a dual-stack socket are distinguished, and equal those on an IPv4 socket."""
+        self.create_site(limit_per_address=1)
         hosts = "::ffff:192.0.2.1", "::ffff:192.0.2.2", "192.0.2.1"
-        self.assertEqual(self.connected(*hosts), [True, True, False])
+        self.assertEqual(self.try_to_connect(*hosts), [True, True, False])
 
-    def test_unix(self) -> None:
-        """Readers on a Unix socket have no address that could have too many."""
-        self.site(of_address=1)
+    def test_unix_sockets(self) -> None:
+        """Clients on a Unix socket have no address, and so no limit per address."""
+        self.create_site(limit_per_address=1)
         self.assertTrue(all(self.connect(UNIXAddress(b"/run/x")) for _ in range(5)))
 
-    def test_nothing_is_left(self) -> None:
-        """Of those who have left nothing is kept."""
-        self.site(of_address=5)
+    def proxied(self, host: str | None) -> PausableTransport:
+        """Connect through a proxy that names its client, unless the client is None."""
+        transport = PausableTransport(peerAddress=address("10.0.0.1"))
+        protocol: Any = ProxyProtocolFactory(self.clock, self.site).buildProtocol(address("10.0.0.1"))
+        protocol.makeConnection(transport)
+        if host is not None:
+            protocol.dataReceived(f"PROXY TCP4 {host} 192.0.2.1 1 80\r\n".encode())
+        return transport
+
+    def test_proxied(self) -> None:
+        """The clients of a proxy that speaks the PROXY protocol count by their own addresses, not by the proxy's."""
+        self.create_site(limit=3, limit_per_address=1)
+        hosts = "198.51.100.1", "198.51.100.2", "198.51.100.1"
+        self.assertEqual([self.proxied(host).aborted for host in hosts], [False, False, True])
+        self.assertEqual(self.try_to_connect("10.0.0.1", "10.0.0.2"), [True, False])
+        self.assertTrue(self.proxied(None).aborted)
+        self.assertEqual(self.admission.refused, {"total": 2, "address": 1})
+
+    def test_closed_connections_are_forgotten(self) -> None:
+        """Nothing is kept about closed connections."""
+        self.create_site(limit_per_address=5)
         channels = [self.connect(address(f"192.0.2.{n}")) for n in range(100)]
         for channel in channels:
             assert channel is not None
             channel.connectionLost(Failure(ConnectionError()))
-        kept: Any = self.admission.open
-        self.assertEqual((kept, kept._networks, kept._counts), (set(), {}, {}))
+        open_connections: Any = self.admission.open
+        self.assertEqual((open_connections, open_connections._networks, open_connections._counts), (set(), {}, {}))
 
     def test_log(self) -> None:
-        """A flood is one line a minute, with what was refused since the last one."""
-        self.site(most=0)
+        """A flood of refusals is logged once a minute, with their number since the last line."""
+        self.create_site(limit=0)
         with log_lines() as lines:
             for _ in range(100):
-                self.connected("192.0.2.1")
+                self.try_to_connect("192.0.2.1")
             self.assertEqual(len(lines), 1)
             self.clock.advance(LOG_INTERVAL - 1)
-            self.connected("192.0.2.1")
+            self.try_to_connect("192.0.2.1")
             self.assertEqual(len(lines), 1)
             self.clock.advance(1)
-            self.connected("192.0.2.1")
+            self.try_to_connect("192.0.2.1")
         self.assertEqual(len(lines), 2)
         self.assertIn("101 by --max-connections;", lines[1])
 
     def test_stock_reactor(self) -> None:
-        """Where a transport is made all the same, it is ended at once."""
+        """With a stock reactor, which creates a transport anyway, the connection is aborted at once."""
         admission = Admission(Clock(), 0, None, 64)
         refusal = admission.refusal()
         self.assertIsInstance(refusal, RefusedConnection)
@@ -124,5 +143,5 @@ class AdmissionTests(SynchronousTestCase):
         self.assertTrue(transport.aborted)
 
     def test_share(self) -> None:
-        """The workers' parts are together what was asked for, or a few more."""
+        """The workers' shares add up to the limit, or slightly more."""
         self.assertEqual([share_per_worker(limit, 4) for limit in (None, 1, 4, 10, 1000)], [None, 1, 1, 3, 250])

@@ -1,4 +1,4 @@
-"""Coming to an end with all readers, in a time that stands still until it is told to go on."""
+"""Draining the connections of a site, with a simulated clock."""
 
 from typing import Any, cast
 
@@ -9,7 +9,7 @@ from livestate.web.drain import GRACE, LIMIT, PACE, SPREAD, STEP, ConnectionDrai
 
 
 class Connection:
-    """Stands for a channel."""
+    """A stand-in for a channel."""
 
     def __init__(self, connections: "Connections", idle: bool) -> None:
         self.connections = connections
@@ -21,7 +21,7 @@ class Connection:
     def idle(self) -> bool:
         return self._idle
 
-    def leave(self) -> None:
+    def close_idle(self) -> None:
         self.connections.open.discard(self)
 
     def abortConnection(self) -> None:
@@ -30,7 +30,7 @@ class Connection:
 
 
 class Connections:
-    """Stands for the connections of a site."""
+    """A stand-in for the connections of a site."""
 
     def __init__(self) -> None:
         self.open: set[Connection] = set()
@@ -41,59 +41,59 @@ class Connections:
 
 
 class DrainTests(SynchronousTestCase):
-    """A site that is drained."""
+    """Drains one site."""
 
     def setUp(self):
         self.clock = Clock()
         self.connections = Connections()
-        self.readers: list[Connection] = []
+        self.streams: list[Connection] = []
         self.drain = ConnectionDrain(
             self.clock,
             cast(Any, self.connections),
-            lambda: [r.leave for r in self.readers if r in self.connections.open],
+            lambda: [stream.close_idle for stream in self.streams if stream in self.connections.open],
         )
 
-    def read(self, count: int) -> None:
-        """Have some readers of events."""
-        self.readers += [Connection(self.connections, idle=False) for _ in range(count)]
+    def add_streams(self, count: int) -> None:
+        """Open some event streams."""
+        self.streams += [Connection(self.connections, idle=False) for _ in range(count)]
 
     def run_for(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock in steps."""
         for _ in range(round(seconds / STEP)):
             self.clock.advance(STEP)
 
-    def test_nobody(self):
-        """With nobody there it is over at once, and nothing is left in the clock."""
+    def test_no_connections(self):
+        """Without connections a drain is over at once, and leaves no delayed call."""
         self.assertIsNone(self.successResultOf(self.drain.start()))
         self.assertTrue(self.connections.draining)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_few(self):
-        """A few readers are let go at once."""
-        self.read(int(PACE * STEP))
+    def test_few_streams(self):
+        """A few streams are closed at once."""
+        self.add_streams(int(PACE * STEP))
         done = self.drain.start()
         self.run_for(STEP)
         self.successResultOf(done)
 
     def test_pace(self):
-        """Many are let go evenly, as slowly as there is time for, and all of them before it is over."""
-        self.read(20_000)
+        """Many streams are closed evenly over the available time, and none is aborted."""
+        self.add_streams(20_000)
         done = self.drain.start()
         before = len(self.connections.open)
-        gone = []
+        closed = []
         while self.connections.open:
             self.assertNoResult(done)
             self.clock.advance(STEP)
-            gone.append(before - len(self.connections.open))
+            closed.append(before - len(self.connections.open))
             before = len(self.connections.open)
-        self.assertLess(max(gone), 20_000 * STEP / SPREAD * 1.1 + 2)
-        self.assertLessEqual(len(gone) * STEP, SPREAD + STEP)
-        self.assertFalse(any(reader.aborted for reader in self.readers))
+        self.assertLess(max(closed), 20_000 * STEP / SPREAD * 1.1 + 2)
+        self.assertLessEqual(len(closed) * STEP, SPREAD + STEP)
+        self.assertFalse(any(stream.aborted for stream in self.streams))
         self.run_for(STEP)
         self.successResultOf(done)
 
-    def test_idle(self):
-        """A connection that is quiet is waited for a while, and then closed."""
+    def test_idle_connection(self):
+        """An idle connection is closed after a grace period."""
         Connection(self.connections, idle=True)
         done = self.drain.start()
         self.run_for(GRACE - STEP)
@@ -101,20 +101,20 @@ class DrainTests(SynchronousTestCase):
         self.run_for(3 * STEP)
         self.successResultOf(done)
 
-    def test_newcomer(self):
-        """A reader who comes meanwhile is let go too."""
+    def test_new_connection(self):
+        """A stream that was opened during the drain is closed too."""
         busy = Connection(self.connections, idle=False)
         done = self.drain.start()
         self.run_for(1)
-        self.read(1)
+        self.add_streams(1)
         self.run_for(2 * STEP)
         self.assertEqual(self.connections.open, {busy})
-        busy.leave()
+        busy.close_idle()
         self.run_for(STEP)
         self.successResultOf(done)
 
-    def test_limit(self):
-        """One whose answer is not taken is cut off when the time is over, not before."""
+    def test_time_limit(self):
+        """A connection whose client does not read its response is aborted at the time limit, not before."""
         slow = Connection(self.connections, idle=False)
         done = self.drain.start()
         self.run_for(LIMIT - 2 * STEP)
@@ -123,12 +123,30 @@ class DrainTests(SynchronousTestCase):
         self.assertTrue(slow.aborted)
         self.successResultOf(done)
 
-    def test_hurry(self):
-        """In a hurry all are cut off."""
-        self.read(1000)
+    def test_abort_remaining(self):
+        """`abort_remaining` aborts all connections and ends the drain."""
+        self.add_streams(1000)
         done = self.drain.start()
         self.drain.abort_remaining()
         self.clock.advance(0)
         self.successResultOf(done)
         self.drain.abort_remaining()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_broken(self):
+        """A connection whose end raises keeps neither the others nor the drain from ending."""
+
+        class Broken(Connection):
+            def close_idle(self) -> None:
+                raise ZeroDivisionError
+
+            abortConnection = close_idle
+
+        self.streams.append(Broken(self.connections, idle=True))
+        self.add_streams(1000)
+        done = self.drain.start()
+        self.run_for(LIMIT + 2 * STEP)
+        self.assertEqual(len(self.connections.open), 1)
+        self.assertFalse(any(stream.aborted for stream in self.streams))
+        self.successResultOf(done)
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))

@@ -1,4 +1,4 @@
-"""The public and the admin site, by whole requests over a connection."""
+"""The public and the admin site, tested with whole requests over a connection."""
 
 import json
 import re
@@ -11,7 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from livestate.documents.document import Document
-from livestate.documents.poller import Poller
 from livestate.sources.api import ISource
 from livestate.web.admin.site import AdminSite, admin_resources
 from livestate.web.counts import Counts, DocumentCounts
@@ -19,14 +18,15 @@ from livestate.web.resources.document import DocumentResource
 from livestate.web.resources.readiness import ReadyResource
 from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite, path_of
-from tests.support import FakeReactor, answer_of, exchange, exchange_on, many, request
+from tests.polling import SinglePoller
+from tests.support import FakeReactor, exchange, exchange_on, many, parse_response, request
 
 DATA = b'{"votes": ' + b"1" * 300 + b"}"
 
 
 @implementer(ISource)
 class Source:
-    """Gives one document, until it is told not to."""
+    """A source with one document; without `data`, a fetch never ends."""
 
     def __init__(self, data):
         self.data = data
@@ -42,9 +42,9 @@ class Source:
 
 
 class Case(SynchronousTestCase):
-    """Two documents, and the sites around them."""
+    """Two documents, and both sites."""
 
-    short_cut = False
+    fast_path = False
 
     def setUp(self):
         self.reactor = FakeReactor()
@@ -55,42 +55,42 @@ class Case(SynchronousTestCase):
             responder = Responder(document, ("*",), None, self.reactor.seconds)
             responders[path.encode()] = responder
             resources[path.encode()] = DocumentResource(responder)
-            poller = Poller(document, source, 1.0, self.reactor)
+            poller = SinglePoller(document, source, 1.0, self.reactor)
             poller.startService()
             self.addCleanup(poller.stopService)
             self.pollers.append(poller)
         self.ready = ReadyResource(self.pollers)
         public: Any = {**resources, b"/_live/ready": self.ready}
-        fast = LiveSite(public, self.reactor, responders)
-        self.site = fast if self.short_cut else LiveSite(public, self.reactor)
-        of_admin = admin_resources(lambda: self.pollers, self.counts, self.reactor.seconds)
-        self.admin = AdminSite(of_admin, self.reactor, ["live.example"])
+        fast_site = LiveSite(public, self.reactor, responders)
+        self.site = fast_site if self.fast_path else LiveSite(public, self.reactor)
+        admin_paths = admin_resources(lambda: self.pollers, self.counts, self.reactor.seconds)
+        self.admin = AdminSite(admin_paths, self.reactor, ["live.example"])
 
     def counts(self):
         return Counts({"/": DocumentCounts(answers={"br": 2, "304": 1})}, connections=3)
 
     def get(self, *args, site=None, **fields):
-        return answer_of(exchange(site or self.site, request(*args, **fields)))
+        return parse_response(exchange(site or self.site, request(*args, **fields)))
 
-    def assert_problem(self, answer):
-        """See that an answer is a whole problem document that nobody keeps."""
-        self.assertEqual(answer.fields["Content-Type"], "application/problem+json")
-        self.assertEqual(answer.fields["Cache-Control"], "no-store")
-        self.assertEqual(answer.fields["Content-Length"], str(len(answer.body)))
-        self.assertIn("Date", answer.fields)
-        self.assertEqual(json.loads(answer.body)["status"], answer.status)
+    def assert_problem_document(self, response):
+        """Assert that a response is a complete problem document that caches do not store."""
+        self.assertEqual(response.fields["Content-Type"], "application/problem+json")
+        self.assertEqual(response.fields["Cache-Control"], "no-store")
+        self.assertEqual(response.fields["Content-Length"], str(len(response.body)))
+        self.assertIn("Date", response.fields)
+        self.assertEqual(json.loads(response.body)["status"], response.status)
 
 
 class SiteTests(Case):
-    """What every request has in common."""
+    """Rules for all requests to the public site."""
 
     def test_methods(self):
-        """GET and HEAD give the document, OPTIONS says what may be done, and anything else is refused with that list."""
-        whole = self.get(accept_encoding="gzip")
+        """GET and HEAD return the document, OPTIONS the allowed methods; any other method is refused with their list."""
+        full = self.get(accept_encoding="gzip")
         head = self.get("/", "HEAD", accept_encoding="gzip")
-        self.assertEqual((whole.status, head.status, head.body), (200, 200, b""))
-        self.assertEqual(head.lines, whole.lines)
-        self.assertEqual(len(whole.body), int(whole.fields["Content-Length"]))
+        self.assertEqual((full.status, head.status, head.body), (200, 200, b""))
+        self.assertEqual(head.lines, full.lines)
+        self.assertEqual(len(full.body), int(full.fields["Content-Length"]))
         options = self.get("/", "OPTIONS", origin="https://a.example", access_control_request_method="GET")
         self.assertEqual((options.status, options.body), (204, b""))
         self.assertEqual(options.fields["Allow"], "GET, HEAD, OPTIONS")
@@ -99,32 +99,32 @@ class SiteTests(Case):
         self.assertEqual(options.fields["Access-Control-Max-Age"], "86400")
         self.assertFalse({"Content-Length", "Transfer-Encoding", "Content-Type"} & set(options.fields))
         for method in ("POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW", "get"):
-            answer = self.get("/", method)
-            self.assertEqual((answer.status, answer.fields["Allow"]), (405, "GET, HEAD, OPTIONS"), method)
-            self.assert_problem(answer)
+            response = self.get("/", method)
+            self.assertEqual((response.status, response.fields["Allow"]), (405, "GET, HEAD, OPTIONS"), method)
+            self.assert_problem_document(response)
 
-    def test_fault(self):
-        """A fault of livestate's own is a problem document that says nothing of it, and a traceback in the log."""
+    def test_internal_error(self):
+        """After an internal error, the response is a problem document without details, and the log has a traceback."""
 
         def respond(request):
             request.responseHeaders.setRawHeaders(b"X-Half-Made", [b"1"])
             raise RuntimeError("hush")
 
         self.patch(DocumentResource, "respond", lambda resource, request: respond(request))
-        # With anything unusual in it, a request takes the way of twisted.web.
-        answer = self.get(x_unusual="\x01")
+        # A request with anything unusual in it is left to twisted.web.
+        response = self.get(x_unusual="\x01")
         head = self.get("/", "HEAD")
-        self.assertEqual(answer.status, 500)
-        self.assert_problem(answer)
-        self.assertEqual((head.lines, head.body), (answer.lines, b""))
-        self.assertEqual(set(answer.fields) - {"Content-Length"},
+        self.assertEqual(response.status, 500)
+        self.assert_problem_document(response)
+        self.assertEqual((head.lines, head.body), (response.lines, b""))
+        self.assertEqual(set(response.fields) - {"Content-Length"},
                          {"Date", "Content-Type", "Cache-Control", "X-Content-Type-Options"})  # fmt: skip
         for word in (b"hush", b"RuntimeError", b".py", b"Twisted"):
-            self.assertNotIn(word, answer.body)
+            self.assertNotIn(word, response.body)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 2)
 
-    def test_fault_in_the_middle(self):
-        """An answer that breaks off in its middle does not look whole: the connection is cut."""
+    def test_internal_error_in_mid_response(self):
+        """If an error occurs in the middle of a response, the connection is aborted, so the response cannot look complete."""
 
         def respond(resource, request):
             request.write(b"half")
@@ -136,16 +136,16 @@ class SiteTests(Case):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_not_found(self):
-        """A path at which nothing is gives a problem document, and to HEAD the same head."""
+        """An unknown path is answered with a problem document, and HEAD with the same head."""
         for target in ("/nothing", "//", "/%2F", "/a", "/_live", "/_live/", "/A%20b.json", "http://h/nothing"):
-            answer = self.get(target)
-            self.assertEqual(answer.status, 404, target)
-            self.assert_problem(answer)
+            response = self.get(target)
+            self.assertEqual(response.status, 404, target)
+            self.assert_problem_document(response)
         head = self.get("/nothing", "HEAD")
         self.assertEqual((head.lines, head.body), (self.get("/nothing").lines, b""))
 
     def test_targets(self):
-        """A query does not matter, a path may be percent-encoded, and a target may be in absolute form."""
+        """The query is ignored, the path may be percent-encoded, and the target may be in absolute form."""
         for target in (
             "/",
             "/?",
@@ -160,7 +160,7 @@ class SiteTests(Case):
             self.assertEqual(self.get(target).body, b"[2]", target)
 
     def test_host(self):
-        """An HTTP/1.1 request has exactly one Host field; HTTP/1.0 may do without, but not with two."""
+        """An HTTP/1.1 request must have exactly one Host field, an HTTP/1.0 request at most one."""
         for head, status in (
             (b"GET / HTTP/1.1\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
@@ -170,13 +170,13 @@ class SiteTests(Case):
             (b"GET / HTTP/1.0\r\n\r\n", 200),
             (b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         ):
-            answer = answer_of(exchange(self.site, head))
-            self.assertEqual(answer.status, status, head)
+            response = parse_response(exchange(self.site, head))
+            self.assertEqual(response.status, status, head)
             if status == 400:
-                self.assert_problem(answer)
+                self.assert_problem_document(response)
 
-    def test_bodies_are_read_past(self):
-        """A request's body, however it is sent, is no part of the next request, and costs no memory."""
+    def test_bodies_are_discarded(self):
+        """A request's body, whatever its framing, is discarded and does not affect the next request."""
         following = request("/a%20b.json")
         large = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 10_000
         for body in (
@@ -190,12 +190,12 @@ class SiteTests(Case):
                 for _ in range(10_000):
                     if not transport.value().endswith(b"[2]"):
                         self.reactor.advance(0)
-                answers = transport.value()
-                self.assertEqual(answers.count(b"HTTP/1.1 "), 2, body[:30])
-                self.assertTrue(answers.endswith(b"\r\n\r\n[2]"))
+                responses = transport.value()
+                self.assertEqual(responses.count(b"HTTP/1.1 "), 2, body[:30])
+                self.assertTrue(responses.endswith(b"\r\n\r\n[2]"))
 
-    def test_stays_open(self):
-        """A connection stays for the next request, unless the client says otherwise or speaks HTTP/1.0."""
+    def test_persistence(self):
+        """A connection stays open for the next request, unless the client asks to close it or speaks HTTP/1.0."""
         for head, closes in (
             (request(), False),
             (request(connection="keep-alive"), False),
@@ -204,53 +204,53 @@ class SiteTests(Case):
         ):
             transport = exchange_on(self.site, head)
             self.assertEqual(transport.disconnecting, closes, head)
-            self.assertEqual(answer_of(transport.value()).body, DATA)
+            self.assertEqual(parse_response(transport.value()).body, DATA)
 
-    def test_server_is_not_named(self):
-        """No answer of either site tells what software it is, also not the odd ones."""
-        answers = []
+    def test_server_is_not_revealed(self):
+        """No response of either site reveals the server software, not even an error response."""
+        responses = []
         for site in (self.site, self.admin):
-            answers += [
+            responses += [
                 exchange(site, request(target, method))
                 for target in ("/", "/nothing", "*", "/health", "/_live/ready")
                 for method in ("GET", "HEAD", "OPTIONS", "POST", "BREW")
             ]
-            answers += [
+            responses += [
                 exchange(site, b"nonsense\r\n\r\n"),
                 exchange(site, b"GET / HTTP/1.1\r\nno colon\r\n\r\n"),
                 exchange(site, b"GET / HTTP/1.1\r\n\r\n"),
                 exchange(site, b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n"),
                 exchange(site, b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 1000 + b"\r\n"),
             ]
-        for answer in answers:
-            self.assertTrue(answer.startswith(b"HTTP/1.1 "), answer)
-            self.assertIsNone(re.search(rb"(?im)^server:|twisted", answer), answer)
+        for response in responses:
+            self.assertTrue(response.startswith(b"HTTP/1.1 "), response)
+            self.assertIsNone(re.search(rb"(?im)^server:|twisted", response), response)
 
     def test_tls_protocols(self):
         """HTTP/2 is not offered."""
         self.assertEqual(self.site.acceptableProtocols(), [b"http/1.1"])
 
     def test_ready(self):
-        """`/_live/ready` says ok while all is fresh and stale when not, and is a 503 only where there is nothing."""
-        answer = self.get("/_live/ready")
-        self.assertEqual((answer.status, answer.body), (200, b"ok\n"))
-        self.assertEqual(answer.fields["Cache-Control"], "no-store")
+        """`/_live/ready` is ok or stale with status 200, and a 503 only if a document is missing."""
+        response = self.get("/_live/ready")
+        self.assertEqual((response.status, response.body), (200, b"ok\n"))
+        self.assertEqual(response.fields["Cache-Control"], "no-store")
         self.sources["/"].data = None
         self.reactor.run_for(5)
-        answer = self.get("/_live/ready")
-        self.assertEqual((answer.status, answer.body), (200, b"stale\n"))
+        response = self.get("/_live/ready")
+        self.assertEqual((response.status, response.body), (200, b"stale\n"))
         self.pollers[0].document.snapshot = None
         self.assertEqual(self.get("/_live/ready").status, 503)
 
-    def test_ready_no_more(self):
-        """`/_live/ready` is a 503 once the server is about to end, however fresh all is."""
+    def test_ready_while_stopping(self):
+        """`/_live/ready` is a 503 while the server is shutting down, even if all documents are fresh."""
         self.ready.stopping = True
-        answer = self.get("/_live/ready")
-        self.assertEqual((answer.status, answer.body), (503, b"ending\n"))
+        response = self.get("/_live/ready")
+        self.assertEqual((response.status, response.body), (503, b"ending\n"))
 
 
 class PathTests(SynchronousTestCase):
-    """Where a request's target points."""
+    """The path of a request's target."""
 
     @many
     @given(
@@ -259,80 +259,78 @@ class PathTests(SynchronousTestCase):
         st.binary(max_size=12),
     )
     def test_any_target(self, start, rest, query):
-        """Any target at all has a path, and whatever its query is does not change it."""
+        """Any target has a path, and the query does not affect it."""
         self.assertEqual(path_of(start + rest + b"?" + query), path_of(start + rest))
 
 
-class ShortCutSiteTests(SiteTests):
-    """The same, with the short cut through the channel."""
+class FastPathSiteTests(SiteTests):
+    """The same tests, on the fast path."""
 
-    short_cut = True
+    fast_path = True
 
 
 class AdminTests(Case):
-    """Health, readiness and status."""
+    """The admin site: health, readiness, status and metrics."""
 
     def test_health(self):
-        """While the process answers it is healthy, whatever its documents are."""
+        """The process is healthy while it answers, whatever the state of its documents."""
         self.sources["/"].data = None
         self.reactor.run_for(60, step=0.5)
-        answer = self.get("/health", site=self.admin)
-        self.assertEqual((answer.status, json.loads(answer.body)), (200, {"status": "ok"}))
-        self.assertEqual(answer.fields["Content-Type"], "application/json")
+        response = self.get("/health", site=self.admin)
+        self.assertEqual((response.status, json.loads(response.body)), (200, {"status": "ok"}))
+        self.assertEqual(response.fields["Content-Type"], "application/json")
 
-    def ask(self, target, host, *lines):
-        """Ask the admin site by a name."""
+    def get_with_host(self, target, host, *lines):
+        """Request `target` from the admin site under a host name."""
         head = "\r\n".join([f"GET {target} HTTP/1.1", f"Host: {host}", *lines, "", ""])
-        return answer_of(exchange(self.admin, head.encode()))
+        return parse_response(exchange(self.admin, head.encode()))
 
-    def test_foreign_names(self):
-        """Asked by a name that is not known, it says nothing but how to allow one: another's page may have had it lead
-        here (DNS rebinding).
-        """
+    def test_unknown_host_names(self):
+        """A request for an unknown host name is refused, with a hint how to allow it: it may be a DNS rebinding attack."""
         for target in ("/health", "/ready", "/status", "/metrics", "/nothing"):
-            answer = self.ask(target, "evil.example:9180")
-            self.assertEqual((answer.status, answer.reason), (421, "Misdirected Request"))
-            self.assert_problem(answer)
-            self.assertIn("--admin-host", json.loads(answer.body)["detail"])
-            self.assertNotIn(b"evil", answer.body)
+            response = self.get_with_host(target, "evil.example:9180")
+            self.assertEqual((response.status, response.reason), (421, "Misdirected Request"))
+            self.assert_problem_document(response)
+            self.assertIn("--admin-host", json.loads(response.body)["detail"])
+            self.assertNotIn(b"evil", response.body)
             for host in ("127.0.0.1:9180", "[::1]:9180", "localhost", "live.example"):
-                self.assertEqual(self.ask(target, host).status, 404 if target == "/nothing" else 200)
-        without = answer_of(exchange(self.admin, b"GET /health HTTP/1.0\r\n\r\n"))
+                self.assertEqual(self.get_with_host(target, host).status, 404 if target == "/nothing" else 200)
+        without = parse_response(exchange(self.admin, b"GET /health HTTP/1.0\r\n\r\n"))
         self.assertEqual(without.status, 200)
 
-    def test_other_origins(self):
-        """No page of another origin is allowed to read anything, whichever it says that it is."""
+    def test_no_cross_origin_access(self):
+        """No page of another origin may read anything, whatever origin it claims."""
         for origin in ("https://evil.example", "null", "http://localhost:9180"):
             for target in ("/health", "/ready", "/status", "/metrics", "/nothing"):
                 for method in ("GET", "OPTIONS"):
-                    answer = self.get(target, method, site=self.admin, origin=origin)
-                    cross = [name for name in answer.fields if name.startswith(("Access-Control", "Timing-Allow"))]
+                    response = self.get(target, method, site=self.admin, origin=origin)
+                    cross = [name for name in response.fields if name.startswith(("Access-Control", "Timing-Allow"))]
                     self.assertEqual(cross, [])
 
     def test_ready(self):
-        """It is ready while every document is fresh; else those that are not are named."""
+        """The admin site is ready while every document is fresh; otherwise it lists the stale ones."""
         self.assertEqual(self.get("/ready", site=self.admin).status, 200)
         self.sources["/a b.json"].data = None
         self.reactor.run_for(5)
-        answer = self.get("/ready", site=self.admin)
-        self.assertEqual((answer.status, json.loads(answer.body)["stale"]), (503, ["/a b.json"]))
+        response = self.get("/ready", site=self.admin)
+        self.assertEqual((response.status, json.loads(response.body)["stale"]), (503, ["/a b.json"]))
 
     def test_status(self):
-        """The status shows each document: what it is made of, how old it is, and what troubles its source."""
+        """The status shows each document: its representations, its age, and the problem with its source."""
         self.sources["/a b.json"].data = None
         self.reactor.run_for(5)
         status = json.loads(self.get("/status", site=self.admin).body)
         self.assertApproximates(status["uptime_seconds"], 5.0, 0.01)
-        good, silent = status["documents"]
+        good, stale = status["documents"]
         self.assertEqual((good["path"], good["source"], good["fresh"], good["trouble"]), ("/", "source:", True, None))
         self.assertEqual((good["fetches"], good["changes"], good["failures"]), (6, 1, 0))
         self.assertEqual(good["representations"]["identity"]["bytes"], len(DATA))
         self.assertEqual(good["representations"]["gzip"]["etag"], self.get(accept_encoding="gzip").fields["ETag"])
-        self.assertEqual((silent["fresh"], silent["trouble"]), (False, "no answer within 0.8 s"))
-        self.assertGreater(silent["age_seconds"], 4)
+        self.assertEqual((stale["fresh"], stale["trouble"]), (False, "no answer within 0.8 s"))
+        self.assertGreater(stale["age_seconds"], 4)
 
     def test_status_is_negotiated(self):
-        """Browsers get a page, other clients JSON; the page is no cache's and runs nothing."""
+        """Browsers get a page, other clients JSON. The page is not stored by caches and contains no scripts."""
         for accept, kind in (
             ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html; charset=utf-8"),
             ("text/*", "text/html; charset=utf-8"),
@@ -341,8 +339,8 @@ class AdminTests(Case):
             ("text/html;q=0.5, application/json", "application/json"),
             ("nonsense", "application/json"),
         ):
-            answer = self.get("/status", site=self.admin, accept=accept)
-            self.assertEqual((answer.fields["Content-Type"], answer.fields["Vary"]), (kind, "Accept"), accept)
+            response = self.get("/status", site=self.admin, accept=accept)
+            self.assertEqual((response.fields["Content-Type"], response.fields["Vary"]), (kind, "Accept"), accept)
         self.assertEqual(self.get("/status", site=self.admin).fields["Content-Type"], "application/json")
         page = self.get("/status", site=self.admin, accept="text/html")
         self.assertEqual(page.fields["Cache-Control"], "no-store")
@@ -350,7 +348,7 @@ class AdminTests(Case):
         self.assertNotIn(b"<script", page.body)
 
     def test_metrics_without_a_document(self):
-        """Of a document that has never been there, no age is told, and it is not fresh."""
+        """A document that was never fetched is not fresh, and has no age."""
         self.pollers[0].document.snapshot = None
         lines = self.get("/metrics", site=self.admin).body.decode().splitlines()
         self.assertIn('livestate_document_fresh{path="/"} 0.0', lines)
@@ -358,12 +356,12 @@ class AdminTests(Case):
         self.assertEqual(len([line for line in lines if line.startswith("livestate_document_age_seconds{")]), 1)
 
     def test_metrics(self):
-        """What is counted is told by status, content coding and path; a source in trouble is not up."""
+        """Responses are counted by status, content coding and path; a failing source is not up."""
         self.sources["/a b.json"].data = None
         self.reactor.run_for(5)
-        answer = self.get("/metrics", site=self.admin)
-        self.assertEqual(answer.fields["Content-Type"], "text/plain; version=0.0.4; charset=utf-8")
-        lines = answer.body.decode().splitlines()
+        response = self.get("/metrics", site=self.admin)
+        self.assertEqual(response.fields["Content-Type"], "text/plain; version=0.0.4; charset=utf-8")
+        lines = response.body.decode().splitlines()
         for line in (
             'livestate_responses_total{code="200",coding="br",path="/"} 2.0',
             'livestate_responses_total{code="304",coding="",path="/"} 1.0',
@@ -377,19 +375,19 @@ class AdminTests(Case):
             self.assertIn(line, lines)
 
     def test_metrics_have_one_format(self):
-        """Whatever a scraper says that it accepts, it is given the text format."""
+        """Whatever a scraper accepts, it gets the text format."""
         for accept in (
             "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1",
             "application/openmetrics-text;version=x",
             "text/plain;version=",
             "\xff",
         ):
-            answer = self.get("/metrics", site=self.admin, accept=accept)
-            self.assertEqual(answer.fields["Content-Type"], "text/plain; version=0.0.4; charset=utf-8")
-            self.assertTrue(answer.body.startswith(b"# HELP livestate_build_info "))
+            response = self.get("/metrics", site=self.admin, accept=accept)
+            self.assertEqual(response.fields["Content-Type"], "text/plain; version=0.0.4; charset=utf-8")
+            self.assertTrue(response.body.startswith(b"# HELP livestate_build_info "))
 
     def test_status_without_a_document(self):
-        """A document that has never been there is shown too."""
+        """The status includes a document that was never fetched."""
         self.pollers[0].document.snapshot = None
         shown, _ = json.loads(self.get("/status", site=self.admin).body)["documents"]
         self.assertEqual((shown["path"], shown["fresh"]), ("/", False))

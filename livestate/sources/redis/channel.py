@@ -21,7 +21,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeout
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from txredisapi import RedisError, ResponseError
 
@@ -30,6 +30,7 @@ from livestate.sources.notification_trouble import NotificationTrouble
 from livestate.sources.redis.connection import RedisProtocol
 from livestate.sources.redis.deployment import Deployment
 from livestate.system.backoff import Backoff
+from livestate.system.periodic import PeriodicTask
 from livestate.system.timeouts import with_timeout
 
 #: Seconds between two PINGs, and the timeout for connecting with a login, for the subscription and for a PING. So a
@@ -64,10 +65,10 @@ class _Subscriber(RedisProtocol):
         else:
             super().replyReceived(reply)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, error: type[RedisError] = RedisError) -> None:
         """Drop the connection, and store the reason."""
         self.trouble = reason
-        super().fail(reason)
+        super().fail(reason, error)
 
 
 class RedisChannel:
@@ -143,8 +144,7 @@ class RedisChannel:
         subscriber = await with_timeout(TIMEOUT, self._deployment.connect(make_protocol), self._clock)
         self._subscriber = subscriber
         lost = subscriber.whenDisconnected()
-        pings = LoopingCall(self._ping, subscriber)
-        pings.clock = self._clock
+        pings = PeriodicTask(self._clock, partial(self._ping, subscriber), f"sending PING to Redis for {self._source}")
         try:
             await with_timeout(TIMEOUT, self._subscribe(subscriber), self._clock)
             self._notifications.listening(f"on the channel {self._channel.decode(errors='replace')}")
@@ -154,8 +154,7 @@ class RedisChannel:
             raise SourceError(subscriber.trouble)
         finally:
             self._subscriber = None
-            if pings.running:
-                pings.stop()
+            pings.stop()
             subscriber.abort()
 
     async def _subscribe(self, subscriber: _Subscriber) -> None:

@@ -42,6 +42,12 @@ _ALWAYS_ACCEPTED = 1024
 _CACHE_SIZE = 64
 
 
+#: How errors begin that are about the value of a key: its type, or that this user may not read it.
+_ABOUT_VALUES = "WRONGTYPE", "NOPERM"
+#: The commands that read values.
+_READS = frozenset({"GET", "MGET", "STRLEN"})
+
+
 class ErrorReply(SourceError):
     """Redis answered with an error.
 
@@ -53,16 +59,35 @@ class ErrorReply(SourceError):
         self.answer = answer
 
 
+class UnusableValue(SourceError):
+    """The server is there, but the value of a key is of the wrong type, too large, or not for this user.
+
+    :ivar connected: whether the connection is still good. It is lost where a value was too large to be read.
+    """
+
+    def __init__(self, text: str, connected: bool) -> None:
+        super().__init__(text)
+        self.connected = connected
+
+
+class _TooLarge(RedisError):  # type: ignore[misc]  # txredisapi is untyped
+    """How that passes through txredisapi."""
+
+
 class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is untyped
     """txredisapi's parser, made safe against input that is not from Redis.
 
     The base class is `BaseRedisProtocol`, as txredisapi's `RedisProtocol` is a different class if hiredis is installed.
     """
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, max_values: int = 1) -> None:
+        """:param max_size: the maximum size of one value in bytes.
+        :param max_values: the maximum number of values in one reply.
+        """
         # Otherwise values that look like numbers or text would be converted.
         super().__init__(charset=None, convertNumbers=False)
         self._max_size = max_size
+        self._max_reply = max_size * max_values + _MARGIN
         #: The bytes and lines received so far of the current reply.
         self._bytes = self._lines = 0
         self._failed = False
@@ -71,13 +96,20 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         """Send one command and return the answer.
 
         :param refusal: the start of the error message when Redis answers with an error.
-        :raises ErrorReply: when Redis answers with an error.
+        :raises UnusableValue: when Redis answers that the value of a key is of another type or not for this user, or it
+            is larger than the maximum.
+        :raises ErrorReply: when Redis answers with another error.
         :raises SourceError: when the connection is lost, or the answer cannot be used.
         """
         try:
             answer: object = await self.execute_command(*command)
         except ResponseError as error:
-            raise ErrorReply(f"{refusal}: {error}", str(error)) from None
+            text = f"{refusal}: {error}"
+            if command[0] in _READS and str(error).startswith(_ABOUT_VALUES):
+                raise UnusableValue(text, connected=True) from None
+            raise ErrorReply(text, str(error)) from None
+        except _TooLarge as error:
+            raise UnusableValue(str(error), connected=False) from None
         except RedisError as error:
             raise SourceError(str(error)) from None
         return answer
@@ -87,9 +119,9 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         if self.transport is not None:
             self.transport.abortConnection()
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, error: type[RedisError] = RedisError) -> None:
         """Drop the connection, ignore further input, and fail all pending commands with `reason`."""
-        self._fail_pending(reason)
+        self._fail_pending(reason, error)
         self.abort()
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
@@ -98,7 +130,7 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
             return
         # On unpause, txredisapi passes the bytes that it held back a second time.
         self._bytes += 0 if unpause else len(data)
-        if self._bytes > self._max_size + _MARGIN:
+        if self._bytes > self._max_reply:
             self.fail(f"the reply is too long: more than {self._max_size:,} bytes (--max-size)")
             return
         try:
@@ -117,7 +149,7 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         self._lines += 1
         if line[:1] == "$" and length.isdigit() and int(length) > max(self._max_size, _ALWAYS_ACCEPTED):
             # Refused before it is read: otherwise a value of 1 GB would be held in memory first.
-            self.fail(f"the value has {int(length):,} bytes, and --max-size is {self._max_size:,}")
+            self.fail(f"the value has {int(length):,} bytes, and --max-size is {self._max_size:,}", _TooLarge)
         elif self._lines > _MAX_LINES or not _FIRST_LINE.match(line):
             self.fail(_NO_REPLY)
         else:
@@ -149,10 +181,10 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
             self._fail_pending(describe_connection_error(error))
         super().connectionLost(why)
 
-    def _fail_pending(self, reason: str) -> None:
+    def _fail_pending(self, reason: str, error: type[RedisError] = RedisError) -> None:
         self._failed = True
         while self.replyQueue.waiting:
-            super().replyReceived(RedisError(reason))
+            super().replyReceived(error(reason))
 
 
 P = TypeVar("P", bound=RedisProtocol)

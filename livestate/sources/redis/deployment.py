@@ -44,15 +44,15 @@ class Deployment(Protocol):
 class Standalone:
     """One server."""
 
-    def __init__(self, server: RedisServer, max_size: int) -> None:
+    def __init__(self, server: RedisServer, make_connection: Callable[[RedisServer], PersistentConnection]) -> None:
         """Use `server`.
 
-        :param max_size: the maximum size of a value in bytes.
+        :param make_connection: makes the connection to it.
         """
         self.database = server.login.database
         self.moved: Callable[[], None] = _ignore
         self._server = server
-        self._connection = PersistentConnection(server, max_size)
+        self._connection = make_connection(server)
 
     async def connect(self, make_protocol: Callable[[], P]) -> P:
         """Connect a new protocol to the server."""

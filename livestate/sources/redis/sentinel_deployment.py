@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from livestate.errors import LivestateError, SourceError
-from livestate.sources.redis.connection import P, Servers
+from livestate.sources.redis.connection import P, RedisServer, Servers, UnusableValue
 from livestate.sources.redis.persistent_connection import PersistentConnection
 from livestate.sources.redis.role import Role, check_role, role_of
 from livestate.sources.redis.sentinels import Sentinels
@@ -48,6 +48,8 @@ class _Server(NamedTuple):
     async def ask(self, *commands: tuple[object, ...]) -> object:
         try:
             return await self.connection.ask(*commands)
+        except UnusableValue:
+            raise
         except SourceError as error:
             raise SourceError(f"{self.address}: {error}") from None
 
@@ -58,12 +60,19 @@ class SentinelDeployment:
     log = Logger()
 
     def __init__(
-        self, clock: Any, servers: Servers, sentinels: Sentinels, *, prefer_replica: bool, max_size: int, source: str
+        self,
+        clock: Any,
+        servers: Servers,
+        sentinels: Sentinels,
+        *,
+        prefer_replica: bool,
+        make_connection: Callable[[RedisServer], PersistentConnection],
+        source: str,
     ) -> None:
         """Prepare to read from the servers that `sentinels` name.
 
         :param prefer_replica: whether to read from a replica as long as one is healthy.
-        :param max_size: the maximum size of a value in bytes.
+        :param make_connection: makes the connection to the server that is read.
         :param source: the name of the source, for log lines.
         """
         self.database = servers.login.database
@@ -72,7 +81,7 @@ class SentinelDeployment:
         self._servers = servers
         self._sentinels = sentinels
         self._prefer_replica = prefer_replica
-        self._max_size = max_size
+        self._make_connection = make_connection
         self._source = source
         self._seed = random.random()  # noqa: S311  # spreading load is no secret
         #: The server that is read from, if any.
@@ -117,6 +126,8 @@ class SentinelDeployment:
         while self._server is not None:
             try:
                 return await self._read(self._server, command)
+            except UnusableValue:
+                raise
             except SourceError:
                 pass  # The server has been dropped; the Sentinels know which one replaces it.
         return await self._find(command)
@@ -148,6 +159,8 @@ class SentinelDeployment:
             value = await server.ask(command)
             # As the role is asked for after the value, the value is not newer than this offset.
             self._offset = (await self._check_role(server)).offset
+        except UnusableValue:
+            raise
         except BaseException:
             server.connection.drop()
             if self._server is server:
@@ -292,7 +305,7 @@ class SentinelDeployment:
             server.connection.drop()
 
     def _make(self, address: NodeAddress, primary: bool) -> _Server:
-        return _Server(address, primary, PersistentConnection(self._servers.at(address), self._max_size))
+        return _Server(address, primary, self._make_connection(self._servers.at(address)))
 
     def _shuffle_key(self, address: NodeAddress) -> float:
         return random.Random(f"{self._seed} {address}").random()  # noqa: S311  # spreading load

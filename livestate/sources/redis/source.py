@@ -10,6 +10,7 @@
     rediss+sentinel://… rediss+cluster://…    TLS to all servers, and to the Sentinels
     …&notify=CHANNEL                          fetch at once when anything is published on this channel
     …&notify=keyspace                         fetch at once when Redis reports a change of the key
+    …&notify=poll                             fetch only at every interval, where a store would be tracked (see `store`)
 
 The value is served unchanged. One connection stays open for it. After any failure, a cancelled fetch included, that
 connection is dropped and the next fetch makes a new one. With `notify` there is a second connection, see `channel`.
@@ -17,39 +18,18 @@ connection is dropped and the next fetch makes a new one. With `notify` there is
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
 
-from twisted.internet.endpoints import UNIXClientEndpoint
 from zope.interface import alsoProvides, implementer
 
 from livestate.config.redaction import redacted
-from livestate.errors import DocumentMissing, SettingsError, SourceError
-from livestate.sources.api import IStore, IWatching
+from livestate.errors import DocumentMissing, SourceError
+from livestate.sources.api import IWatching, IWritableSource
 from livestate.sources.redis.channel import RedisChannel, keyspace_channel
-from livestate.sources.redis.cluster import ClusterDeployment
-from livestate.sources.redis.connection import Login, RedisServer, Servers
-from livestate.sources.redis.deployment import Deployment, Standalone
-from livestate.sources.redis.sentinel_deployment import SentinelDeployment
-from livestate.sources.redis.sentinels import Sentinels
-from livestate.sources.redis.url import NodeAddress, addresses_of, split
-from livestate.sources.url import port_of, query_of
-
-_PARAMETERS = frozenset({"key", "cafile", "notify"})
-#: The parameters that only one kind of URL may have, by the part of its scheme after the +.
-_PARAMETERS_OF = {
-    "": frozenset[str](),
-    "unix": frozenset({"db"}),
-    "sentinel": frozenset({"read_from", "sentinel_username", "sentinel_password"}),
-    "cluster": frozenset[str](),
-}
-#: The values of `read_from`; the first is the default.
-_READ_FROM = "primary", "prefer_replica"
-
-#: The value of `notify` that is not the name of a channel, but means Redis's own channel for the key; see `channel`.
-_KEYSPACE = "keyspace"
+from livestate.sources.redis.deployments import make_deployment
+from livestate.sources.redis.url import KEYSPACE, POLL, parse
 
 
-@implementer(IStore)
+@implementer(IWritableSource)
 class RedisSource:
     """Fetches and sets one key; notifies of changes if the URL has `notify`."""
 
@@ -58,17 +38,13 @@ class RedisSource:
 
         :raises SettingsError: when it does not.
         """
-        kind = url.partition(":")[0].lower().partition("+")[2]
-        parts = split(url) if kind in ("sentinel", "cluster") else urlsplit(url)
-        query = query_of(parts, _PARAMETERS | _PARAMETERS_OF[kind])
+        parts, query = parse(url)
         self._key = query.get("key", "livestate").encode()
         self._name = redacted(url)
-        self._deployment = _deployment(reactor, parts, query, self._key, max_size, self._name)
-        self._notify = query.get("notify")
+        self._deployment = make_deployment(reactor, parts, query, self._key, max_size, self._name)
+        self._notify = None if query.get("notify") == POLL else query.get("notify")
         if self._notify is not None:
-            if not self._notify:
-                raise SettingsError("notify must be the name of a channel, or keyspace: &notify=results")
-            keyspace = self._notify == _KEYSPACE
+            keyspace = self._notify == KEYSPACE
             database = self._deployment.database
             channel = keyspace_channel(database, self._key) if keyspace else self._notify.encode()
             self._channel = RedisChannel(reactor, self._deployment, channel, keyspace, self._name, max_size)
@@ -91,7 +67,7 @@ class RedisSource:
     async def publish(self, data: bytes) -> None:
         """SET the key, and PUBLISH to the channel of `notify` in the same transaction."""
         command = "SET", self._key, data
-        if self._notify in (None, _KEYSPACE):
+        if self._notify in (None, KEYSPACE):
             await self._deployment.write(command)
         else:
             await self._deployment.write(("MULTI",), command, ("PUBLISH", self._notify, self._key), ("EXEC",))
@@ -105,48 +81,3 @@ class RedisSource:
         self._deployment.disconnect()
         if self._notify is not None:
             self._channel.stop()
-
-
-def _deployment(
-    reactor: Any, parts: SplitResult, query: dict[str, str], key: bytes, max_size: int, source: str
-) -> Deployment:
-    """Return the deployment that a URL describes.
-
-    :raises SettingsError: when part of the URL is missing or not valid.
-    """
-    security, _, kind = parts.scheme.partition("+")
-    if kind == "unix":
-        if not parts.path:
-            raise SettingsError("the URL has no socket: redis+unix:///path/to/redis.sock?key=…")
-        endpoint = UNIXClientEndpoint(reactor, unquote(parts.path))
-        return Standalone(RedisServer(endpoint, Login.of(parts, query.get("db", "0"))), max_size)
-    tls, cafile = security == "rediss", query.get("cafile")
-    if kind == "sentinel":
-        sentinels = addresses_of(parts, 26379)
-        service, _, database = unquote(parts.path).strip("/").partition("/")
-        if not service:
-            raise SettingsError("the URL has no service: redis+sentinel://HOST,HOST/SERVICE?key=…")
-        read_from = query.get("read_from", _READ_FROM[0])
-        if read_from not in _READ_FROM:
-            raise SettingsError(f"read_from must be {' or '.join(_READ_FROM)}, not {read_from!r}")
-        login = Login(query.get("sentinel_username", ""), query.get("sentinel_password", ""))
-        sentinel_servers = Servers(reactor, tls, cafile, login)
-        return SentinelDeployment(
-            reactor,
-            Servers(reactor, tls, cafile, Login.of(parts, database or "0")),
-            Sentinels(reactor, sentinel_servers, sentinels, service),
-            prefer_replica=read_from == _READ_FROM[1],
-            max_size=max_size,
-            source=source,
-        )
-    if kind == "cluster":
-        nodes = addresses_of(parts, 6379)
-        if parts.path.strip("/") not in ("", "0"):
-            raise SettingsError("a cluster has only the database 0")
-        servers = Servers(reactor, tls, cafile, Login.of(parts, "0"))
-        for node in nodes:
-            servers.at(node)  # Fails now, not at the first fetch, if `cafile` cannot be used.
-        return ClusterDeployment(servers, nodes, key, max_size=max_size, source=source)
-    address = NodeAddress(parts.hostname or "127.0.0.1", port_of(parts) or 6379)
-    servers = Servers(reactor, tls, cafile, Login.of(parts, parts.path.strip("/") or "0"))
-    return Standalone(servers.at(address), max_size)

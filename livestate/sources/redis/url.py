@@ -1,14 +1,28 @@
-"""Parsing URLs with several servers: `redis+sentinel://A:26379,B:26379/service`, `redis+cluster://A,B:6379/`.
+"""Parsing Redis URLs, also those with several servers: `redis+sentinel://A:26379,B/service`, `redis+cluster://A,B/`.
 
-The form is that of Redis-Sentinel-Url, RedisVL, Prefect and limits (PyPI). These URLs are parsed here because urllib
-refuses a list that contains an IPv6 address (`a,[::1]:7000`).
+The form of the latter is that of Redis-Sentinel-Url, RedisVL, Prefect and limits (PyPI). They are parsed here because
+urllib refuses a list that contains an IPv6 address (`a,[::1]:7000`).
 """
 
 import re
 from typing import NamedTuple
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, urlsplit
 
 from livestate.errors import SettingsError
+from livestate.sources.url import query_of
+
+_PARAMETERS = frozenset({"key", "cafile", "notify"})
+#: The parameters that only one kind of URL may have, by the part of its scheme after the +.
+_PARAMETERS_OF = {
+    "": frozenset[str](),
+    "unix": frozenset({"db"}),
+    "sentinel": frozenset({"read_from", "sentinel_username", "sentinel_password"}),
+    "cluster": frozenset[str](),
+}
+
+#: The values of `notify` that are not the name of a channel: Redis's own channel for the key (see `channel`), and none.
+KEYSPACE = "keyspace"
+POLL = "poll"
 
 _URL = re.compile(r"([^:/?#]+)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 #: A host, in brackets if it is an IPv6 address, and a port.
@@ -24,6 +38,19 @@ class NodeAddress(NamedTuple):
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+def parse(url: str) -> tuple[SplitResult, dict[str, str]]:
+    """Return the parts of a Redis URL and its parameters.
+
+    :raises SettingsError: when it is not such a URL, or a parameter is not valid.
+    """
+    kind = url.partition(":")[0].lower().partition("+")[2]
+    parts = split(url) if kind in ("sentinel", "cluster") else urlsplit(url)
+    query = query_of(parts, _PARAMETERS | _PARAMETERS_OF[kind])
+    if query.get("notify") == "":
+        raise SettingsError("notify must be the name of a channel, keyspace, or poll: &notify=results")
+    return parts, query
 
 
 def split(url: str) -> SplitResult:

@@ -17,7 +17,7 @@ from twisted.web.http import Request
 
 import twisted
 from livestate import __version__
-from livestate.documents.poller import Poller
+from livestate.documents.polled_document import PolledDocument
 from livestate.system.histogram import Histogram
 from livestate.web.admin.process_metrics import ProcessMetrics, worker_metrics
 from livestate.web.counts import Counts
@@ -33,7 +33,7 @@ class LiveCollector(Collector):
 
     def __init__(
         self,
-        pollers: Callable[[], Iterable[Poller]],
+        pollers: Callable[[], Iterable[PolledDocument]],
         counts: Callable[[], Counts],
         workers: Callable[[], Sequence[Mapping[str, Any]] | None],
     ) -> None:
@@ -69,7 +69,7 @@ _BUILD = {
 }
 
 
-def _source_metrics(pollers: Iterable[Poller]) -> Iterator[Metric]:
+def _source_metrics(pollers: Iterable[PolledDocument]) -> Iterator[Metric]:
     """Yield the metrics of the sources and documents, from the process that polls."""
     path = ["path"]
     fetches = CounterMetricFamily("livestate_fetches", "Fetches from the source.", labels=path)

@@ -14,7 +14,7 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from livestate import __version__
-from livestate.documents.poller import Poller
+from livestate.documents.polled_document import PolledDocument
 from livestate.formats.negotiation import media_weight
 from livestate.web.admin.host_allowlist import HostAllowlist
 from livestate.web.admin.metrics import LiveCollector, MetricsResource
@@ -80,7 +80,7 @@ class AdminSite(LiveSite):
 
 
 def admin_resources(
-    pollers: Callable[[], Iterable[Poller]],
+    pollers: Callable[[], Iterable[PolledDocument]],
     counts: Callable[[], Counts],
     now: Callable[[], float],
     workers: Callable[[], Sequence[Mapping[str, Any]] | None] = lambda: None,
@@ -137,7 +137,7 @@ _SHOWN = (
 )
 
 
-def _status_of(poller: Poller, counts: DocumentCounts) -> dict[str, Any]:
+def _status_of(poller: PolledDocument, counts: DocumentCounts) -> dict[str, Any]:
     document, stats, snapshot = poller.document, poller.stats, poller.document.snapshot
     shown: dict[str, Any] = {
         "path": document.path,

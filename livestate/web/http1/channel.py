@@ -147,7 +147,7 @@ class LiveChannel(TimedChannel):
 
     def _process(self, data: bytes) -> None:
         """Handle `data` one request at a time, each on the path that fits it."""
-        start, turn = 0, TURN
+        start, allowance = 0, TURN
         while start < len(data) and not self.transport.disconnecting:
             if self.stream is not None:
                 self.stream.dataReceived(data[start:])
@@ -158,16 +158,16 @@ class LiveChannel(TimedChannel):
             if self._handlingRequest:
                 self._buffer_in_parser(data[start:])
                 return
-            if turn <= 0:
+            if allowance <= 0:
                 self._wait_for_turn(data[start:])
                 return
             end = data.find(_END, start)
             end = len(data) if end < 0 else end + len(_END)
             piece = data[start:end]
             start = end
-            turn -= 1
+            allowance -= 1
             if not (self._fast and len(piece) <= MAX_LENGTH and self._answer(piece)):
-                turn = 0
+                allowance = 0
                 super().dataReceived(piece)
                 self._update_state()
 

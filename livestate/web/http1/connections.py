@@ -19,7 +19,7 @@ class OpenConnection(Protocol):
     """The part of a connection that timeouts, limits and drains use."""
 
     transport: Any
-    #: Checks since the last request, and checks since an unfinished request started (None: there is none).
+    #: Checks since the last request, and checks since an unfinished request started (None: no unfinished request).
     quiet: int
     unfinished: int | None
 

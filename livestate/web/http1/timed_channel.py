@@ -29,7 +29,7 @@ class TimedChannel(ValidatingChannel):
 
     def __init__(self) -> None:
         super().__init__()
-        #: Checks since the last request, and checks since an unfinished request started (None: there is none).
+        #: Checks since the last request, and checks since an unfinished request started (None: no unfinished request).
         self.quiet = 0
         self.unfinished: int | None = None
         #: The stream that the connection was handed over to.

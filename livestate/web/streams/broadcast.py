@@ -68,7 +68,7 @@ class SubscriberGroup:
         self._wires: dict[int, bytes] = {}
 
     def add(self, subscriber: Subscriber) -> None:
-        """Send each change to `subscriber` from now on."""
+        """Send every change to `subscriber` from now on."""
         self.subscribers.add(subscriber)
         subscriber.lead = random.uniform(0, self._broadcast.heartbeat / 3)  # noqa: S311  # no secret
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.task import LoopingCall
 
 from livestate.documents.document import Document
+from livestate.system.periodic import PeriodicTask
 from livestate.web.streams.broadcast import Broadcast
 from livestate.web.streams.broadcast_scheduler import BroadcastScheduler
 
@@ -24,8 +24,7 @@ class Streams(Service):
         self._broadcasts: list[Broadcast] = []
         self._stop_callbacks: list[Callable[[], None]] = []
         self._checking = False
-        self._loop = LoopingCall(self._check)
-        self._loop.clock = clock
+        self._task = PeriodicTask(clock, self._check, "checking the subscribers of streams")
 
     def broadcast(self, document: Document, servable: Callable[[], object]) -> Broadcast:
         """Return a new Broadcast of `document`.
@@ -44,13 +43,12 @@ class Streams(Service):
     def startService(self) -> None:
         """Start checking the subscribers."""
         super().startService()
-        self._loop.start(min(CHECK_INTERVAL, self.heartbeat / 4), now=False)
+        self._task.start(min(CHECK_INTERVAL, self.heartbeat / 4), now=False)
 
     def stopService(self) -> None:
         """Close all streams."""
         super().stopService()
-        if self._loop.running:
-            self._loop.stop()
+        self._task.stop()
         for callback in self._stop_callbacks:
             callback()
 

@@ -18,7 +18,7 @@ class Group(Protocol):
     """The part of a group that its subscribers use."""
 
     def add(self, subscriber: "Subscriber") -> None:
-        """Send each change to `subscriber` from now on."""
+        """Send every change to `subscriber` from now on."""
 
     def remove(self, subscriber: "Subscriber") -> None:
         """Send nothing to `subscriber` from now on."""
@@ -55,7 +55,7 @@ class Subscriber:
         limit_buffering(connection.transport)
 
     def start(self) -> None:
-        """Send the messages that the client lacks, behind the head of the response, and each change from then on."""
+        """Send the messages that the client lacks, behind the head of the response, and every change from then on."""
         self._group.add(self)
         if self.writable:
             self._group.catch_up(self)

@@ -19,13 +19,13 @@ from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface.verify import verifyObject
 
 from livestate.documents.document import Document
-from livestate.documents.poller import Poller
 from livestate.errors import DocumentMissing, SourceError
 from livestate.sources.api import ISource
 from livestate.sources.factory import make_source
 from livestate.sources.http.source import HTTPSource
 from livestate.system.timeouts import with_timeout
 from livestate.tls.contexts import server_options
+from tests.polling import SinglePoller
 from tests.support import Authority, log_lines, pem, until, written
 
 reactor: Any = _reactor
@@ -457,7 +457,7 @@ class HTTPTests(TestCase):
         """When it is polled, the last document stays while the server is silent, and updates resume afterwards."""
         source = self.source()
         document = Document(reactor, "/", 1000)
-        poller = Poller(document, source, 0.1, reactor)
+        poller = SinglePoller(document, source, 0.1, reactor)
         poller.startService()
         await until(reactor, lambda: document.snapshot is not None)
         self.origin.status = None

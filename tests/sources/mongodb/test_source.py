@@ -5,7 +5,6 @@ import math
 import tempfile
 import time
 import uuid
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,9 +13,6 @@ from urllib.parse import quote
 import bson
 import msgspec
 from bson.codec_options import CodecOptions
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
@@ -34,7 +30,7 @@ from livestate.sources.factory import make_source
 from livestate.sources.mongodb.extended_json import CODEC, to_json
 from livestate.sources.mongodb.source import _AUTHENTICATION_FAILED, MongoSource
 from tests.mongodb_server import EXTERNAL, ExternalServer, MongoServer
-from tests.support import examples
+from tests.support import Authority, examples, pem, written
 
 reactor: Any = _reactor
 PASSWORD = "hush/hush:@ %"
@@ -407,8 +403,11 @@ class TLSTests(ServerTestCase):
     @classmethod
     def make_server(cls):
         cls.folder = tempfile.TemporaryDirectory()  # removed together with the class
-        cls.certificate, key = make_certificate(Path(cls.folder.name))
-        return MongoServer(tls=(cls.certificate, key))
+        folder, authority = Path(cls.folder.name), Authority()
+        cls.certificate = folder / "authority.pem"
+        cls.certificate.write_bytes(pem(authority.certificate))
+        both = written(folder / "server.pem", pem(*authority.issue("127.0.0.1")))
+        return MongoServer(tls=(both, both))
 
     def setUp(self):
         super().setUp()
@@ -433,25 +432,6 @@ class TLSTests(ServerTestCase):
         """Plaintext to a TLS port, and TLS to a plaintext port, are errors."""
         await failure_of(self.source(self.url))
         await failure_of(self.source(more=f"&tls=true&tlsCAFile={self.certificate}"))
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """Write a self-signed certificate for 127.0.0.1 and its key, and return their files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "livestate tests")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    day = datetime.timedelta(days=1)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return folder / "certificate.pem", folder / "key.pem"
 
 
 class SettingsTests(SynchronousTestCase):

@@ -271,7 +271,7 @@ class URLTests(SynchronousTestCase):
     def test_empty(self):
         """An empty `notify` is refused."""
         error = self.assertRaises(SettingsError, make_source, FakeReactor(), "redis://h/0?notify=", 100)
-        self.assertIn("notify must be the name of a channel, or keyspace", str(error))
+        self.assertIn("notify must be the name of a channel, keyspace, or poll", str(error))
 
     def test_keyspace_channel(self):
         """The name of a key's channel has the database and the unmodified key."""

@@ -1,5 +1,6 @@
 """Reading from fake Redis servers behind fake Sentinels, through failovers and failures."""
 
+from functools import partial
 from typing import Any
 
 from hypothesis import given
@@ -9,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SourceError
+from livestate.sources.redis.persistent_connection import PersistentConnection
 from livestate.sources.redis.role import role_of
 from livestate.sources.redis.sentinel_deployment import CHECK_INTERVAL, REPLICA_TIMEOUT, RETRY_DELAY, SentinelDeployment
 from livestate.sources.redis.sentinels import GRACE, TIMEOUT, Sentinels
@@ -31,7 +33,7 @@ class SentinelCase(SynchronousTestCase):
             servers,
             sentinels,
             prefer_replica=prefer_replica,
-            max_size=1000,
+            make_connection=partial(PersistentConnection, max_size=1000),
             source="redis+sentinel://s/svc",
         )
 

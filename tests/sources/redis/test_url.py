@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.errors import SettingsError, SourceError
-from livestate.sources.api import IStore, IWatching
+from livestate.sources.api import IWatching, IWritableSource
 from livestate.sources.factory import make_source
 from livestate.sources.redis.slots import SLOTS, Redirection, owners_of, redirection, slot_of
 from livestate.sources.redis.url import NodeAddress, addresses_of, split
@@ -91,7 +91,7 @@ class AddressTests(SynchronousTestCase):
             "rediss+cluster://a/0?notify=c",
         ):
             source: Any = make_source(FakeReactor(), url, 100)
-            self.assertTrue(IStore.providedBy(source) and IWatching.providedBy(source))
+            self.assertTrue(IWritableSource.providedBy(source) and IWatching.providedBy(source))
             self.assertNotIn("hush", str(source))
             source.close()
 

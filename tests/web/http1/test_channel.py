@@ -1,4 +1,4 @@
-"""The short cut answers as twisted.web does: both are given the same bytes, and what comes back is compared."""
+"""The fast path responds as twisted.web does: both are sent the same bytes, and the responses are compared."""
 
 import itertools
 import re
@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from livestate.documents.document import Document
-from livestate.web.http1 import fast_request as plain
+from livestate.web.http1 import fast_request
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.http1.request import LiveRequest
 from livestate.web.http1.request_rules import ValidatingChannel
@@ -43,7 +43,7 @@ class PausableTransport(StringTransport):
 
 
 class Pair:
-    """One document, served by a site with the short cut, and by twisted.web's channel alone."""
+    """One document, served by a site with the fast path and by twisted.web's channel alone."""
 
     def __init__(self, body: bytes | None = BODY, origins: tuple[str, ...] = ("*",)) -> None:
         self.clock = Clock()
@@ -59,7 +59,7 @@ class Pair:
         self.etags = [] if snapshot is None else [r.etag for r in snapshot.representations.values()]
 
     def turn(self) -> None:
-        """Have the reactor turn until there is nothing more to do."""
+        """Run the reactor until nothing is left to do at this time."""
         while any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
             self.clock.advance(0)
 
@@ -80,8 +80,8 @@ class Pair:
         channel.makeConnection(transport)
         return channel, transport
 
-    def answers(self, pieces: list[bytes]) -> tuple[tuple[bytes, bool], tuple[bytes, bool]]:
-        """Feed both, until they close, and give what each wrote and whether it closed; the Date's value left out."""
+    def responses(self, pieces: list[bytes]) -> tuple[tuple[bytes, bool], tuple[bytes, bool]]:
+        """Feed both channels until they close, and return what each wrote, without Date's value, and whether it closed."""
         results = []
         for channel, transport in (self.fast(), self.slow()):
             for piece in pieces:
@@ -100,8 +100,8 @@ def request(*fields: bytes, target: bytes = b"/", end: bytes = b"\r\n") -> bytes
 
 
 PAIR = Pair()
-OTHER = Pair(origins=("https://a.example", "https://b.example"))
-EMPTY = Pair(body=None)
+TWO_ORIGINS = Pair(origins=("https://a.example", "https://b.example"))
+NO_DOCUMENT = Pair(body=None)
 
 etag = st.sampled_from(
     [*PAIR.etags, b'"other"', b'W/"x"', b'"a,b"', b"*", b'"', b'"a b"', b"", PAIR.etags[0] + b", " + b'"z"']
@@ -124,7 +124,7 @@ value = st.one_of(
     etag,
     st.binary(max_size=8),
 )  # fmt: skip
-sensible = st.sampled_from(
+usual_field = st.sampled_from(
     [
         b"Connection: close", b"connection: Close", b"Connection: keep-alive", b"Connection: keep-alive, close",
         b"Accept-Encoding: gzip", b"accept-encoding: br;q=0.2, zstd", b"Accept-Encoding: identity;q=0",
@@ -133,8 +133,10 @@ sensible = st.sampled_from(
         *(b"If-None-Match: " + tag for tag in PAIR.etags), b'if-none-match: "x"', b"If-None-Match:  *",
     ]
 )  # fmt: skip
-odd = st.builds(lambda n, s, v: n + s + v, name, st.sampled_from([b": ", b":", b":  ", b" :", b"\t:", b""]), value)
-header = st.one_of(sensible, sensible, odd)
+odd_field = st.builds(
+    lambda n, s, v: n + s + v, name, st.sampled_from([b": ", b":", b":  ", b" :", b"\t:", b""]), value
+)
+any_field = st.one_of(usual_field, usual_field, odd_field)
 line_end = st.sampled_from([b"\r\n"] * 30 + [b"\n", b"\r", b"\r\n "])
 first_line = st.one_of(
     st.just(b"GET / HTTP/1.1"),
@@ -152,7 +154,7 @@ first_line = st.one_of(
 
 @st.composite
 def streams(draw: Any) -> list[bytes]:
-    """Some requests, many of them odd, as one stream, split anywhere."""
+    """Return a stream of requests, many of them malformed, split anywhere."""
     stream = b""
     for _ in range(draw(st.integers(1, 4))):
         if draw(st.integers(0, 19)) == 0:
@@ -160,7 +162,7 @@ def streams(draw: Any) -> list[bytes]:
         stream += draw(first_line) + draw(line_end)
         if draw(st.integers(0, 9)):
             stream += b"Host: h" + draw(line_end)
-        for field in draw(st.lists(header, max_size=4)):
+        for field in draw(st.lists(any_field, max_size=4)):
             stream += field + draw(line_end)
         stream += b"\r\n"
         if draw(st.integers(0, 9)) == 0:
@@ -171,49 +173,49 @@ def streams(draw: Any) -> list[bytes]:
     return [stream[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
 
-class EqualityTests(SynchronousTestCase):
-    def equal(self, pair: Pair, pieces: list[bytes]) -> bytes:
-        fast, slow = pair.answers(pieces)
+class SameResponseTests(SynchronousTestCase):
+    def assert_same(self, pair: Pair, pieces: list[bytes]) -> bytes:
+        fast, slow = pair.responses(pieces)
         self.assertEqual(fast, slow, pieces)
         return fast[0]
 
-    @given(streams(), st.sampled_from([PAIR, OTHER, EMPTY]))
+    @given(streams(), st.sampled_from([PAIR, TWO_ORIGINS, NO_DOCUMENT]))
     @examples(1500)
     def test_any_stream(self, pieces: list[bytes], pair: Pair) -> None:
-        """Whatever bytes arrive, cut wherever, the answers are those of twisted.web."""
-        self.equal(pair, pieces)
+        """Whatever bytes arrive, split anywhere, the responses are those of twisted.web."""
+        self.assert_same(pair, pieces)
 
     @given(st.lists(st.sampled_from([b"", b"If-None-Match: " + PAIR.etags[0], b'If-None-Match: "no"']), max_size=6))
     @examples(50)
-    def test_repeated(self, fields: list[bytes]) -> None:
-        """A request that comes again and again, with changing validators, is answered right each time."""
-        self.equal(PAIR, [request(b"Accept-Encoding: br, gzip", *filter(None, [f])) for f in fields * 3])
+    def test_repeated_request(self, fields: list[bytes]) -> None:
+        """A request that is repeated with changing validators gets the right response each time."""
+        self.assert_same(PAIR, [request(b"Accept-Encoding: br, gzip", *filter(None, [f])) for f in fields * 3])
 
-    def test_validator_at_each_place(self) -> None:
-        """The validator's line may stand anywhere in a request that is remembered without it."""
+    def test_validator_in_any_position(self) -> None:
+        """The line with the validator may be anywhere in a request that is remembered without it."""
         for tag in (*PAIR.etags, b'"no"', b"*", b'W/"x"', b"", b"x\ny", b"x\x00y"):
             line = b"If-None-Match: " + tag
             for fields in ([line, b"X-A: b"], [b"X-A: b", line], [b"X-A: b", line, b" folded"], [line, line]):
-                self.equal(PAIR, [request(b"X-A: b")] * 3 + [request(*fields)] * 3)
-            # Behind the end of the head it begins another, malformed request.
-            self.equal(PAIR, [request()] * 3 + [request() + line + b"\r\n"])
-            self.equal(PAIR, [request()] * 3 + [request()[:-2] + b"\r\n" + line + b"\r\n\r\n"])
+                self.assert_same(PAIR, [request(b"X-A: b")] * 3 + [request(*fields)] * 3)
+            # Behind the end of the head, the line starts another, malformed request.
+            self.assert_same(PAIR, [request()] * 3 + [request() + line + b"\r\n"])
+            self.assert_same(PAIR, [request()] * 3 + [request()[:-2] + b"\r\n" + line + b"\r\n\r\n"])
 
-    def test_pipelined(self) -> None:
-        """A thousand requests in one piece are a thousand answers."""
-        wire = self.equal(PAIR, [request() * 1000])
+    def test_pipelining(self) -> None:
+        """A thousand requests in one piece get a thousand responses."""
+        wire = self.assert_same(PAIR, [request() * 1000])
         self.assertEqual(wire.count(b"HTTP/1.1 200 OK\r\n"), 1000)
 
     def test_many_fields(self) -> None:
-        """The bounds on the number and size of fields are twisted.web's."""
+        """The limits on the number and size of fields are twisted.web's."""
         for count in (498, 499, 500, 501, 700):
             fields = [b"a:"] * count
-            self.equal(PAIR, [request(*fields)] * 3 + [request(b"If-None-Match: " + PAIR.etags[0], *fields)])
+            self.assert_same(PAIR, [request(*fields)] * 3 + [request(b"If-None-Match: " + PAIR.etags[0], *fields)])
         for size in (4000, 4096, 16000, 17000):
-            self.equal(PAIR, [request(b"Cookie: " + b"c" * size)] * 3)
+            self.assert_same(PAIR, [request(b"Cookie: " + b"c" * size)] * 3)
 
-    def test_change(self) -> None:
-        """A request that is remembered is answered with the newest document."""
+    def test_change_of_the_document(self) -> None:
+        """The response to a remembered request has the newest document."""
         pair = Pair()
         channel, transport = pair.fast()
         for _ in range(3):
@@ -225,17 +227,17 @@ class EqualityTests(SynchronousTestCase):
 
 
 class MemoTests(SynchronousTestCase):
-    def test_understood(self) -> None:
-        """What a browser sends is a plain request, with a validator and without."""
+    def test_browser_request(self) -> None:
+        """A browser's request is a fast request, with or without a validator."""
         fields = [b"User-Agent: Mozilla/5.0 (X11; Linux x86_64)", b"Accept-Encoding: gzip, deflate, br, zstd",
                   b"Cookie: a=b; c=d", b"Sec-Fetch-Mode: cors", b"Connection: keep-alive"]  # fmt: skip
-        self.assertIsNotNone(plain.parse_fast(PAIR.site.connections.responders, request(*fields)))
-        understood = plain.parse_fast(PAIR.site.connections.responders, request(*fields, b'If-None-Match: "x"'))
-        assert understood is not None
-        self.assertEqual(understood.validator, b'"x"')
+        self.assertIsNotNone(fast_request.parse_fast(PAIR.site.connections.responders, request(*fields)))
+        parsed = fast_request.parse_fast(PAIR.site.connections.responders, request(*fields, b'If-None-Match: "x"'))
+        assert parsed is not None
+        self.assertEqual(parsed.validator, b'"x"')
 
-    def test_only_what_comes_again(self) -> None:
-        """Requests that do not come twice in a row on one connection are not remembered."""
+    def test_only_repeated_requests(self) -> None:
+        """Only requests that come twice in a row on one connection are remembered."""
         pair = Pair()
         channel, _ = pair.fast()
         for n in range(100):
@@ -245,19 +247,19 @@ class MemoTests(SynchronousTestCase):
             channel.dataReceived(request())
         self.assertEqual(len(pair.site.connections.request_memo), 1)
 
-    def test_validators_are_one_entry(self) -> None:
-        """A poller whose validator changes each time takes one entry."""
+    def test_validators_share_an_entry(self) -> None:
+        """A polling client whose validator changes each time uses one entry."""
         pair = Pair()
         channel, _ = pair.fast()
         for n in range(100):
             channel.dataReceived(request(b'If-None-Match: "%d"' % n))
         self.assertEqual(len(pair.site.connections.request_memo), 1)
 
-    def test_bounds(self) -> None:
-        """However many requests are to be remembered, entries and bytes stay within their bounds."""
-        self.patch(plain, "MAX_ENTRIES", 10)
-        self.patch(plain, "MAX_BYTES", 1000)
-        memo = plain.RequestMemo()
+    def test_limits(self) -> None:
+        """However many requests are added, entries and bytes stay within their limits."""
+        self.patch(fast_request, "MAX_ENTRIES", 10)
+        self.patch(fast_request, "MAX_BYTES", 1000)
+        memo = fast_request.RequestMemo()
         variant = PAIR.responder.variant(None, None)
         for n in range(1000):
             memo.remember(b"%d" % n * (n % 60 + 1), variant)
@@ -266,23 +268,23 @@ class MemoTests(SynchronousTestCase):
             self.assertIs(memo.get(b"%d" % n * (n % 60 + 1)), variant)
 
 
-class ReaderTests(SynchronousTestCase):
-    def test_reader_who_does_not_read(self) -> None:
-        """A reader who sends requests and reads nothing is answered a few times, then not until he reads."""
+class SlowReaderTests(SynchronousTestCase):
+    def test_client_that_does_not_read(self) -> None:
+        """A client that sends requests without reading gets a few responses, and no more until it reads."""
         pair = Pair()
         channel, transport = pair.fast()
         transport.limit = 3 * len(BODY)
         channel.dataReceived(request() * 1000)
         self.assertLess(transport.value().count(b"HTTP/1.1 200"), 6)
-        answers = 0
+        responses = 0
         while transport.value():
-            answers += transport.value().count(b"HTTP/1.1 200")
+            responses += transport.value().count(b"HTTP/1.1 200")
             transport.clear()
             channel.resumeProducing()
-        self.assertEqual(answers, 1000)
+        self.assertEqual(responses, 1000)
 
-    def test_paused_on_the_long_way(self) -> None:
-        """A reader whom twisted.web's answer filled up is not answered the short way either, until he reads."""
+    def test_paused_by_twisted_web(self) -> None:
+        """If a response of twisted.web filled the transport, the fast path does not respond either until the client reads."""
         pair = Pair()
         channel, transport = pair.fast()
         for _ in range(3):
@@ -290,15 +292,15 @@ class ReaderTests(SynchronousTestCase):
         transport.clear()
         transport.limit = 10
         channel.dataReceived(request(target=b"/nothing"))
-        held = transport.value()
+        before = transport.value()
         channel.dataReceived(request())
-        self.assertEqual(transport.value(), held)
+        self.assertEqual(transport.value(), before)
         transport.limit = 1 << 30
         channel.resumeProducing()
         self.assertTrue(transport.value().endswith(BODY))
 
-    def test_last_piece_fills_the_transport(self) -> None:
-        """A reader whom twisted.web's answer filled up is read from no more: what he sends would pile up here."""
+    def test_paused_by_the_last_piece(self) -> None:
+        """If a response of twisted.web filled the transport, reading stops, so that requests do not pile up."""
         pair = Pair()
         channel, transport = pair.fast()
         transport.limit = 10
@@ -307,17 +309,17 @@ class ReaderTests(SynchronousTestCase):
         channel.resumeProducing()
         self.assertEqual(transport.producerState, "producing")
 
-    def test_empty_lines_behind_a_pending_request(self) -> None:
-        """What comes while an answer is being made is kept in few pieces, and only up to twisted.web's bound."""
+    def test_data_during_a_response(self) -> None:
+        """Data that arrives while a response is being made is buffered in few pieces, and up to twisted.web's limit."""
         pair = Pair()
 
-        class Slow(Resource):
+        class SlowResource(Resource):
             isLeaf = True
 
             def render(self, request: Any) -> int:
                 return NOT_DONE_YET
 
-        pair.site._resources = {**pair.site._resources, b"/slow": Slow()}
+        pair.site._resources = {**pair.site._resources, b"/slow": SlowResource()}
         channel, transport = pair.fast()
         channel.dataReceived(request(target=b"/slow"))
         for _ in range(100):
@@ -327,19 +329,19 @@ class ReaderTests(SynchronousTestCase):
         self.assertEqual(transport.producerState, "paused")
         self.assertLess(sum(map(len, channel._dataBuffer)), 20_000)
 
-    def test_pending_answer(self) -> None:
-        """While an answer is being made, the plain requests behind it wait for their turn."""
+    def test_requests_during_a_response(self) -> None:
+        """While a response is being made, the fast requests behind it wait for their turn."""
         pair = Pair()
         pending = []
 
-        class Slow(Resource):
+        class SlowResource(Resource):
             isLeaf = True
 
             def render(self, request: Any) -> int:
                 pending.append(request)
                 return NOT_DONE_YET
 
-        pair.site._resources = {**pair.site._resources, b"/slow": Slow()}
+        pair.site._resources = {**pair.site._resources, b"/slow": SlowResource()}
         channel, transport = pair.fast()
         channel.dataReceived(request(target=b"/slow") + request())
         channel.dataReceived(request())

@@ -1,4 +1,4 @@
-"""Those who asked for much go on in turn, a slice of time in each turn of the reactor."""
+"""Clients with many requests continue in turn, for a slice of time in each turn of the reactor."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ from livestate.web.http1.fair_scheduler import SLICE, FairScheduler
 from tests.web.http1.test_channel import BODY, Pair, request
 
 
-class Reactor:
-    """One that turns when it is told to."""
+class ManualClock:
+    """A clock and reactor that is advanced by hand."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -28,29 +28,29 @@ class Reactor:
             call()
 
 
-class TurnsTests(SynchronousTestCase):
+class FairSchedulerTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock = Reactor()
-        self.turns = FairScheduler(self.clock)
+        self.clock = ManualClock()
+        self.scheduler = FairScheduler(self.clock)
         self.done: list[str] = []
 
     def work(self, name: str, seconds: float = 0, times: int = 1) -> Callable[[], None]:
-        """Give work that takes so long, and is put into the queue so many times in all."""
+        """Return work that takes some seconds each time it runs, and is queued `times` times in total."""
 
-        def go_on() -> None:
+        def run() -> None:
             nonlocal times
             times -= 1
             self.done.append(name)
             self.clock.now += seconds
             if times:
-                self.turns.wait(go_on)
+                self.scheduler.wait(run)
 
-        return go_on
+        return run
 
-    def test_in_turn(self) -> None:
-        """Nobody goes on at once, nor twice before others."""
+    def test_order(self) -> None:
+        """No work runs at once, nor twice before the others."""
         for name in "abc":
-            self.turns.wait(self.work(name, times=2))
+            self.scheduler.wait(self.work(name, times=2))
         self.assertEqual(self.done, [])
         self.clock.turn()
         self.assertEqual(self.done, ["a", "b", "c"])
@@ -59,9 +59,9 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(self.clock.calls, [])
 
     def test_slice(self) -> None:
-        """However many wait, a turn of the reactor takes no longer than a slice and one of them."""
+        """However much work is queued, a turn of the reactor takes no longer than a slice and one piece of work."""
         for n in range(10):
-            self.turns.wait(self.work(str(n), SLICE / 2))
+            self.scheduler.wait(self.work(str(n), SLICE / 2))
         for turn in range(1, 6):
             self.clock.turn()
             self.assertEqual(len(self.done), 2 * turn)
@@ -71,25 +71,25 @@ class TurnsTests(SynchronousTestCase):
 class ChannelTests(SynchronousTestCase):
     """A channel in the queue."""
 
-    def test_others_are_served_between(self) -> None:
-        """Of a flood, on either way, a few requests are answered before it is another reader's turn."""
+    def test_flood(self) -> None:
+        """Only a few requests of a flood, on either path, are answered before other clients have their turn."""
         for target in (b"/", b"/nothing"):
             pair = Pair()
-            flooding, flooded = pair.fast()
+            flooding, flood_transport = pair.fast()
             flooding.dataReceived(request(target=target) * 1000)
-            self.assertLess(flooded.value().count(b"HTTP/1.1 "), 50)
-            self.assertEqual(flooded.producerState, "paused")
+            self.assertLess(flood_transport.value().count(b"HTTP/1.1 "), 50)
+            self.assertEqual(flood_transport.producerState, "paused")
             honest, transport = pair.fast()
             honest.dataReceived(request())
             self.assertTrue(transport.value().endswith(BODY))
-            # What comes meanwhile, as what TLS has decrypted may, is answered behind the rest.
+            # Requests that arrive meanwhile, as decrypted TLS data can, are answered behind the pending ones.
             flooding.dataReceived(request(b"Connection: close"))
             pair.turn()
-            self.assertEqual(flooded.value().count(b"HTTP/1.1 "), 1001)
-            self.assertTrue(flooded.disconnecting)
+            self.assertEqual(flood_transport.value().count(b"HTTP/1.1 "), 1001)
+            self.assertTrue(flood_transport.disconnecting)
 
-    def test_full_transport(self) -> None:
-        """Who reads nothing is not given more because it is his turn; he is when he reads."""
+    def test_paused_transport(self) -> None:
+        """A client that does not read is not sent more when its turn comes, but only once it reads."""
         pair = Pair()
         channel, transport = pair.fast()
         channel.dataReceived(request() * 100)
@@ -102,8 +102,8 @@ class ChannelTests(SynchronousTestCase):
         self.assertEqual(transport.value().count(b"HTTP/1.1 "), 100)
         self.assertEqual(transport.producerState, "producing")
 
-    def test_reads_before_its_turn(self) -> None:
-        """Who reads again before it is his turn waits for it."""
+    def test_resumed_before_its_turn(self) -> None:
+        """A client that resumes reading before its turn still waits for it."""
         pair = Pair()
         channel, transport = pair.fast()
         channel.dataReceived(request() * 100)
@@ -114,8 +114,8 @@ class ChannelTests(SynchronousTestCase):
         pair.turn()
         self.assertEqual(transport.value().count(b"HTTP/1.1 "), 100)
 
-    def test_gone(self) -> None:
-        """Who has left in the meantime is answered no more."""
+    def test_disconnect(self) -> None:
+        """A client that has disconnected meanwhile is sent no more responses."""
         pair = Pair()
         channel, transport = pair.fast()
         channel.dataReceived(request() * 100)

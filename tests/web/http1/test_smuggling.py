@@ -1,4 +1,4 @@
-"""Where a request ends is never in doubt: what could be read in two ways is refused, and nothing behind it answered."""
+"""The end of a request is never ambiguous: ambiguous requests are refused, and nothing behind them is answered."""
 
 import itertools
 import re
@@ -8,30 +8,30 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.web.http1.test_channel import Pair
 
-#: What would be smuggled, or is sent behind a sound request; its answer is known by its status, 404.
+#: The request that would be smuggled, or that follows a valid request. It is recognised by its status, 404.
 BEHIND = b"GET /behind HTTP/1.1\r\nHost: h\r\n\r\n"
 
 CHUNKED = b"Transfer-Encoding: chunked"
 
 
 def post(*fields: bytes, body: bytes = b"", method: bytes = b"POST", version: bytes = b"HTTP/1.1") -> bytes:
-    """Give a request for the document."""
+    """Return a request for the document."""
     lines = method + b" / " + version, b"Host: h", *fields
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 def chunked(body: bytes) -> bytes:
-    """Give a request with this chunked body."""
+    """Return a request with this chunked body."""
     return post(CHUNKED, body=body)
 
 
-#: Requests of which it is doubtful where they end, or what they are, by what is doubtful.
-DOUBTFUL = {
+#: Requests whose end or meaning is ambiguous, by what makes them ambiguous.
+AMBIGUOUS = {
     # Content-Length
     "two lengths": post(b"Content-Length: 5", b"Content-Length: 6", body=b"hello!"),
     "the same length twice": post(b"Content-Length: 5", b"Content-Length: 5", body=b"hello"),
     "two lengths in one line": post(b"Content-Length: 5, 5", body=b"hello"),
-    "a sign": post(b"Content-Length: +5", body=b"hello"),
+    "a plus sign": post(b"Content-Length: +5", body=b"hello"),
     "a negative length": post(b"Content-Length: -5", body=b"hello"),
     "hexadecimal": post(b"Content-Length: 0x5", body=b"hello"),
     "an underscore": post(b"Content-Length: 1_0", body=b"0123456789"),
@@ -69,7 +69,7 @@ DOUBTFUL = {
     "chunked behind a bare CR": post(b"X: a\rTransfer-Encoding: chunked", body=b"0\r\n\r\n"),
     "chunked in HTTP/1.0": post(CHUNKED, body=b"0\r\n\r\n", version=b"HTTP/1.0"),
     # Chunks
-    "a chunk size with a sign": chunked(b"+5\r\nhello\r\n0\r\n\r\n"),
+    "a chunk size with a plus sign": chunked(b"+5\r\nhello\r\n0\r\n\r\n"),
     "a chunk size with 0x": chunked(b"0x5\r\nhello\r\n0\r\n\r\n"),
     "a chunk size with an underscore": chunked(b"0_5\r\nhello\r\n0\r\n\r\n"),
     "a chunk size behind a space": chunked(b" 5\r\nhello\r\n0\r\n\r\n"),
@@ -120,8 +120,8 @@ DOUBTFUL = {
     "two empty lines": b"\r\n\r\n",
 }  # fmt: skip
 
-#: Requests that are one, however unusual, by what they are.
-SOUND = {
+#: Requests that are valid, though unusual, by what is unusual.
+VALID = {
     "a body": post(b"Content-Length: 5", body=b"hello"),
     "a body that looks like a request": post(b"Content-Length: %d" % len(BEHIND), body=BEHIND),
     "a body with GET": post(b"Content-Length: 5", body=b"hello", method=b"GET"),
@@ -137,7 +137,7 @@ SOUND = {
     "chunk sizes with zeroes": chunked(b"0005\r\nhello\r\n000\r\n\r\n"),
     "chunk extensions": chunked(b'5;a=b;c="d e"\r\nhello\r\n0;x\r\n\r\n'),
     "trailers": chunked(b"5\r\nhello\r\n0\r\nX: y\r\nContent-Length: 5\r\n\r\n"),
-    "a field that is none here": post(b"Transfer_Encoding: chunked"),
+    "an unrelated field with a similar name": post(b"Transfer_Encoding: chunked"),
     "100-continue": post(b"Expect: 100-continue", b"Content-Length: 5", body=b"hello"),
     "absolute form": b"GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n",
     "absolute form of another host": b"GET http://other/ HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -155,37 +155,39 @@ SOUND = {
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d\d\d) ")
 
 
-def cuts(stream: bytes) -> Iterator[list[bytes]]:
-    """Give a stream whole, in two at many places, and byte by byte."""
+def splits(stream: bytes) -> Iterator[list[bytes]]:
+    """Yield a stream in one piece, in two pieces split at many places, and byte by byte."""
     yield [stream]
     yield from ([stream[:n], stream[n:]] for n in range(1, len(stream), 11 if len(stream) < 400 else 997))
     yield [bytes([byte]) for byte in stream]
 
 
 class SmugglingTests(SynchronousTestCase):
-    """On the short cut and on twisted.web's way, behind a request that was answered the short way, cut anywhere."""
+    """Sends requests on both paths, split anywhere, behind requests on the fast path."""
 
     def setUp(self) -> None:
         self.pair = Pair()
 
     def check(self, name: str, stream: bytes, statuses: int, closed: bool) -> list[bytes]:
-        """See that there are so many answers behind a first one, whether the connection then ends, and give them."""
+        """Assert how many responses follow the first two, and whether the connection closes then; return their statuses."""
         found: list[list[bytes]] = []
         first = post(method=b"GET")
-        for pieces in cuts(stream):
-            for wire, closing in self.pair.answers([first, first, *pieces]):
-                answers = [status for status in _STATUS.findall(wire) if status != b"100"]
-                self.assertEqual((answers[:2], len(answers) - 2, closing), ([b"200"] * 2, statuses, closed), name)
-                found.append(answers[2:])
+        for pieces in splits(stream):
+            for wire, disconnecting in self.pair.responses([first, first, *pieces]):
+                responses = [status for status in _STATUS.findall(wire) if status != b"100"]
+                self.assertEqual(
+                    (responses[:2], len(responses) - 2, disconnecting), ([b"200"] * 2, statuses, closed), name
+                )
+                found.append(responses[2:])
         self.assertTrue(all(one == other for one, other in itertools.pairwise(found)), (name, found))
         return found[0]
 
-    def test_doubtful(self) -> None:
-        """A doubtful request is answered 400, once, and that is the connection's last answer."""
-        for name, request in DOUBTFUL.items():
+    def test_ambiguous(self) -> None:
+        """An ambiguous request is answered 400, once, and this is the last response on the connection."""
+        for name, request in AMBIGUOUS.items():
             self.assertEqual(self.check(name, request + BEHIND, 1, True), [b"400"], name)
 
-    def test_sound(self) -> None:
-        """An unusual request is answered once, and the one behind it too."""
-        for name, request in SOUND.items():
+    def test_valid(self) -> None:
+        """A valid request is answered once, and so is the request behind it."""
+        for name, request in VALID.items():
             self.assertEqual(self.check(name, request + BEHIND, 2, False)[1], b"404", name)

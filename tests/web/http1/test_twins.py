@@ -1,4 +1,4 @@
-"""Whatever happens to a service, its short cut answers as twisted.web does."""
+"""Whatever happens to a service, the fast path responds as twisted.web does."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.web.http1.twins import BODY, Connections, Twins
 
 PATHS = st.sampled_from(["/", "/results.json"])
 
-#: What polls send beside their validator.
+#: Fields that polling clients send in addition to their validator.
 FIELDS = st.lists(
     st.sampled_from(
         [
@@ -24,31 +24,31 @@ FIELDS = st.lists(
 )  # fmt: skip
 
 
-#: Who does something. One who was let go comes back.
+#: The number of a client. A client whose connection was closed reconnects.
 WHO = st.integers(0, 2)
 
 
 class Machine(RuleBasedStateMachine):
-    """Three clients of a service and of its twin."""
+    """Three clients that use both sites of a service."""
 
-    @initialize(everyone=st.booleans())
-    def begin(self, everyone: bool) -> None:
-        self.twins = Twins(cors_origin="*" if everyone else "https://a.example", max_stale="50")
+    @initialize(all_origins=st.booleans())
+    def set_up(self, all_origins: bool) -> None:
+        self.twins = Twins(cors_origin="*" if all_origins else "https://a.example", max_stale="50")
         self.clients: dict[int, Connections] = {}
         self.drained = False
 
     def client(self, who: int) -> Connections:
         if who not in self.clients or self.clients[who].closed:
-            self.leave(who)
+            self.disconnect(who)
             self.clients[who] = Connections(self.twins)
         return self.clients[who]
 
-    @rule(who=WHO, path=PATHS, fields=FIELDS, tags=st.lists(st.integers(0, 5), min_size=1, max_size=6),
+    @rule(who=WHO, path=PATHS, fields=FIELDS, etags=st.lists(st.integers(0, 5), min_size=1, max_size=6),
           cut=st.just(0) | st.integers(0, 99))  # fmt: skip
-    def poll(self, who: int, path: str, fields: list[bytes], tags: list[int], cut: int) -> None:
-        """Ask for a document some times over, as pages do, with what was current then or without."""
-        current = self.twins.tags()[path]
-        for tag in tags:
+    def poll(self, who: int, path: str, fields: list[bytes], etags: list[int], cut: int) -> None:
+        """Request a document several times, as pages do, with or without a current validator."""
+        current = self.twins.etags()[path]
+        for tag in etags:
             validator = [b"If-None-Match: " + current[tag]] if tag < len(current) else []
             data = self.request(path, *fields, *validator)
             self.client(who).send(data[:cut])
@@ -57,8 +57,8 @@ class Machine(RuleBasedStateMachine):
     @rule(who=WHO, path=PATHS, fields=FIELDS, validated=st.booleans(),
           between=st.sampled_from(["nothing", "change", "second", "stop_reading"]))  # fmt: skip
     def repeat(self, who: int, path: str, fields: list[bytes], validated: bool, between: str) -> None:
-        """Ask with the very same bytes, one after the other and all at once, while something happens."""
-        tag = next(iter(self.twins.tags()[path]), b'"x"')
+        """Send exactly the same request repeatedly, one by one and pipelined, with an event in between."""
+        tag = next(iter(self.twins.etags()[path]), b'"x"')
         data = self.request(path, *fields, *[b"If-None-Match: " + tag] * validated)
         for _ in range(4):
             self.client(who).send(data)
@@ -71,20 +71,20 @@ class Machine(RuleBasedStateMachine):
         self.client(who).send(data)
         self.client(who).send(data * 3)
 
-    @rule(who=WHO, path=PATHS, wait=st.sampled_from([b"0", b"2", b"60"]), behind=st.booleans())
-    def poll_long(self, who: int, path: str, wait: bytes, behind: bool) -> None:
-        """Ask to be answered when the document changes, and perhaps for something else behind that."""
-        tag = next(iter(self.twins.tags()[path]), b'"x"')
+    @rule(who=WHO, path=PATHS, wait=st.sampled_from([b"0", b"2", b"60"]), pipelined=st.booleans())
+    def poll_long(self, who: int, path: str, wait: bytes, pipelined: bool) -> None:
+        """Send a long poll, perhaps with another request behind it."""
+        tag = next(iter(self.twins.etags()[path]), b'"x"')
         data = self.request(path, b"If-None-Match: " + tag, b"Prefer: wait=" + wait)
-        self.client(who).send(data + self.request(path) * behind)
+        self.client(who).send(data + self.request(path) * pipelined)
 
     @rule(who=WHO, path=PATHS, fields=FIELDS)
     def poll_last(self, who: int, path: str, fields: list[bytes]) -> None:
-        """Ask, and have the connection closed; then ask for more all the same."""
+        """Send a request that closes the connection, and another one behind it."""
         self.client(who).send(self.request(path, b"Connection: close", *fields) + self.request(path))
 
     @rule(who=WHO, path=st.sampled_from(["/events", "/events?delta=merge", "/results.json/events"]))
-    def read_events(self, who: int, path: str) -> None:
+    def subscribe(self, who: int, path: str) -> None:
         self.client(who).send(self.request(path))
 
     @rule(who=WHO, pieces=streams())
@@ -102,7 +102,7 @@ class Machine(RuleBasedStateMachine):
         self.client(who).read()
 
     @rule(who=WHO)
-    def leave(self, who: int) -> None:
+    def disconnect(self, who: int) -> None:
         connection = self.clients.pop(who, None)
         if connection is not None:
             self.compare(connection)
@@ -112,7 +112,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(path=PATHS, number=st.integers(0, 3), large=st.booleans())
     def change(self, path: str, number: int, large: bool) -> None:
-        """Have another document, or one that there was before."""
+        """Publish a new version of a document, or an earlier one."""
         pad = b" " * 70_000 if large and number == 3 else b""
         self.twins.publish(path, BODY.replace(b"night", b"day %d" % number) + pad)
 
@@ -122,14 +122,14 @@ class Machine(RuleBasedStateMachine):
         self.twins.reactor.advance(1)
 
     @rule()
-    def minute(self) -> None:
-        """Nothing comes from the store for so long that there is nothing to serve."""
+    def outage(self) -> None:
+        """Let the store be down for so long that the documents are too old to be served."""
         self.twins.reactor.run_for(70, step=1.0)
 
     @precondition(lambda self: not self.drained)
-    @rule(sure=st.integers(0, 9))
-    def drain(self, sure: int) -> None:
-        if sure == 9:
+    @rule(chance=st.integers(0, 9))
+    def drain(self, chance: int) -> None:
+        if chance == 9:
             self.drained = True
             self.twins.drain()
 
@@ -144,19 +144,19 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "twins"):
             return
         for who in list(self.clients):
-            self.leave(who)
+            self.disconnect(who)
         self.twins.close()
         assert not self.twins.failures, self.twins.failures
 
 
 class TwinsTests(SynchronousTestCase):
-    def test_any_story(self) -> None:
-        """Whoever asks for whatever, in whatever pieces, while documents change, come late and grow too old, time goes
-        on, readers stop to read, and the service drains: each byte but the Date's is the same on either way."""
+    def test_any_history(self) -> None:
+        """Both sites send the same bytes except for Date, whatever clients send, however it is split, and whether they
+        read; while documents appear, change and grow too old, time passes, and the service drains."""
         run_state_machine_as_test(Machine, settings=stories)
 
-    def test_nothing_is_held(self) -> None:
-        """The twins do not agree only because neither answers: of a plain story each answer is seen."""
+    def test_twins_respond(self) -> None:
+        """Both sites do respond: in a simple history, every response is there."""
         twins = Twins()
         self.addCleanup(twins.close)
         connection: Any = Connections(twins)

@@ -1,6 +1,6 @@
-"""One service, served twice: by its own site, and by one without the short cut, where twisted.web parses every request.
+"""One service with two sites: its own, and one without the fast path, where twisted.web parses every request.
 
-Chance is taken out of it: what is jittered for each reader is the same for both.
+Random numbers are replaced by fixed ones, so that jitter is the same on both sites.
 """
 
 import re
@@ -24,23 +24,23 @@ from livestate.web.site_service import SiteService
 from tests.support import FakeReactor, result_of
 from tests.web.resources.test_events import SlowTransport
 
-#: What a document that is compressed, and of which patches are made, looks like.
+#: A document that is large enough to be compressed and patched.
 BODY = b'{"title": "an election night", "votes": {' + b", ".join(b'"%d": %d' % (n, 7919 * n) for n in range(40)) + b"}}"
 
 _DATE = re.compile(rb"\r\nDate: [^\r]*")
 
 
-# Compressing them takes as long as all the rest of a service's beginning, ten times over.
+# Cached, because compressing the files takes ten times as long as the rest of starting a service.
 _viewer = lru_cache(viewer_resources)
 
 
-def viewer_of(paths: Iterable[str]) -> Any:
-    """Give the viewer's resources, as they were made once."""
+def cached_viewer_resources(paths: Iterable[str]) -> Any:
+    """Return the viewer's resources from a cache."""
     return _viewer(tuple(paths))
 
 
-class Certain:
-    """In place of the module `random`."""
+class FixedRandom:
+    """A replacement for the module `random`."""
 
     @staticmethod
     def uniform(low: float, high: float) -> float:
@@ -62,7 +62,7 @@ class ServedDocument:
 
 
 class Transport(SlowTransport):
-    """Like a real one, it may be told twice that there is no producer any more, and to pause after its end."""
+    """Like a real transport, it accepts `unregisterProducer` twice, and calls after it was closed."""
 
     def unregisterProducer(self) -> None:
         self.producer = None
@@ -72,66 +72,66 @@ class Transport(SlowTransport):
 
 
 class Twins:
-    """The service, running, with a document at / and, not there yet, one at /results.json."""
+    """A running service with a document at /, and one at /results.json that does not exist yet."""
 
     def __init__(self, **options: str) -> None:
         """:param options: as on the command line."""
         self.reactor = FakeReactor()
-        given = {name.replace("_", "-"): [value] for name, value in options.items()}
-        settings = load_settings({"source": ["demo:", "/results.json=demo:"], **given})
+        lists = {name.replace("_", "-"): [value] for name, value in options.items()}
+        settings = load_settings({"source": ["demo:", "/results.json=demo:"], **lists})
         self.documents = {w.path: Document(self.reactor, w.path, settings.max_size) for w in settings.documents}
-        supplies = [ServedDocument(document) for document in self.documents.values()]
-        with mock.patch("livestate.web.site_service.viewer_resources", viewer_of):
-            self.serving = SiteService(self.reactor, settings, supplies, LogFiles())
-        self.fast_site = self.serving.site
+        served = [ServedDocument(document) for document in self.documents.values()]
+        with mock.patch("livestate.web.site_service.viewer_resources", cached_viewer_resources):
+            self.site_service = SiteService(self.reactor, settings, served, LogFiles())
+        self.fast_site = self.site_service.site
         self.slow_site = LiveSite(self.fast_site._resources, self.reactor)
-        self._sweep = IdleTimeouts(self.reactor, lambda: self.slow_site.connections.open)
-        #: What went wrong and was only logged.
+        self._idle_timeouts = IdleTimeouts(self.reactor, lambda: self.slow_site.connections.open)
+        #: The tracebacks of errors that were only logged.
         self.failures: list[str] = []
         globalLogPublisher.addObserver(self._observe)  # type: ignore[arg-type]  # a function is an observer
         self._patches = [
-            mock.patch(f"livestate.web.{name}.random", Certain)
+            mock.patch(f"livestate.web.{name}.random", FixedRandom)
             for name in ("streams.broadcast", "resources.events", "resources.long_poll")
         ]
         for patch in self._patches:
             patch.start()
-        self.serving.startService()
-        self._sweep.startService()
+        self.site_service.startService()
+        self._idle_timeouts.startService()
         self.publish("/", BODY)
 
     def publish(self, path: str, data: bytes) -> None:
-        """Change a document, and let those be told who can be."""
+        """Change a document, and let the service notify its clients."""
         result_of(self.documents[path].update(data))
         self.reactor.advance(0.001)
 
     def confirm(self) -> None:
-        """Have the store confirm what it gave."""
+        """Confirm all documents, as the store would."""
         for document in self.documents.values():
             if document.snapshot is not None:
                 document.confirmed = self.reactor.seconds()
 
-    def tags(self) -> Mapping[str, list[bytes]]:
-        """Give the entity tags that are current, by path."""
+    def etags(self) -> Mapping[str, list[bytes]]:
+        """Return the current entity tags, by path."""
         return {
             path: [] if document.snapshot is None else [r.etag for r in document.snapshot.representations.values()]
             for path, document in self.documents.items()
         }
 
     def drain(self) -> None:
-        """Have each connection's next answer be its last."""
+        """Make the next response of each connection its last."""
         self.fast_site.connections.drain()
         self.slow_site.connections.drain()
 
     def forget(self) -> None:
-        """Forget the requests that were remembered, so that what comes next does not depend on what came before."""
+        """Empty the memos, so that what follows does not depend on earlier requests."""
         self.fast_site.connections.request_memo._entries.clear()
         self.fast_site.connections.request_memo._bytes = 0
         self.fast_site.connections.response_memo.renew()
 
     def close(self) -> None:
-        """End."""
-        self._sweep.stopService()
-        self.serving.stopService()
+        """Stop the service, and undo all patches."""
+        self._idle_timeouts.stopService()
+        self.site_service.stopService()
         for patch in self._patches:
             patch.stop()
         globalLogPublisher.removeObserver(self._observe)  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ class Twins:
 
 
 class Connections:
-    """A connection to each of the two sites; both are sent the same."""
+    """A pair of connections, one to each site, which are sent the same data."""
 
     def __init__(self, twins: Twins) -> None:
         self._sites = twins.fast_site, twins.slow_site
@@ -163,38 +163,38 @@ class Connections:
         return any(transport.disconnecting for transport in self.transports)
 
     def send(self, data: bytes) -> None:
-        """Have both take a piece, if they are still there."""
+        """Send a piece of data to both sites, unless they have closed the connection."""
         for channel, transport in zip(self.channels, self.transports, strict=True):
             if not transport.disconnecting:
                 channel.dataReceived(data)
         self._take_turns()
 
     def stop_reading(self) -> None:
-        """Take no byte more."""
+        """Stop reading responses."""
         for transport in self.transports:
             transport.room = 0
 
     def read(self) -> None:
-        """Take all that waits, and whatever comes."""
+        """Read everything that is unsent, and all later responses."""
         for transport in self.transports:
             while transport.waiting:
-                transport.give_room(1 << 20)
+                transport.make_room(1 << 20)
             transport.room = 1 << 30
         self._take_turns()
 
     def _take_turns(self) -> None:
-        """Let those go on who sent so much at once that others came first."""
+        """Run the reactor until no channel waits for its turn."""
         while any(channel._queued for channel in self.channels):
             self._reactor.advance(0)
 
     def outcomes(self) -> tuple[tuple[bytes, bool, bool], tuple[bytes, bool, bool]]:
-        """Give what each wrote, but for the Date's value, and whether it closed, and aborted."""
+        """Return what each site wrote, without Date's value, and whether it closed or aborted the connection."""
         fast, slow = (
             (_DATE.sub(b"\r\nDate: (now)", t.value() + t.waiting), t.disconnecting, t.aborted) for t in self.transports
         )
         return fast, slow
 
     def lose(self) -> None:
-        """Go away."""
+        """Disconnect."""
         for channel in self.channels:
             channel.connectionLost(connectionDone)

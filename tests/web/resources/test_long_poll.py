@@ -9,34 +9,34 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.formats.negotiation import wait_preference
 from livestate.web.resources.long_poll import MAX_WAIT
-from tests.support import answer_of, many, request
+from tests.support import many, parse_response, request
 from tests.web.resources.test_events import Case, Connection, state
 
 
 class LongPollTests(Case):
-    """What is held, and what ends it."""
+    """Which requests are held, and when they are answered."""
 
     def poll(self, prefer: str = "wait=30", **fields: str) -> Connection:
-        """Ask with the current entity tag."""
+        """Send a long poll with the current entity tag."""
         assert self.document.snapshot is not None
         etag = self.document.snapshot.representations["identity"].etag.decode()
         return Connection(self.site, request("/", **{"if_none_match": etag, "prefer": prefer, **fields}))
 
     def test_change(self) -> None:
-        """A poll is held until the document changes, and is then the ordinary answer with the preference's name."""
+        """A poll is held until the document changes, and then gets the usual response with Preference-Applied."""
         poll = self.poll()
         self.assertEqual((poll.transport.value(), len(self.polls)), (b"", 1))
         self.reactor.run_for(5)
         self.assertEqual(poll.transport.value(), b"")
         self.publish(state(2))
-        answer = answer_of(poll.transport.value())
-        self.assertEqual((answer.status, answer.body), (200, state(2)))
-        plain = answer_of(Connection(self.site, request()).transport.value())
-        self.assertEqual(answer.fields, plain.fields | {"Preference-Applied": "wait=30", "Cache-Control": "no-store"})
+        response = parse_response(poll.transport.value())
+        self.assertEqual((response.status, response.body), (200, state(2)))
+        plain = parse_response(Connection(self.site, request()).transport.value())
+        self.assertEqual(response.fields, plain.fields | {"Preference-Applied": "wait=30", "Cache-Control": "no-store"})
         self.assertEqual(len(self.polls), 0)
 
-    def test_time_over(self) -> None:
-        """Without a change it is answered 304, within the last tenth of its time, each at another moment."""
+    def test_timeout(self) -> None:
+        """Without a change, polls are answered 304, at different moments within the last tenth of their time."""
         polls = [self.poll() for _ in range(30)]
         self.reactor.run_for(26.9)
         self.assertEqual(len(self.polls), 30)
@@ -45,51 +45,51 @@ class LongPollTests(Case):
         self.reactor.run_for(1.7)
         self.assertEqual(len(self.polls), 0)
         for poll in polls:
-            answer = answer_of(poll.transport.value())
-            self.assertEqual((answer.status, answer.fields["Preference-Applied"]), (304, "wait=30"))
+            response = parse_response(poll.transport.value())
+            self.assertEqual((response.status, response.fields["Preference-Applied"]), (304, "wait=30"))
         self.assertEqual(
             [call for call in self.reactor.getDelayedCalls() if call.getTime() > self.reactor.seconds() + 2], []
         )
 
-    def test_bound(self) -> None:
-        """No request is held for more than a minute, and the answer says so."""
+    def test_maximum_wait(self) -> None:
+        """No request is held for more than a minute, and the response says so."""
         poll = self.poll("wait=86400")
         self.reactor.run_for(MAX_WAIT * 0.89, step=1)
         self.assertEqual(poll.transport.value(), b"")
         self.reactor.run_for(MAX_WAIT * 0.12, step=1)
-        self.assertEqual(answer_of(poll.transport.value()).fields["Preference-Applied"], "wait=60")
+        self.assertEqual(parse_response(poll.transport.value()).fields["Preference-Applied"], "wait=60")
 
     def test_answered_at_once(self) -> None:
-        """Who does not have the current document, or would not wait, is answered at once, and told that it was heeded."""
+        """A client without the current document, or with `wait=0`, is answered at once, with Preference-Applied."""
         for poll, status in (
             (self.poll(if_none_match='"other"'), 200),
             (self.poll("wait=0"), 304),
             (self.poll("wait=00"), 304),
         ):
-            answer = answer_of(poll.transport.value())
-            self.assertEqual(answer.status, status)
-            self.assertTrue(answer.fields["Preference-Applied"].startswith("wait="))
-            self.assertEqual(answer.fields["Cache-Control"], "no-store")
+            response = parse_response(poll.transport.value())
+            self.assertEqual(response.status, status)
+            self.assertTrue(response.fields["Preference-Applied"].startswith("wait="))
+            self.assertEqual(response.fields["Cache-Control"], "no-store")
 
-    def test_not_a_poll(self) -> None:
-        """Other preferences, other methods, and a cache that asks on behalf of many, are answered as ever."""
+    def test_not_a_long_poll(self) -> None:
+        """Other preferences, other methods, and requests from a cache are answered as usual."""
         for poll in (
             self.poll("respond-async"),
             self.poll("wait"),
             self.poll("wait=x"),
             self.poll(if_modified_since="Mon, 02 Nov 2026 00:00:00 GMT"),
         ):
-            answer = answer_of(poll.transport.value())
-            self.assertEqual(answer.status, 304)
-            self.assertNotIn("Preference-Applied", answer.fields)
-            self.assertIn("max-age=1", answer.fields["Cache-Control"])
-        first = answer_of(Connection(self.site, request("/", prefer="wait=9")).transport.value())
-        self.assertEqual(first.lines, answer_of(Connection(self.site, request("/")).transport.value()).lines)
+            response = parse_response(poll.transport.value())
+            self.assertEqual(response.status, 304)
+            self.assertNotIn("Preference-Applied", response.fields)
+            self.assertIn("max-age=1", response.fields["Cache-Control"])
+        first = parse_response(Connection(self.site, request("/", prefer="wait=9")).transport.value())
+        self.assertEqual(first.lines, parse_response(Connection(self.site, request("/")).transport.value()).lines)
         head = Connection(self.site, request("/", "HEAD", prefer="wait=30", if_none_match="*"))
-        self.assertNotIn("Preference-Applied", answer_of(head.transport.value()).fields)
+        self.assertNotIn("Preference-Applied", parse_response(head.transport.value()).fields)
 
-    def test_connection_goes_on(self) -> None:
-        """After the answer the connection serves the next request, also one that was sent ahead, in order."""
+    def test_connection_stays_open(self) -> None:
+        """After the response, the connection serves further requests in order, including pipelined ones."""
         poll = self.poll()
         poll.channel.dataReceived(request("/nothing") + request())
         self.assertEqual(poll.transport.value(), b"")
@@ -102,20 +102,20 @@ class LongPollTests(Case):
         self.assertTrue(poll.channel._fast)
 
     def test_closing(self) -> None:
-        """Where the client asks for it, or speaks HTTP/1.0, the connection is closed behind the answer."""
+        """If the client asks for it or speaks HTTP/1.0, the connection is closed after the response."""
         assert self.document.snapshot is not None
         etag = self.document.snapshot.representations["identity"].etag
         closing = self.poll(connection="close")
         old = Connection(self.site, b"GET / HTTP/1.0\r\nPrefer: wait=30\r\nIf-None-Match: %b\r\n\r\n" % etag)
         self.publish(state(2))
-        self.assertEqual(answer_of(closing.transport.value()).fields["Connection"], "close")
+        self.assertEqual(parse_response(closing.transport.value()).fields["Connection"], "close")
         self.assertTrue(old.transport.value().startswith(b"HTTP/1.0 200 "))
         for poll in (closing, old):
-            self.assertEqual(answer_of(poll.transport.value()).body, state(2))
+            self.assertEqual(parse_response(poll.transport.value()).body, state(2))
             self.assertTrue(poll.transport.disconnecting)
 
-    def test_gone(self) -> None:
-        """One who goes is forgotten at once, and leaves no timer."""
+    def test_disconnect(self) -> None:
+        """A client that disconnects is forgotten at once, and leaves no timer."""
         before = len(self.reactor.getDelayedCalls())
         poll = self.poll()
         poll.lose()
@@ -124,21 +124,21 @@ class LongPollTests(Case):
         self.assertEqual(poll.transport.value(), b"")
 
     def test_stop(self) -> None:
-        """When the service stops, those who wait are answered."""
+        """When the service stops, held requests are answered."""
         poll = self.poll()
         self.streams.stopService()
-        self.assertEqual(answer_of(poll.transport.value()).status, 304)
+        self.assertEqual(parse_response(poll.transport.value()).status, 304)
         self.streams.startService()
 
-    def test_and_back_again(self) -> None:
-        """A document that changes and changes back before one is told keeps it waiting."""
+    def test_change_and_back(self) -> None:
+        """If the document changes and changes back before a poll is answered, the poll stays held."""
         poll = self.poll()
         for n in (2, 1):
             Deferred.fromCoroutine(self.document.update(state(n)))
         self.reactor.advance(0.01)
         self.assertEqual(poll.transport.value(), b"")
         self.publish(state(3))
-        self.assertEqual(json.loads(answer_of(poll.transport.value()).body)["number"], 3)
+        self.assertEqual(json.loads(parse_response(poll.transport.value()).body)["number"], 3)
 
 
 TOKENS = st.text("abcxyz-!", min_size=1, max_size=4).filter(lambda text: text != "wait")
@@ -150,12 +150,12 @@ PREFERENCE = st.lists(PARAMETER, min_size=1, max_size=3).map("; ".join)
 
 
 class PreferTests(SynchronousTestCase):
-    """What a Prefer field says of waiting."""
+    """Parsing `wait` in a Prefer field."""
 
     @many
     @given(st.lists(PREFERENCE, max_size=3), st.lists(PREFERENCE, max_size=3), st.integers(0, 10**6), st.booleans())
     def test_any_neighbours(self, before, after, seconds, quoted):
-        """`wait` is found among any preferences, quoted or not, in any spelling; of two the first counts."""
+        """`wait` is found among any other preferences, quoted or not, in any spelling. The first of several counts."""
         wait = f'Wait = "{seconds}"' if quoted else f"wait={seconds}"
         field = " , ".join([*before, wait, *after, "wait=5"])
         self.assertEqual(wait_preference(field.encode()), seconds)
@@ -164,17 +164,17 @@ class PreferTests(SynchronousTestCase):
     @many
     @given(st.binary(max_size=40))
     def test_any_bytes(self, field):
-        """Any bytes at all are understood or not, without an error."""
+        """No field value causes an error."""
         result = wait_preference(field)
         self.assertTrue(result is None or result >= 0)
 
     def test_hostile(self):
-        """The longest field that is taken, made to be ambiguous, is read; by backtracking it would take for ever."""
+        """A field of the maximum length that would cause endless backtracking is parsed quickly."""
         for piece in (b" ;  ", b'"\\', b'"\\"', b'"', b"x = ;", b" ,", b"\\", b" ", b'x="'):
             self.assertIsNone(wait_preference(piece * (16384 // len(piece)) + b"\0"))
 
     def test_values(self):
-        """Seconds are digits; anything else is no preference."""
+        """Seconds consist of digits; with anything else there is no preference."""
         for field, seconds in (
             (None, None), (b"", None), (b"wait=10", 10), (b"WAIT=010", 10), (b'wait="1\\0"', 10), (b"wait=", None),
             (b"wait", None), (b"wait=-1", None), (b"wait=1.5", None), (b"wait=1 0", None), (b"wait=10;x=y, z", 10),

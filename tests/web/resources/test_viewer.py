@@ -1,4 +1,4 @@
-"""The viewer's files: how they are served, and that the page needs nothing that its own policy forbids."""
+"""The viewer's files: how they are served, and that the page complies with its own security policy."""
 
 import gzip
 import re
@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from livestate.web.resources.viewer import viewer_resources
 from livestate.web.site import LiveSite
-from tests.support import FakeReactor, answer_of, exchange, few, request
+from tests.support import FakeReactor, exchange, few, parse_response, request
 
 TYPES = {
     "": "text/html; charset=utf-8",
@@ -26,7 +26,7 @@ TYPES = {
 
 
 class Page(HTMLParser):
-    """Collects what a page loads, links to, and has in it."""
+    """Collects what a page loads and links to, and any forbidden content."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -56,76 +56,78 @@ class Page(HTMLParser):
 
 
 class StaticTests(SynchronousTestCase):
-    """A site with the viewer."""
+    """Requests to a site with the viewer."""
 
     def setUp(self):
-        self.site = self.site_of(["/", "/results.json"])
+        self.site = self.site_with(["/", "/results.json"])
 
-    def site_of(self, documents):
-        """Give a site whose documents are listed."""
+    def site_with(self, documents):
+        """Return a site whose viewer lists these documents."""
         return LiveSite(viewer_resources(documents), FakeReactor())
 
     def get(self, name="", method="GET", **fields):
-        return answer_of(exchange(self.site, request(f"/_live/{name}", method, **fields)))
+        return parse_response(exchange(self.site, request(f"/_live/{name}", method, **fields)))
 
     def page(self, site=None):
-        return Page(answer_of(exchange(site or self.site, request("/_live/"))).body.decode())
+        return Page(parse_response(exchange(site or self.site, request("/_live/"))).body.decode())
 
     def test_files(self):
-        """Each file has its type, is never sniffed, is asked for anew each time, and HEAD gives the same head."""
+        """Each file has its type, is never sniffed, is revalidated each time, and HEAD returns the same head."""
         for name, content_type in TYPES.items():
-            answer, head = self.get(name), self.get(name, "HEAD")
-            self.assertEqual((answer.status, head.status, head.body), (200, 200, b""), name)
-            self.assertEqual(answer.fields["Content-Type"], content_type)
-            self.assertEqual(answer.fields["Content-Length"], str(len(answer.body)))
-            self.assertEqual(answer.fields["Cache-Control"], "no-cache")
-            self.assertEqual(answer.fields["X-Content-Type-Options"], "nosniff")
-            self.assertEqual(answer.fields["Referrer-Policy"], "no-referrer")
-            self.assertEqual(answer.fields["Vary"], "Accept-Encoding")
-            self.assertEqual(head.lines, answer.lines)
+            response, head = self.get(name), self.get(name, "HEAD")
+            self.assertEqual((response.status, head.status, head.body), (200, 200, b""), name)
+            self.assertEqual(response.fields["Content-Type"], content_type)
+            self.assertEqual(response.fields["Content-Length"], str(len(response.body)))
+            self.assertEqual(response.fields["Cache-Control"], "no-cache")
+            self.assertEqual(response.fields["X-Content-Type-Options"], "nosniff")
+            self.assertEqual(response.fields["Referrer-Policy"], "no-referrer")
+            self.assertEqual(response.fields["Vary"], "Accept-Encoding")
+            self.assertEqual(head.lines, response.lines)
 
     def test_codings(self):
-        """Each content coding gives the same file, under a tag of its own; a client that accepts none is told so."""
+        """Each content coding decodes to the same file and has its own entity tag; a client that accepts none gets 406."""
         for name in TYPES:
-            plain, zipped, pressed = (self.get(name, accept_encoding=coding) for coding in ("identity", "gzip", "br"))
+            plain, gzipped, brotli_coded = (
+                self.get(name, accept_encoding=coding) for coding in ("identity", "gzip", "br")
+            )
             self.assertNotIn("Content-Encoding", plain.fields)
-            for answer, decode in ((zipped, gzip.decompress), (pressed, brotli.decompress)):
-                if "Content-Encoding" in answer.fields:
-                    self.assertEqual(decode(answer.body), plain.body)
+            for response, decode in ((gzipped, gzip.decompress), (brotli_coded, brotli.decompress)):
+                if "Content-Encoding" in response.fields:
+                    self.assertEqual(decode(response.body), plain.body)
             if len(plain.body) > 1000:
-                self.assertEqual(len({a.fields["ETag"] for a in (plain, zipped, pressed)}), 3)
-                self.assertLess(len(pressed.body), len(plain.body) / 2)
+                self.assertEqual(len({a.fields["ETag"] for a in (plain, gzipped, brotli_coded)}), 3)
+                self.assertLess(len(brotli_coded.body), len(plain.body) / 2)
             self.assertEqual(self.get(name, accept_encoding="identity;q=0").status, 406)
 
     def test_not_modified(self):
-        """Whoever has a file in the coding that is chosen is told that it still holds; another tag gives the file."""
+        """A client that has a file in the chosen coding gets 304; with another tag it gets the file."""
         for name in TYPES:
-            answer = self.get(name, accept_encoding="br")
-            again = self.get(name, accept_encoding="br", if_none_match=answer.fields["ETag"])
-            self.assertEqual((again.status, again.body, again.fields["ETag"]), (304, b"", answer.fields["ETag"]))
+            response = self.get(name, accept_encoding="br")
+            again = self.get(name, accept_encoding="br", if_none_match=response.fields["ETag"])
+            self.assertEqual((again.status, again.body, again.fields["ETag"]), (304, b"", response.fields["ETag"]))
             self.assertNotIn("Content-Type", again.fields)
             self.assertEqual(self.get(name, accept_encoding="br", if_none_match='"other"').status, 200)
 
     def test_methods(self):
-        """Nothing but GET and HEAD is allowed."""
+        """Only GET and HEAD are allowed."""
         for target in ("/_live", "/_live/", "/_live/livestate.js"):
             for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-                answer = answer_of(exchange(self.site, request(target, method)))
-                self.assertEqual((answer.status, answer.fields["Allow"]), (405, "GET, HEAD"), (target, method))
+                response = parse_response(exchange(self.site, request(target, method)))
+                self.assertEqual((response.status, response.fields["Allow"]), (405, "GET, HEAD"), (target, method))
 
     def test_redirect(self):
-        """Without its last slash the address leads to the page, relative, so that a prefix of a proxy's stays."""
-        answer = answer_of(exchange(self.site, request("/_live")))
-        self.assertEqual((answer.status, answer.fields["Location"]), (308, "_live/"))
+        """The path without its last slash redirects to the page, relatively, so that a proxy's prefix is kept."""
+        response = parse_response(exchange(self.site, request("/_live")))
+        self.assertEqual((response.status, response.fields["Location"]), (308, "_live/"))
 
-    def test_sharing(self):
-        """Pages of other sites may import the client module, and nothing else."""
+    def test_cors(self):
+        """Pages of other sites may import the client module, but no other file."""
         for name in TYPES:
             allowed = self.get(name, origin="https://a.example").fields.get("Access-Control-Allow-Origin")
             self.assertEqual(allowed, "*" if name == "livestate.js" else None, name)
 
     def test_policy(self):
-        """The page's policy allows what comes from here and no more, and the page keeps to it."""
+        """The page's policy allows only content from this server, and the page complies with it."""
         policy = self.get().fields["Content-Security-Policy"]
         directives = dict(directive.split(" ", 1) for directive in policy.split("; "))
         for name in ("default-src", "base-uri", "frame-ancestors", "form-action"):
@@ -152,7 +154,7 @@ class StaticTests(SynchronousTestCase):
         self.assertNotRegex(self.get("livestate.js").body.decode(), r"(?m)^import ")
 
     def test_documents(self):
-        """The documents are linked, relative to the page."""
+        """The page has relative links to the documents."""
         links = self.page().links
         self.assertIn(("../", "/"), links)
         self.assertIn(("../results.json", "/results.json"), links)
@@ -160,9 +162,9 @@ class StaticTests(SynchronousTestCase):
     @few
     @given(st.lists(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=9), max_size=4))
     def test_odd_paths(self, names):
-        """Whatever a document's path, the page shows it as it is, and nothing in it becomes markup or another host."""
+        """Any document path is shown unchanged, and never becomes markup or a link to another host."""
         paths = [f"/{name}" for name in names]
-        page = self.page(self.site_of(paths))
+        page = self.page(self.site_with(paths))
         self.assertEqual([text for target, text in page.links if text.startswith("/")], paths)
         self.assertEqual(page.forbidden, [])
         for target, text in page.links:
@@ -170,7 +172,7 @@ class StaticTests(SynchronousTestCase):
                 self.assertTrue(target.startswith("../"))
                 self.assertNotRegex(target, r"[?#\"<> \\]")
 
-    def test_nothing_else(self):
-        """There are no other files, and no way out of the folder."""
+    def test_no_other_files(self):
+        """There are no other files, and no path leads out of the folder."""
         for name in ("index.html", "nothing.js", "../tap.py", "%2e%2e/static.py", "static/viewer.js"):
             self.assertEqual(self.get(name).status, 404, name)

@@ -1,4 +1,4 @@
-"""What a document answers, and that it is the same bytes however it is sent."""
+"""The responses for a document, and that both ways of sending them yield the same bytes."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ from livestate.documents.snapshot import LARGE, completed, new_snapshot
 from livestate.web.resources.document import DocumentResource
 from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite
-from tests.support import NOW, FakeReactor, answer_of, exchange, many, result_of
+from tests.support import NOW, FakeReactor, exchange, many, parse_response, result_of
 
 DATA = json.dumps({"votes": list(range(300))}).encode()
 BIG = json.dumps([{"row": n} for n in range(LARGE // 10)]).encode()
@@ -33,7 +33,7 @@ validators = st.sampled_from([None, "*", '"x"', "first", "weak first", "second, 
 
 
 class Case(SynchronousTestCase):
-    """A document, its Responder, and a site that answers through twisted.web alone."""
+    """A document, its Responder, and a site without the fast path."""
 
     def make(self, data: bytes | None = DATA, origins=("*",), max_stale=None, hold_threads=False):
         self.reactor = FakeReactor(hold_threads=hold_threads)
@@ -43,7 +43,7 @@ class Case(SynchronousTestCase):
         if data is not None and not hold_threads:
             result_of(self.document.update(data))
 
-    def tags(self):
+    def etags(self):
         snapshot = self.document.snapshot
         return [] if snapshot is None else [r.etag.decode("ascii") for r in snapshot.representations.values()]
 
@@ -53,7 +53,7 @@ class Case(SynchronousTestCase):
         return "\r\n".join([f"{method} / HTTP/1.1", "Host: live.example", *lines, "", ""]).encode("latin-1")
 
     def response(self, accept_encoding=None, origin=None, if_none_match=None):
-        """Give the Response for a request's fields."""
+        """Return the Response for a request's fields."""
 
         def field(value):
             return None if value is None else value.strip(" \t").encode("latin-1")
@@ -61,8 +61,8 @@ class Case(SynchronousTestCase):
         return self.responder.variant(field(accept_encoding), field(origin)).respond(field(if_none_match))
 
 
-class SameBytesTests(Case):
-    """`Response.wire` gives what twisted.web writes."""
+class WireTests(Case):
+    """`Response.wire` returns what twisted.web writes."""
 
     @many
     @given(
@@ -73,40 +73,40 @@ class SameBytesTests(Case):
         validators,
         st.floats(0, 100),
     )
-    def test_wire(self, state, allowed, accept_encoding, origin, validator, passed):
-        """For any document and request, the bytes made ahead are those that twisted.web writes, in the same order."""
+    def test_wire(self, state, allowed, accept_encoding, origin, validator, elapsed):
+        """For any document and request, `wire` returns the same bytes that twisted.web writes."""
         self.make(
             {"none": None, "large": BIG}.get(state, DATA), allowed, 0.5 if state == "stale" else None, state == "large"
         )
         if state == "large":
-            # Published as plain bytes; its codings are still being made.
+            # Published uncompressed, while its codings are still being made.
             self.document.restore(new_snapshot(BIG, NOW), NOW)
-        self.reactor.rightNow += passed
+        self.reactor.rightNow += elapsed
         self.responder.renew()
         if_none_match = validator
         for word, index in (("first", 0), ("second", 1), ("last", -1)):
-            tags = self.tags()
-            if validator is not None and word in validator and tags:
-                tag = tags[min(index, len(tags) - 1)]
-                if_none_match = (if_none_match or "").replace(word, tag).replace("weak ", "W/")
+            etags = self.etags()
+            if validator is not None and word in validator and etags:
+                etag = etags[min(index, len(etags) - 1)]
+                if_none_match = (if_none_match or "").replace(word, etag).replace("weak ", "W/")
         response = self.response(accept_encoding, origin, if_none_match)
         written = exchange(self.site, self.request("GET", accept_encoding, origin, if_none_match))
         self.assertEqual(written, response.wire())
         head = exchange(self.site, self.request("HEAD", accept_encoding, origin, if_none_match))
         self.assertEqual(head, written.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
 
-    def test_prepared(self):
-        """The bytes that a Variant keeps are those of its answers."""
+    def test_variant_wires(self):
+        """The bytes that a Variant keeps are those of its responses."""
         self.make()
         variant = self.responder.variant(b"gzip", None)
         self.assertEqual(variant.prepare(), self.response("gzip").wire())
         prepared = variant.prepare_not_modified()
         self.assertEqual(len(prepared), 2)
-        for tag, wire in prepared.items():
-            self.assertEqual(wire, self.response("gzip", None, tag.decode("ascii")).wire())
+        for etag, wire in prepared.items():
+            self.assertEqual(wire, self.response("gzip", None, etag.decode("ascii")).wire())
 
     def test_preflight(self):
-        """The answer to OPTIONS is the same bytes too."""
+        """The response to OPTIONS has the same bytes too."""
         for allowed in (("*",), LISTED):
             self.make(origins=allowed)
             for origin in (None, "https://a.example", "https://c.example"):
@@ -114,11 +114,11 @@ class SameBytesTests(Case):
                 self.assertEqual(exchange(self.site, self.request("OPTIONS", origin=origin)), response.wire())
 
 
-class AnswerTests(Case):
-    """What is in the answers."""
+class ResponseTests(Case):
+    """The contents of responses."""
 
     def fields(self, *args):
-        return answer_of(self.response(*args).wire()).fields
+        return parse_response(self.response(*args).wire()).fields
 
     def test_full(self):
         """A 200 carries the document and exactly these fields."""
@@ -151,48 +151,48 @@ class AnswerTests(Case):
         self.assertEqual(self.response(None).body, DATA)
 
     def test_not_modified(self):
-        """A 304 carries the fields that a cache updates its copy with, no body, and nothing about one."""
+        """A 304 carries the fields that a cache updates its copy with, but no body and no fields about a body."""
         self.make()
-        tag = self.fields("br")["ETag"]
-        response = self.response("br", None, tag)
+        etag = self.fields("br")["ETag"]
+        response = self.response("br", None, etag)
         self.assertEqual((response.status, response.body), (304, b""))
         expected = {name: value for name, value in self.fields("br").items() if not name.startswith("Content-")}
         del expected["Last-Modified"], expected["X-Content-Type-Options"]
-        self.assertEqual(answer_of(response.wire()).fields, expected)
+        self.assertEqual(parse_response(response.wire()).fields, expected)
 
-    def test_tags(self):
-        """Each coding has a tag of its own, and each that the client would accept is known again, but no other."""
+    def test_etags(self):
+        """Each coding has its own entity tag. The tags of all codings that the client accepts are recognised, no others."""
         self.make()
-        tags = {coding: self.fields(coding)["ETag"] for coding in ("br", "zstd", "gzip", "identity")}
-        self.assertEqual(len(set(tags.values())), 4)
-        for coding, tag in tags.items():
+        etags = {coding: self.fields(coding)["ETag"] for coding in ("br", "zstd", "gzip", "identity")}
+        self.assertEqual(len(set(etags.values())), 4)
+        for coding, etag in etags.items():
             for accepted in ("gzip", "br, zstd, gzip", "identity;q=0, br"):
-                response = self.response(accepted, None, f'"other", W/{tag}')
+                response = self.response(accepted, None, f'"other", W/{etag}')
                 known = coding in accepted.split(", ") or (coding == "identity" and "identity;q=0" not in accepted)
                 self.assertEqual(response.status, 304 if known else 200, (coding, accepted))
                 if known:
-                    self.assertEqual(answer_of(response.wire()).fields["ETag"], tag)
+                    self.assertEqual(parse_response(response.wire()).fields["ETag"], etag)
 
-    def test_old_tag(self):
-        """A tag of a version that is past gets the new one whole."""
+    def test_outdated_etag(self):
+        """With the tag of a previous version, a client gets the full new version."""
         self.make()
-        tag = self.fields("gzip")["ETag"]
+        etag = self.fields("gzip")["ETag"]
         result_of(self.document.update(b'{"votes": 1}'))
-        response = self.response("gzip", None, tag)
+        response = self.response("gzip", None, etag)
         self.assertEqual((response.status, response.body), (200, b'{"votes": 1}'))
 
     def test_vary(self):
-        """Vary names Origin where the answer depends on it, be the origin among those that may read or not."""
+        """Vary names Origin if the response depends on it, whether or not the origin may read."""
         self.make()
         self.assertEqual(self.fields("gzip", "https://a.example")["Vary"], "Accept-Encoding")
         self.make(origins=LISTED)
         for origin in (None, "https://a.example", "https://c.example"):
-            tag = self.fields("gzip", origin)["ETag"]
-            for if_none_match in (None, tag):
+            etag = self.fields("gzip", origin)["ETag"]
+            for if_none_match in (None, etag):
                 self.assertEqual(self.fields("gzip", origin, if_none_match)["Vary"], "Accept-Encoding, Origin")
 
     def test_cors(self):
-        """With `*` all may read; with a list just those in it, named back; others are told nothing."""
+        """With `*` all origins may read. With a list, only the listed ones may, and others get no CORS fields."""
         allow = "Access-Control-Allow-Origin"
         self.make()
         self.assertEqual(self.fields(None, None)[allow], "*")
@@ -203,30 +203,30 @@ class AnswerTests(Case):
             self.assertFalse([name for name in self.fields(None, origin) if name.startswith("Access-Control")])
 
     def test_no_document(self):
-        """Without a document yet, the answer is a problem document that says when to come again."""
+        """While there is no document yet, the response is a problem document with Retry-After."""
         self.make(None, LISTED)
         for if_none_match in (None, "*"):
-            answer = answer_of(self.response("gzip", "https://a.example", if_none_match).wire())
-            self.assertEqual(answer.status, 503)
-            self.assertEqual(answer.fields["Retry-After"], "1")
-            self.assertEqual(answer.fields["Cache-Control"], "no-store")
-            self.assertEqual(answer.fields["Content-Type"], "application/problem+json")
-            self.assertEqual(answer.fields["Access-Control-Allow-Origin"], "https://a.example")
-            self.assertNotIn("ETag", answer.fields)
-            content = json.loads(answer.body)
+            response = parse_response(self.response("gzip", "https://a.example", if_none_match).wire())
+            self.assertEqual(response.status, 503)
+            self.assertEqual(response.fields["Retry-After"], "1")
+            self.assertEqual(response.fields["Cache-Control"], "no-store")
+            self.assertEqual(response.fields["Content-Type"], "application/problem+json")
+            self.assertEqual(response.fields["Access-Control-Allow-Origin"], "https://a.example")
+            self.assertNotIn("ETag", response.fields)
+            content = json.loads(response.body)
             self.assertEqual((content["title"], content["status"]), ("Service Unavailable", 503))
             self.assertIn("no document yet", content["detail"])
 
     def test_max_stale(self):
-        """Past the age that is allowed the document is not served any more, until the store confirms it."""
+        """Beyond the maximum age the document is no longer served, until the store confirms it."""
         self.make(max_stale=10)
-        tag = self.fields("gzip")["ETag"]
+        etag = self.fields("gzip")["ETag"]
         self.reactor.advance(10)
         self.responder.renew()
-        self.assertEqual(self.response("gzip", None, tag).status, 304)
+        self.assertEqual(self.response("gzip", None, etag).status, 304)
         self.reactor.advance(0.5)
         self.responder.renew()
-        for if_none_match in (None, tag, "*"):
+        for if_none_match in (None, etag, "*"):
             response = self.response("gzip", None, if_none_match)
             self.assertEqual(response.status, 503)
             self.assertIn("too old", json.loads(response.body)["detail"])
@@ -235,36 +235,36 @@ class AnswerTests(Case):
         self.assertEqual(self.response("gzip").status, 200)
 
     def test_without_max_stale(self):
-        """Where no age is set, a document of any age is served."""
+        """Without a maximum age, a document of any age is served."""
         self.make()
         self.reactor.advance(10 * 365 * 86400)
         self.assertEqual(self.response("gzip").status, 200)
 
     def test_not_acceptable(self):
-        """A client that accepts none of the codings there are is told which there are."""
+        """A client that accepts none of the available codings gets a list of them."""
         self.make(b'{"small": true}')
         response = self.response("identity;q=0, gzip")
         self.assertEqual(response.status, 406)
         self.assertIn("identity", json.loads(response.body)["detail"])
-        self.assertEqual(answer_of(response.wire()).fields["Vary"], "Accept-Encoding")
+        self.assertEqual(parse_response(response.wire()).fields["Vary"], "Accept-Encoding")
 
-    def test_codings_being_made(self):
-        """While the only coding that a client accepts is being made, it is told to come again; then it is served."""
+    def test_unfinished_codings(self):
+        """While the only coding that a client accepts is being made, it gets 503 with Retry-After; later it is served."""
         self.make(None)
         plain = new_snapshot(DATA, NOW)
         self.document.restore(plain, NOW)
         response = self.response("identity;q=0, gzip")
-        self.assertEqual((response.status, answer_of(response.wire()).fields["Retry-After"]), (503, "1"))
+        self.assertEqual((response.status, parse_response(response.wire()).fields["Retry-After"]), (503, "1"))
         self.assertEqual(self.response("gzip").body, DATA)
-        tag = self.fields("gzip")["ETag"]
+        etag = self.fields("gzip")["ETag"]
         self.make(DATA)
         self.assertEqual(self.response("identity;q=0, gzip").status, 200)
-        self.assertEqual(self.response("gzip", None, tag).status, 304)
+        self.assertEqual(self.response("gzip", None, etag).status, 304)
         self.document.restore(completed(plain), NOW)
         self.assertEqual(self.response("identity;q=0, gzip").status, 406)
 
     def test_renew(self):
-        """Within a second the answers are kept as they are; when it is over, their Date and age are new."""
+        """Within a second the responses stay the same; after it, they have a new Date and age."""
         self.make()
         first = self.response("gzip")
         self.assertIs(self.response("gzip"), first)
@@ -276,28 +276,28 @@ class AnswerTests(Case):
         self.assertEqual(second["Livestate-Age"], "1")
         self.assertEqual(self.fields("gzip", None, second["ETag"])["Date"], second["Date"])
 
-    def test_change(self):
-        """A change of the document is seen at once, within the second too."""
+    def test_change_within_a_second(self):
+        """A change of the document is visible at once, even within a second."""
         self.make()
         self.response("gzip")
         result_of(self.document.update(b"2"))
         self.assertEqual(self.response("gzip").body, b"2")
 
     def test_few_variants(self):
-        """However many clients there are, no more answers are kept than there are orders of codings, and origins."""
+        """However many clients there are, the number of kept variants is bounded by orders of codings and origins."""
         self.make(origins=LISTED)
         for index in range(2000):
             self.response(f"gzip;q=0.{index % 1000:03}, br;q=0.{index % 7}", f"https://{index}.example")
         self.assertLessEqual(len(self.responder._variants), 65)
 
-    def test_tally(self):
-        """What was given is counted by kind when the second is over: the coding of a 200, and else the status."""
+    def test_counts(self):
+        """On renewal, the sent responses are counted: by coding for a 200, and else by status."""
         self.make()
-        tag = self.fields("gzip")["ETag"]
+        etag = self.fields("gzip")["ETag"]
         for _ in range(2):
             self.response("gzip")
         self.response(None)
-        self.response("gzip", None, tag)
+        self.response("gzip", None, etag)
         self.response("identity;q=0, *;q=0")
         self.responder.renew()
         self.assertEqual(dict(self.responder.tally), {"gzip": 3, "identity": 1, "304": 1, "406": 1})
