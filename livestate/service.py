@@ -16,6 +16,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 
+from livestate.config.options import RESTART_ONLY
 from livestate.config.settings import Settings
 from livestate.documents.registry import Registry
 from livestate.documents.summary import summary
@@ -42,9 +43,6 @@ CERTIFICATE_CHECK_INTERVAL = 5.0
 #: Seconds after the last connection in which the process ends, even if a disk does not respond. Together with a drain,
 #: that is less than the 30 s after which Kubernetes kills a process.
 EXIT_LIMIT = 10.0
-
-#: The names of the options that take effect only after a restart.
-RESTART_ONLY = "admin", "workers", "log-format"
 
 
 class Server(Protocol):
@@ -194,10 +192,9 @@ class LivestateService(MultiService):
         changed = self._server.outdated()
         try:
             settings = self._load_settings()
-            for name in RESTART_ONLY:
-                attribute = name.replace("-", "_")
-                if getattr(settings, attribute) != getattr(self._settings, attribute):
-                    raise LivestateError(f"--{name} cannot change without a restart")
+            for option in RESTART_ONLY:
+                if getattr(settings, option.field) != getattr(self._settings, option.field):
+                    raise LivestateError(f"--{option.name} cannot change without a restart")
             # Before the settings, so that listeners that stay get the new certificates.
             changed = reload_all(self._server.certificates()) or changed
             if settings == self._settings:
