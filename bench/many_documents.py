@@ -15,7 +15,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 
-from livestate.config.settings import DocumentSettings, Settings
+from livestate.config.settings import load_settings
 from livestate.documents.document import Document
 from livestate.system.logs import LogFiles
 from livestate.web.site_service import SiteService
@@ -55,8 +55,7 @@ class Measurement:
         self._reactor = reactor
         self._count = count
         self._paths = [f"/wards/{number}.json" for number in range(count)]
-        options = tuple(DocumentSettings(path, "demo:", 1.0, None) for path in self._paths)
-        self._settings = Settings(("tcp:0",), (), None, options, ("*",), 2**24, None, None, 15.0, "text")
+        self._settings = load_settings({"http": ["tcp:0"], "source": [f"{path}=demo:" for path in self._paths]})
         # What is imported and cached once.
         SiteService(reactor, self._settings, self._documents(), LogFiles())
 

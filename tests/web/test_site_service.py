@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.internet.protocol import connectionDone
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.config.settings import DocumentSettings, Settings
+from livestate.config.settings import load_settings
 from livestate.documents.document import Document
 from livestate.system.logs import LogFiles
 from livestate.web.counts import Counts, DocumentCounts
@@ -40,8 +40,7 @@ class Site:
         self.reactor = FakeReactor()
         served = [ServedDocument(Document(self.reactor, path, 2**24)) for path in paths]
         self.documents = {each.document.path: each.document for each in served}
-        options = tuple(DocumentSettings(path, "demo:", 1.0, None) for path in paths)
-        settings = Settings(("tcp:0",), (), None, options, ("*",), 2**24, None, None, 15.0, "text")
+        settings = load_settings({"http": ["tcp:0"], "source": [f"{path}=demo:" for path in paths]})
         self.service = SiteService(self.reactor, settings, served, LogFiles())
         self.endpoints = self.service._endpoints
         self.service.startService()
