@@ -56,8 +56,9 @@ class RenewalsTests(SynchronousTestCase):
         self.renewals.renew()
         turns = 0
         while self.clock.getDelayedCalls():
-            self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-            self.clock.advance(0)
+            (call,) = self.clock.getDelayedCalls()
+            call.cancel()
+            call.func()
             turns += 1
         self.assertGreater(turns, 4)
         self.assertEqual(len(self.renewals), 0)
