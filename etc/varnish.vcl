@@ -46,15 +46,18 @@ sub vcl_recv {
     set req.url = regsub(req.url, "\?.*$", "");
     # A document may change twice within a second: only entity tags are precise enough.
     unset req.http.If-Modified-Since;
-    # Accept-Encoding has dozens of spellings, but only these four responses exist, the smallest first.
-    if (req.http.Accept-Encoding ~ "(?i)(^|,)\s*br\s*(,|$|;\s*q=(1|0?\.0*[1-9]))") {
-        set req.http.X-Coding = "br";
-    } elsif (req.http.Accept-Encoding ~ "(?i)(^|,)\s*zstd\s*(,|$|;\s*q=(1|0?\.0*[1-9]))") {
-        set req.http.X-Coding = "zstd";
-    } elsif (req.http.Accept-Encoding ~ "(?i)(^|,)\s*(x-)?gzip\s*(,|$|;\s*q=(1|0?\.0*[1-9]))") {
-        set req.http.X-Coding = "gzip";
-    } else {
-        set req.http.X-Coding = "identity";
+    # Accept-Encoding has dozens of spellings, but only these four responses exist, the smallest first. The choice is made
+    # once: at a restart, Varnish has already reduced the field to gzip.
+    if (req.restarts == 0) {
+        if (req.http.Accept-Encoding ~ "(?i)(^|,)\s*br\s*(,|$|;\s*q=(1|0?\.0*[1-9]))") {
+            set req.http.X-Coding = "br";
+        } elsif (req.http.Accept-Encoding ~ "(?i)(^|,)\s*zstd\s*(,|$|;\s*q=(1|0?\.0*[1-9]))") {
+            set req.http.X-Coding = "zstd";
+        } elsif (req.http.Accept-Encoding ~ "(?i)(^|,)\s*(x-)?gzip\s*(,|$|;\s*q=(1|0?\.0*[1-9]))") {
+            set req.http.X-Coding = "gzip";
+        } else {
+            set req.http.X-Coding = "identity";
+        }
     }
 
     if (req.restarts == 1) {

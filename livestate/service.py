@@ -23,6 +23,7 @@ from livestate.errors import LivestateError
 from livestate.listeners.listener import Listener
 from livestate.system.exit_guard import guard_exit
 from livestate.system.logs import LogFiles
+from livestate.system.orphans import OrphanReaper
 from livestate.system.periodic import PeriodicTask
 from livestate.system.signals import Signals
 from livestate.system.systemd import ServiceManager, SystemdNotifier
@@ -128,7 +129,7 @@ class LivestateService(MultiService):
             signal.SIGHUP: lambda: self._notifier.reload(self.reload),
             signal.SIGUSR2: lambda: self._notifier.reload(self.renew),
         }  # fmt: skip
-        for part in (log_files, self._registry, server, Signals(reactor, actions)):
+        for part in (log_files, self._registry, server, Signals(reactor, actions), OrphanReaper(reactor)):
             part.setServiceParent(self)
         self._admin: AdminSite | None = None
         if settings.admin is not None:

@@ -240,6 +240,13 @@ def written(path: Path, data: bytes, mode: int = 0o600) -> str:
     return str(path)
 
 
+def replace(path: Path, data: bytes | str) -> None:
+    """Replace a file atomically, as editors and publishers do."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_bytes(data if isinstance(data, bytes) else data.encode())
+    new.rename(path)
+
+
 def certificate_in(path):
     """Return the certificate in a file, after checking that the key in the file matches it."""
     data = Path(path).read_bytes()

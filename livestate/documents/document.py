@@ -29,9 +29,21 @@ class Document:
     """One served document."""
 
     __slots__ = (
-        "_codings", "_confirmation", "_confirmed", "_publication_delay", "_reactor", "_refused", "_subscribers",
-        "changes", "fetch_started", "max_size", "on_confirmed", "path", "refusals", "snapshot",
-    )  # fmt: skip
+        "_codings",
+        "_confirmation",
+        "_confirmed",
+        "_publication_delay",
+        "_reactor",
+        "_refused",
+        "_subscribers",
+        "changes",
+        "fetch_started",
+        "max_size",
+        "on_confirmed",
+        "path",
+        "refusals",
+        "snapshot",
+    )
 
     def __init__(self, reactor: Any, path: str, max_size: int) -> None:
         """Create a Document without a snapshot.

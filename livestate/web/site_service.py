@@ -12,7 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.web.http import Request
 
 from livestate.config.settings import Settings
+from livestate.documents.registry import MAX_THREADS
 from livestate.errors import SettingsError
+from livestate.sources.factory import store_address
 from livestate.system.event_loop_lag import EventLoopLag
 from livestate.system.logs import LogFiles
 from livestate.system.open_files import max_clients
@@ -133,9 +135,20 @@ class SiteService(MultiService):
         )
 
 
+def _files_for_documents(settings: Settings) -> int:
+    """Return the open files that this process may need to fetch and save the documents.
+
+    A store has one connection for reads and one for notifications; documents are saved by a limited number of threads.
+    Workers do not fetch: their settings have no sources.
+    """
+    fetched = [document.source for document in settings.documents if document.source]
+    stores = {store_address(source).identity for source in fetched}
+    return 2 * len(stores) + (0 if settings.state_dir is None else min(MAX_THREADS, len(fetched)))
+
+
 def _admission(reactor: Any, settings: Settings) -> Admission | None:
     """Return the limits of this process, which is one of `settings.workers`; None if there are none."""
-    limits = share_per_worker(settings.max_connections, settings.workers), max_clients()
+    limits = share_per_worker(settings.max_connections, settings.workers), max_clients(_files_for_documents(settings))
     limit = min((number for number in limits if number is not None), default=None)
     limit_per_address = share_per_worker(settings.max_connections_per_address, settings.workers)
     if limit_per_address is not None and settings.workers > 1:

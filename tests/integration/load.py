@@ -5,6 +5,7 @@ import signal
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -98,6 +99,42 @@ class Load:
         if not head.startswith(b"HTTP/1.1 200 "):
             self.wrong.append(head)
         return b"\r\nconnection: close" not in head.lower()
+
+
+class Background:
+    """Calls functions again and again, each in a thread of its own, until `stop`.
+
+    :param pause: seconds between two calls.
+    """
+
+    def __init__(self, case: SynchronousTestCase, *steps: Callable[[], object], pause: float) -> None:
+        self._stop = threading.Event()
+        self._pause = pause
+        self._errors: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._run, args=(step,), daemon=True) for step in steps]
+        case.addCleanup(self._stop.set)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Wait until the calls under way are finished.
+
+        :raises BaseException: what a function has raised, which also ended its thread.
+        """
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(TIMEOUT + 5)
+            assert not thread.is_alive()
+        if self._errors:
+            raise self._errors[0]
+
+    def _run(self, step: Callable[[], object]) -> None:
+        try:
+            while not self._stop.is_set():
+                step()
+                self._stop.wait(self._pause)
+        except BaseException as error:
+            self._errors.append(error)
 
 
 class Wrk:

@@ -79,7 +79,7 @@ class Sentinel:
             return False
 
 
-class Watched:
+class SentinelGroup:
     """A primary, two replicas and three Sentinels, which notice a dead primary after 1.2 s."""
 
     def __init__(

@@ -1,16 +1,18 @@
 """A document of 5 MB that changes each second: every answer is whole and of one version, in the coding it says."""
 
 import json
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.codings import DECODERS
 from tests.integration.http import Client
+from tests.integration.load import Background
 from tests.integration.processes import folder_for
 from tests.integration.servers import Livestate, RedisServer
+from tests.support import replace
 
 SECONDS = 8
 
@@ -32,21 +34,18 @@ class LargeDocumentTests(SynchronousTestCase):
         self.assertGreater(len(self.documents[0]), 4_500_000)
         self.answers: dict[str, dict[str, tuple[str, bytes]]] = {coding: {} for coding in DECODERS}
         self.wrong: list[str] = []
-        self.stop = threading.Event()
+        self.etags = dict.fromkeys(DECODERS, "")
 
-    def read(self, client: Client, coding: str) -> None:
-        """Collect each new answer; they are looked at when all is over, so that looking slows nobody down."""
-        etag = ""
-        while not self.stop.is_set():
-            fields = {"Accept_Encoding": coding} | ({"If_None_Match": etag} if etag else {})
-            answer = client.get(**fields)
-            if answer.status == 200:
-                etag = answer["ETag"]
-                self.answers[coding][etag] = (answer["Content-Encoding"] or "identity", answer.body)
-            elif answer.status != 304:
-                self.wrong.append(f"{coding}: {answer.status}")
-            time.sleep(0.05)
-        client.close()
+    def poll(self, client: Client, coding: str) -> None:
+        """Store the response if it is a new one. Checking it happens later, because that would slow all others down."""
+        etag = self.etags[coding]
+        fields = {"Accept_Encoding": coding} | ({"If_None_Match": etag} if etag else {})
+        answer = client.get(**fields)
+        if answer.status == 200:
+            self.etags[coding] = answer["ETag"]
+            self.answers[coding][answer["ETag"]] = (answer["Content-Encoding"] or "identity", answer.body)
+        elif answer.status != 304:
+            self.wrong.append(f"{coding}: {answer.status}")
 
     def assert_whole(self) -> None:
         """See that everything that came is one of the versions."""
@@ -61,19 +60,16 @@ class LargeDocumentTests(SynchronousTestCase):
 
     def poll_while(self, service: Livestate, put: list[str]) -> None:
         """Read in every coding, over HTTP and HTTPS in turn, while something is done to the document."""
-        threads = [
-            threading.Thread(target=self.read, args=(service.client(https=index % 2 == 1), coding), daemon=True)
-            for index, coding in enumerate(DECODERS)
-        ]
-        for thread in threads:
-            thread.start()
+        clients = {coding: service.client(https=index % 2 == 1) for index, coding in enumerate(DECODERS)}
+        polls = [partial(self.poll, client, coding) for coding, client in clients.items()]
+        polling = Background(self, *polls, pause=0.05)
         for document in put[1:]:
             self.put(document)
             time.sleep(1)
         time.sleep(2)
-        self.stop.set()
-        for thread in threads:
-            thread.join(15)
+        polling.stop()
+        for client in clients.values():
+            client.close()
         # A reader who has the plain bytes of a version keeps them: those who have nothing show that each coding is made.
         for coding in DECODERS:
             answer = service.get(Accept_Encoding=coding)
@@ -95,8 +91,7 @@ class LargeDocumentTests(SynchronousTestCase):
         folder = folder_for(self)
 
         def put(document: str) -> None:
-            (folder / "new").write_text(document)
-            (folder / "new").rename(folder / "large.json")
+            replace(folder / "large.json", document)
 
         self.put = put
         self.put(self.documents[0])

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.integration.certificates import Authority
 from tests.integration.processes import TERMINATED, folder_for, program, run, until
 from tests.integration.servers import Livestate, RedisServer
+from tests.support import replace
 
 #: Seconds from a change until it is served: it takes milliseconds, and half a minute where the push does not work.
 AT_ONCE = 5.0
@@ -137,8 +138,7 @@ class FileTests(PushCase):
         service = self.serve(f"file:{self.file}")
         until(lambda: "watching for changes with inotify" in service.log, "the watch")
         for value in range(2, 12, 2):
-            (self.folder / "new").write_text(str(value))
-            (self.folder / "new").rename(self.file)
+            replace(self.file, str(value))
             self.assert_at_once(service, str(value))
             with open(self.file, "w", encoding="utf-8") as file:
                 file.write("[")

@@ -1,7 +1,6 @@
 """The main job: a key in a real Redis, read over HTTP and HTTPS while it changes."""
 
 import json
-import threading
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,11 +9,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.certificates import Authority
 from tests.integration.http import Answer, Client
+from tests.integration.load import Background
 from tests.integration.processes import TERMINATED, folder_for, free_port, until
 from tests.integration.servers import Livestate, RedisServer
 
 #: Seconds from a change until it is served: a beat of a second, and one more for a busy machine.
 FRESH = 2.0
+
+#: Long enough for a first fetch, which imports the driver, on a busy machine.
+INTERVAL = "--interval=0.6"
 
 #: Seconds: the promise for a store that comes (back) up.
 RECOVERY = 2.0
@@ -35,28 +38,27 @@ class Reader:
     bodies: dict[str, bytes] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     not_modified: int = 0
+    etag: str = ""
+    version: int = 0
 
-    def run(self, stop: threading.Event) -> None:
-        """Poll until told to stop."""
-        etag, version = "", 0
-        while not stop.is_set():
-            fields = {"Accept_Encoding": self.coding} | ({"If_None_Match": etag} if etag else {})
-            answer = self.client.get(**fields)
-            if answer.status == 304:
-                self.not_modified += 1
-                if answer["ETag"] != etag or answer.body:
-                    self.wrong.append(f"304 with {answer['ETag']} and {answer.body!r} to {etag}")
-            elif answer.status == 200:
-                etag, version = answer["ETag"], answer.json()["version"]
-                if self.bodies.setdefault(etag, answer.body) != answer.body:
-                    self.wrong.append(f"two bodies with the tag {etag}")
-                if answer["Content-Encoding"] != self.coding.replace("identity", ""):
-                    self.wrong.append(f"asked for {self.coding}, got {answer['Content-Encoding']}")
-            else:
-                self.wrong.append(f"answered {answer.status}")
-            self.seen.append((time.monotonic(), version))
-            time.sleep(0.02)
-        self.client.close()
+    def poll(self) -> None:
+        """Send one request."""
+        etag = self.etag
+        fields = {"Accept_Encoding": self.coding} | ({"If_None_Match": etag} if etag else {})
+        answer = self.client.get(**fields)
+        if answer.status == 304:
+            self.not_modified += 1
+            if answer["ETag"] != etag or answer.body:
+                self.wrong.append(f"304 with {answer['ETag']} and {answer.body!r} to {etag}")
+        elif answer.status == 200:
+            self.etag, self.version = answer["ETag"], answer.json()["version"]
+            if self.bodies.setdefault(self.etag, answer.body) != answer.body:
+                self.wrong.append(f"two bodies with the tag {self.etag}")
+            if answer["Content-Encoding"] != self.coding.replace("identity", ""):
+                self.wrong.append(f"asked for {self.coding}, got {answer['Content-Encoding']}")
+        else:
+            self.wrong.append(f"answered {answer.status}")
+        self.seen.append((time.monotonic(), self.version))
 
 
 class ReadersTests(SynchronousTestCase):
@@ -70,20 +72,16 @@ class ReadersTests(SynchronousTestCase):
         service.until_served()
         codings = ["identity", "gzip", "br", "zstd"]
         readers = [Reader(service.client(https), coding) for https in (False, True) for coding in codings]
-        stop = threading.Event()
-        threads = [threading.Thread(target=reader.run, args=(stop,), daemon=True) for reader in readers]
-        for thread in threads:
-            thread.start()
+        polling = Background(self, *(reader.poll for reader in readers), pause=0.02)
         written = {1: time.monotonic()}
         for version in range(2, 7):
             time.sleep(0.7 + version / 10)
             store.set(document(version))
             written[version] = time.monotonic()
         time.sleep(FRESH)
-        stop.set()
-        for thread in threads:
-            thread.join(15)
+        polling.stop()
         for reader in readers:
+            reader.client.close()
             self.assertEqual(reader.wrong, [])
             self.assertGreater(reader.not_modified, 10)
             self.assertTrue(all(before <= after for (_, before), (_, after) in pairwise(reader.seen)))
@@ -109,7 +107,7 @@ class AddressTests(SynchronousTestCase):
     def serves(self, store: RedisServer, url: str, *, key: str = "livestate", database: int = 0) -> Livestate:
         """Have livestate serve `key`, and fail if it does not."""
         store.set('{"n":1}', key, database)
-        service = Livestate(self, f"--source={url}", "--interval=0.2")
+        service = Livestate(self, f"--source={url}", INTERVAL)
         service.until_body(b'{"n":1}')
         store.set('{"n":2}', key, database)
         service.until_body(b'{"n":2}')
@@ -147,7 +145,7 @@ class AddressTests(SynchronousTestCase):
         store.set("{}")
         stranger = Authority(folder, "stranger")
         for query in (f"?cafile={stranger.certificate}", ""):
-            service = Livestate(self, f"--source=rediss://localhost:{store.tls_port}/0{query}", "--interval=0.2")
+            service = Livestate(self, f"--source=rediss://localhost:{store.tls_port}/0{query}", INTERVAL)
             service.until_status(failures=lambda n: n >= 4)
             self.assertEqual(service.get().status, 503)
             [line] = service.about()
@@ -164,7 +162,7 @@ class AddressTests(SynchronousTestCase):
         store = RedisServer(self, password="right")
         store.set("{}")
         source = f"--source=redis://:incorrect@127.0.0.1:{store.port}/0"
-        service = Livestate(self, source, "--interval=0.2")
+        service = Livestate(self, source, INTERVAL)
         service.until_status(failures=lambda n: n >= 4)
         [line] = service.about()
         self.assertIn("rejected the login", line)
@@ -262,7 +260,7 @@ class OutageTests(SynchronousTestCase):
     def test_not_redis(self):
         """Something else on the port, here a livestate, is one log line that says so."""
         other = Livestate(self, "--source=demo:")
-        service = Livestate(self, f"--source=redis://127.0.0.1:{other.http.rpartition(':')[2]}/0", "--interval=0.3")
+        service = Livestate(self, f"--source=redis://127.0.0.1:{other.http.rpartition(':')[2]}/0", INTERVAL)
         service.until_status(failures=lambda n: n >= 4)
         [line] = service.about()
         self.assertIn("not a Redis reply", line)
@@ -270,7 +268,7 @@ class OutageTests(SynchronousTestCase):
 
     def test_nothing_there(self):
         """A refused connection is one log line that names the store and what is wrong."""
-        service = Livestate(self, f"--source=redis://127.0.0.1:{free_port()}/0", "--interval=0.2")
+        service = Livestate(self, f"--source=redis://127.0.0.1:{free_port()}/0", INTERVAL)
         service.until_status(failures=lambda n: n >= 4)
         [line] = service.about()
         self.assertIn("redis://127.0.0.1", line)

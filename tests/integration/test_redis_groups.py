@@ -1,7 +1,6 @@
 """More than one Redis: real Sentinels and a real cluster, whose servers are killed while readers ask."""
 
 import re
-import threading
 import time
 from dataclasses import dataclass, field
 
@@ -10,8 +9,9 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from livestate.sources.redis.slots import slot_of
 from tests.integration.certificates import Authority
 from tests.integration.http import Client
+from tests.integration.load import Background
 from tests.integration.processes import files, folder_for, free_port, program, run, until
-from tests.integration.redis_groups import SERVICE, Cluster, Sentinel, Watched
+from tests.integration.redis_groups import SERVICE, Cluster, Sentinel, SentinelGroup
 from tests.integration.servers import Livestate, RedisServer, redis_program
 
 
@@ -24,16 +24,14 @@ class Reader:
     versions: list[int] = field(default_factory=list)
     ages: list[int] = field(default_factory=list)
 
-    def run(self, stop: threading.Event) -> None:
-        """Ask until told to stop."""
-        while not stop.wait(0.05):
-            answer = self.client.get()
-            if answer.status != 200:
-                self.wrong.append(f"answered {answer.status}")
-                continue
+    def poll(self) -> None:
+        """Send one request."""
+        answer = self.client.get()
+        if answer.status == 200:
             self.versions.append(answer.json())
             self.ages.append(int(answer["Livestate-Age"]))
-        self.client.close()
+        else:
+            self.wrong.append(f"answered {answer.status}")
 
 
 class GroupCase(SynchronousTestCase):
@@ -47,21 +45,14 @@ class GroupCase(SynchronousTestCase):
     def read(self, service: Livestate) -> None:
         """Begin to ask, with three readers."""
         self.readers = [Reader(service.client()) for _ in range(3)]
-        self._stop = threading.Event()
-        self.addCleanup(self._stop.set)
-        self._threads = [
-            threading.Thread(target=reader.run, args=(self._stop,), daemon=True) for reader in self.readers
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._polling = Background(self, *(reader.poll for reader in self.readers), pause=0.05)
 
     def assert_read(self, last: int) -> None:
         """See that the readers get the last document, had an answer always, and never an older document."""
         until(lambda: all(reader.versions[-1:] == [last] for reader in self.readers), "that all readers have the last")
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(15)
+        self._polling.stop()
         for reader in self.readers:
+            reader.client.close()
             self.assertEqual(reader.wrong, [])
             self.assertEqual(reader.versions, sorted(reader.versions))
 
@@ -76,7 +67,7 @@ class SentinelTests(GroupCase):
 
     def test_failover(self):
         """The primary is killed, comes back, and the roles are switched: readers notice nothing but the age."""
-        group = Watched(self, password="hush", sentinel_password="quiet")
+        group = SentinelGroup(self, password="hush", sentinel_password="quiet")
         url = group.url.replace("://", "://:hush@") + "&sentinel_password=quiet"
         first = group.primary()
         first.set("1")
@@ -115,7 +106,7 @@ class SentinelTests(GroupCase):
 
     def test_replica(self):
         """Replicas are read and told of changes at once; one that is killed is replaced, and so is a primary that hangs."""
-        group = Watched(self)
+        group = SentinelGroup(self)
         url = f"{group.url}&read_from=prefer_replica&notify=news"
         group.primary().set("1")
         service = Livestate(self, f"--source={url}", "--interval=30")
@@ -144,7 +135,7 @@ class SentinelTests(GroupCase):
         self.assert_read(5)
         self.assertNotIn("Traceback", service.log)
 
-    def read_from(self, service: Livestate, group: Watched) -> RedisServer:
+    def read_from(self, service: Livestate, group: SentinelGroup) -> RedisServer:
         """Give the server that is read by what the log says."""
         line = [line for line in service.log.splitlines() if ": reading from the " in line][-1]
         return next(server for server in group.servers if line.endswith(f":{server.port}"))

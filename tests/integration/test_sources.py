@@ -11,6 +11,7 @@ from tests.integration.certificates import Authority
 from tests.integration.processes import TERMINATED, folder_for, until
 from tests.integration.servers import Livestate, RedisServer
 from tests.integration.upstream import Upstream
+from tests.support import replace
 
 
 class FileTests(SynchronousTestCase):
@@ -22,8 +23,7 @@ class FileTests(SynchronousTestCase):
 
     def replace(self, content: str) -> None:
         """Put a new file under the old name, as editors and publishers do."""
-        (self.folder / "new").write_text(content)
-        (self.folder / "new").rename(self.file)
+        replace(self.file, content)
 
     def test_changes(self):
         """A change by rename or in place is served an interval later, also where size and time stay the same."""
@@ -116,7 +116,7 @@ class UpstreamTests(SynchronousTestCase):
 
     def test_troubles(self):
         """Whatever else it answers is one log line each, and the last good document stays."""
-        service = Livestate(self, self.source, "--interval=0.3", "--max-size=10000")
+        service = Livestate(self, self.source, "--interval=0.5", "--max-size=10000")
         service.until_served()
         answers: list[tuple[int, bytes, dict[str, str], str]] = [
             (500, b"oops", {}, "answered 500"),
@@ -156,15 +156,15 @@ class UpstreamTests(SynchronousTestCase):
         folder = folder_for(self)
         authority = Authority(folder)
         key, certificate = authority.issue()
-        first = Livestate(self, self.source, "--interval=0.2", https=f":privateKey={key}:certKey={certificate}")
+        first = Livestate(self, self.source, "--interval=0.6", https=f":privateKey={key}:certKey={certificate}")
         first.until_served()
         source = f"--source={first.https}/"
-        distrusting = Livestate(self, source, "--interval=0.2")
+        distrusting = Livestate(self, source, "--interval=0.6")
         distrusting.until_status(failures=lambda n: n >= 3)
         [line] = distrusting.about()
         self.assertIn("certificate", line)
         trusting = Livestate(
-            self, source, "--interval=0.2", env={**os.environ, "SSL_CERT_FILE": str(authority.certificate)}
+            self, source, "--interval=0.6", env={**os.environ, "SSL_CERT_FILE": str(authority.certificate)}
         )
         trusting.until_body(b'{"n":1}')
         self.upstream.body = b'{"n":2}'

@@ -286,7 +286,7 @@ class StoreFaultTests(StoreFaultCase):
 
     def test_contents(self):
         """What can be wrong with what a store says or holds: one after the other, without anything good between."""
-        body = self.start("--interval=0.4")
+        body = self.start("--interval=0.6")
         deep = b"[" * 100_000 + b"]" * 100_000
         steps: list[tuple[Callable[[], object], dict[str, str]]] = [
             (self.say(b"-LOADING Redis is loading the dataset in memory", http(b"503 Busy")), {"redis": "LOADING", "http": "answered 503"}),

@@ -16,6 +16,7 @@ from tests.integration.http import Client, get, resumptions
 from tests.integration.load import Load
 from tests.integration.processes import children, ended, folder_for, free_port, run, twistd_arguments, until
 from tests.integration.servers import Livestate
+from tests.support import replace
 
 #: The constant of socket(7), which Python's module does not have.
 SO_TIMESTAMPNS = 35
@@ -62,8 +63,7 @@ class WorkersCase(SynchronousTestCase):
 
     def write(self, data: bytes) -> None:
         """Replace the document."""
-        (self.folder / "new").write_bytes(data)
-        (self.folder / "new").rename(self.folder / "live.json")
+        replace(self.folder / "live.json", data)
 
     def one_each(self) -> dict[int, Client]:
         """Return a connection to each worker."""

@@ -12,7 +12,7 @@ import sys
 import time
 
 from tests.integration.processes import files, until
-from tests.integration.redis_groups import SERVICE, Watched
+from tests.integration.redis_groups import SERVICE, SentinelGroup
 from tests.integration.servers import Livestate
 from tests.integration.test_redis_groups import GroupCase, Reader
 from tests.soak.script import run
@@ -24,7 +24,7 @@ class Failovers(GroupCase):
     def runTest(self) -> None:
         """Run and print."""
         count = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-        group = Watched(self)
+        group = SentinelGroup(self)
         services = [
             Livestate(self, f"--source={group.url}"),
             Livestate(self, f"--source={group.url}&read_from=prefer_replica&notify=news"),
@@ -72,7 +72,7 @@ class Failovers(GroupCase):
             f"{answers:,} answers, {len(wrong)} of them wrong, {len(back)} readers saw an older version, {faults} faults"
         )
 
-    def change(self, group: Watched, services: list[Livestate], version: int) -> list[float]:
+    def change(self, group: SentinelGroup, services: list[Livestate], version: int) -> list[float]:
         """Write on the primary and tell; give the seconds until each livestate serves it."""
         primary = group.primary()
         begun = time.monotonic()

@@ -10,13 +10,13 @@ connections by the end (though a slow reader may not have noticed yet), and must
 import re
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.http import Client
+from tests.integration.load import Background
 from tests.integration.processes import memory, program_of
 from tests.integration.servers import Livestate
 from tests.integration.test_metrics import exported
@@ -75,27 +75,18 @@ class Slow(SynchronousTestCase):
         """Run slowhttptest; return its output, and the latencies in seconds of an honest client meanwhile."""
         arguments = [*options, "-c", str(connections), "-r", "500", "-l", str(seconds), "-p", "5", "-u", f"{url}/"]
         latencies: list[float] = []
-        errors: list[BaseException] = []
-        stop = threading.Event()
 
         def poll() -> None:
-            try:
-                while not stop.wait(0.1):
-                    start = time.perf_counter()
-                    assert honest.get().status == 200
-                    latencies.append(time.perf_counter() - start)
-            except BaseException as error:
-                errors.append(error)
+            start = time.perf_counter()
+            assert honest.get().status == 200
+            latencies.append(time.perf_counter() - start)
 
-        polling_thread = threading.Thread(target=poll)
-        polling_thread.start()
+        polling = Background(self, poll, pause=0.1)
         program: str | Path = program_of("slowhttptest")
         result = subprocess.run(
             ["nice", "-n", "10", program, *arguments], capture_output=True, text=True, timeout=seconds + 60, check=False
         )
-        stop.set()
-        polling_thread.join()
-        self.assertEqual(errors, [])
+        polling.stop()
         return re.sub(r"\x1b\[[0-9;]*m", "", result.stdout), latencies
 
 

@@ -7,8 +7,8 @@ sending it. The goal: no other request waits longer than 20 ms.
     python -m tests.soak.stall [SECONDS]
 """
 
+import itertools
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +16,12 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.http import Client
+from tests.integration.load import Background
 from tests.integration.processes import folder_for
 from tests.integration.servers import Livestate, RedisServer
 from tests.integration.test_large import large_document
 from tests.soak.script import run
+from tests.support import replace
 
 
 def measure_latencies(client: Client, seconds: float) -> list[float]:
@@ -53,12 +55,11 @@ class Stall(SynchronousTestCase):
         # A character outside Latin-1 makes checking the UTF-8 take eight times as long.
         self.contents = [large_document(version).replace("Meadow", "Łąka").encode() for version in range(4)]
 
-        def replace(content: bytes) -> None:
-            (folder / "new").write_bytes(content)
-            (folder / "new").rename(folder / "large.json")
+        def replace_file(content: bytes) -> None:
+            replace(folder / "large.json", content)
 
         store = RedisServer(self)
-        for name, source, write in (("a file", "file:large.json", replace), ("Redis", store.url, store.set)):
+        for name, source, write in (("a file", "file:large.json", replace_file), ("Redis", store.url, store.set)):
             print(f"{len(self.contents[0]) / 1e6:.1f} MB from {name}, saved with --state-dir")
             self.measure(folder, source, write)
 
@@ -74,32 +75,23 @@ class Stall(SynchronousTestCase):
         time.sleep(3)
         client = service.client()
         print(summary("nothing else happens", measure_latencies(client, 5)), flush=True)
-        stop = threading.Event()
+        poller = service.client()
+        contents = itertools.cycle([*self.contents[1:], self.contents[0]])
 
         def write() -> None:
-            number = 0
-            while not stop.wait(1):
-                number += 1
-                write_document(self.contents[number % len(self.contents)])
+            write_document(next(contents))
 
         def poll() -> None:
-            client = service.client()
-            while not stop.wait(1):
-                client.get("/large", Accept_Encoding="br")
-            client.close()
+            poller.get("/large", Accept_Encoding="br")
 
         for what, work in (("it changes every second", [write]), ("and is read every second", [write, poll])):
-            stop.clear()
-            threads = [threading.Thread(target=job, daemon=True) for job in work]
-            for thread in threads:
-                thread.start()
+            working = Background(self, *work, pause=1)
             before = service.status("/large")["changes"]
             print(summary(what, measure_latencies(client, self.seconds)), flush=True)
             print(f"{'':<26} {service.status('/large')['changes'] - before} changes")
-            stop.set()
-            for thread in threads:
-                thread.join(10)
+            working.stop()
         client.close()
+        poller.close()
         service.stop()
 
 

@@ -5,7 +5,6 @@ python -m twisted.trial tests.soak.store_faults
 
 import os
 import random
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ from livestate.system.timeouts import with_timeout
 from tests.integration import faults, test_leaks, test_store_faults
 from tests.integration.faults import Fault, Proxy
 from tests.integration.http import get
+from tests.integration.load import Background
 from tests.integration.processes import files, memory
 from tests.integration.servers import RedisServer
 from tests.integration.upstream import Upstream
@@ -90,26 +90,20 @@ class Outages(test_store_faults.StoreFaultCase):
     def watch(self) -> Callable[[], None]:
         """Read each document until what this gives is called, which fails if anything was wrong."""
         wrong: list[str] = []
-        stop = threading.Event()
+        newest = dict.fromkeys(self.stores.sources(), 0)
 
-        def read() -> None:
-            newest = dict.fromkeys(self.stores.sources(), 0)
-            while not stop.is_set():
-                for kind, before in newest.items():
-                    answer = get(self.service.http, f"/{kind}")
-                    number = answer.json()["n"] if answer.status == 200 else -1
-                    if number < before:
-                        wrong.append(f"{kind}: {answer.status} {answer.body!r} after {before}")
-                    newest[kind] = number
-                time.sleep(0.02)
+        def poll() -> None:
+            for kind, before in newest.items():
+                answer = get(self.service.http, f"/{kind}")
+                number = answer.json()["n"] if answer.status == 200 else -1
+                if number < before:
+                    wrong.append(f"{kind}: {answer.status} {answer.body!r} after {before}")
+                newest[kind] = number
 
-        reader = threading.Thread(target=read, daemon=True)
-        reader.start()
-        self.addCleanup(stop.set)
+        polling = Background(self, poll, pause=0.02)
 
         def end() -> None:
-            stop.set()
-            reader.join(20)
+            polling.stop()
             self.assertEqual(wrong, [])
 
         return end
