@@ -56,8 +56,10 @@ class RenewalsTests(SynchronousTestCase):
         self.renewals.renew()
         turns = 0
         while self.clock.getDelayedCalls():
-            self.assertEqual(len(self.clock.getDelayedCalls()), 1)
-            self.clock.advance(0)
+            # One turn: with `advance`, the calls that are made meanwhile would be due too.
+            (call,) = self.clock.calls
+            self.clock.calls.clear()
+            call.func()
             turns += 1
         self.assertGreater(turns, 4)
         self.assertEqual(len(self.renewals), 0)
