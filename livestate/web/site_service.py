@@ -14,7 +14,9 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 
 from livestate.config.settings import Settings
+from livestate.documents.registry import MAX_THREADS
 from livestate.errors import SettingsError
+from livestate.sources.factory import store_address
 from livestate.system.event_loop_lag import EventLoopLag
 from livestate.system.logs import LogFiles
 from livestate.system.open_files import max_clients
@@ -33,6 +35,9 @@ from livestate.web.responses.response import Response
 from livestate.web.site import LiveSite
 from livestate.web.streams.broadcast import Broadcast
 from livestate.web.streams.streams import Streams
+
+#: The connections, or files, that one store may have open, and those that replace them.
+_FILES_PER_STORE = 4
 
 
 class SiteService(MultiService):
@@ -153,19 +158,21 @@ def _counts_of(responder: Responder, broadcast: Broadcast, polls: LongPolls) -> 
     )
 
 
-def _files_for_documents(settings: Settings) -> int:
+def files_for_documents(settings: Settings) -> int:
     """Return the open files that this process may need to fetch and save the documents.
 
-    A source has one connection for fetches and one for notifications; a saved document is written to one file. Workers
-    do not fetch: their settings have no sources.
+    A store has one connection for fetches and some for notifications, whatever the number of its documents. Documents
+    are saved by threads, each of which has one file open. Workers do neither: their settings have no sources.
     """
-    fetched = sum(bool(document.source) for document in settings.documents)
-    return fetched * (2 if settings.state_dir is None else 3)
+    fetched = [document.source for document in settings.documents if document.source]
+    stores = {store_address(source).identity for source in fetched}
+    saving = 0 if settings.state_dir is None else min(len(fetched), MAX_THREADS)
+    return _FILES_PER_STORE * len(stores) + saving
 
 
 def _admission(reactor: Any, settings: Settings) -> Admission | None:
     """Return the limits of this process, which is one of `settings.workers`; None if there are none."""
-    limits = share_per_worker(settings.max_connections, settings.workers), max_clients(_files_for_documents(settings))
+    limits = share_per_worker(settings.max_connections, settings.workers), max_clients(files_for_documents(settings))
     limit = min((number for number in limits if number is not None), default=None)
     limit_per_address = share_per_worker(settings.max_connections_per_address, settings.workers)
     if limit_per_address is not None and settings.workers > 1:
