@@ -86,6 +86,9 @@ class Server(Protocol):
     def counts(self) -> Counts:
         """Return the counters of all serving processes."""
 
+    def connections(self) -> int:
+        """Return the number of open connections in all serving processes."""
+
     def workers(self) -> Sequence[Mapping[str, Any]] | None:
         """Return the state of each worker process; None if this process serves."""
 
@@ -223,7 +226,7 @@ class LivestateService(MultiService):
         )
 
     def _summary(self) -> str:
-        return summary(self._registry.documents(), self._server.counts().connections, self._server.trouble())
+        return summary(self._registry.documents(), self._server.connections(), self._server.trouble())
 
     def _check_certificates(self) -> None:
         settled = [certificate for certificate in self._server.certificates() if certificate.settled()]

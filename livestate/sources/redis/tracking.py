@@ -102,7 +102,6 @@ class _Listener(RedisProtocol):
     def replyReceived(self, reply: object) -> None:
         """Handle a report; pass on any other reply."""
         if isinstance(reply, list) and reply[:2] == [b"message", CHANNEL]:
-            self._bytes = self._lines = 0
             keys = reply[2] if len(reply) > 2 else None
             for key in keys if isinstance(keys, list) else (None,):
                 self._tracking.changed(key.decode(errors="surrogateescape") if isinstance(key, bytes) else None)
