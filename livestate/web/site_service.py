@@ -32,6 +32,9 @@ from livestate.web.site import LiveSite
 from livestate.web.streams.broadcast import Broadcast
 from livestate.web.streams.streams import Streams
 
+#: The connections, or files, that one store may have open, and those that replace them.
+_FILES_PER_STORE = 4
+
 
 class SiteService(MultiService):
     """The public site, without its listeners."""
@@ -135,20 +138,21 @@ class SiteService(MultiService):
         )
 
 
-def _files_for_documents(settings: Settings) -> int:
+def files_for_documents(settings: Settings) -> int:
     """Return the open files that this process may need to fetch and save the documents.
 
-    A store has one connection for reads and one for notifications; documents are saved by a limited number of threads.
-    Workers do not fetch: their settings have no sources.
+    A store has one connection for fetches and some for notifications, whatever the number of its documents. Documents
+    are saved by threads, each of which has one file open. Workers do neither: their settings have no sources.
     """
     fetched = [document.source for document in settings.documents if document.source]
     stores = {store_address(source).identity for source in fetched}
-    return 2 * len(stores) + (0 if settings.state_dir is None else min(MAX_THREADS, len(fetched)))
+    saving = 0 if settings.state_dir is None else min(len(fetched), MAX_THREADS)
+    return _FILES_PER_STORE * len(stores) + saving
 
 
 def _admission(reactor: Any, settings: Settings) -> Admission | None:
     """Return the limits of this process, which is one of `settings.workers`; None if there are none."""
-    limits = share_per_worker(settings.max_connections, settings.workers), max_clients(_files_for_documents(settings))
+    limits = share_per_worker(settings.max_connections, settings.workers), max_clients(files_for_documents(settings))
     limit = min((number for number in limits if number is not None), default=None)
     limit_per_address = share_per_worker(settings.max_connections_per_address, settings.workers)
     if limit_per_address is not None and settings.workers > 1:
