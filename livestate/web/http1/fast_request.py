@@ -20,7 +20,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from livestate.web.responses.responder import Responder, Variant
+from livestate.web.responses.responder import Responder
+from livestate.web.responses.variant import Variant
 
 #: Maximum bytes of a request that is parsed here. Browsers send 500 to 1,500 with a few cookies.
 MAX_LENGTH = 4096

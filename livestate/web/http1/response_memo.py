@@ -8,7 +8,7 @@ clients that differ are not stored, since no two in a row are equal.
 
 from collections.abc import Callable
 
-from livestate.web.responses.responder import Variant
+from livestate.web.responses.variant import Variant
 
 #: Maximum number of entries. Of a hundred thousand requests per second, few come twice in a row.
 MAX_ENTRIES = 4096

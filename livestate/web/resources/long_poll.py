@@ -31,8 +31,8 @@ from livestate.documents.snapshot import Snapshot
 from livestate.formats.negotiation import wait_preference
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.http1.request import field
-from livestate.web.responses.responder import Variant
 from livestate.web.responses.response import Response, with_connection_close
+from livestate.web.responses.variant import Variant
 from livestate.web.streams.broadcast import BATCH
 from livestate.web.streams.streams import Streams
 
