@@ -36,7 +36,7 @@ class OptionType(Protocol):
         """
 
 
-class Listener:
+class Strports:
     """A strports string. Its content is checked when the listener is prepared (`livestate.listeners`)."""
 
     expected: ClassVar[str] = "a strports string"

@@ -15,7 +15,7 @@ from livestate.config.option_types import (
     FileName,
     HostName,
     Integer,
-    Listener,
+    Strports,
     Number,
     OptionType,
     Origin,
@@ -108,7 +108,7 @@ CONFIG = Option(
 #: Every option of the command line, in the order in which the documentation lists them.
 OPTIONS = (
     Option(
-        "http", "STRPORTS", Listener(),
+        "http", "STRPORTS", Strports(),
         "where to serve plain HTTP; empty: nowhere",
         default="tcp:8080",
         details="A Twisted strports string of any kind: `tcp:8080:interface=127.0.0.1`, `unix:/run/livestate.sock`, "
@@ -116,7 +116,7 @@ OPTIONS = (
         repeatable=True,
     ),
     Option(
-        "https", "STRPORTS", Listener(),
+        "https", "STRPORTS", Strports(),
         "where to serve HTTPS: `ssl:443:privateKey=key.pem:certKey=fullchain.pem`; without files, as in `ssl:8443`, it "
         "uses a development key and certificate in `server.pem`, created if missing",
         without="nowhere",
@@ -125,7 +125,7 @@ OPTIONS = (
         repeatable=True,
     ),
     Option(
-        "admin", "STRPORTS", Listener(),
+        "admin", "STRPORTS", Strports(),
         "where to serve health, readiness, status and metrics; empty: nowhere",
         default="tcp:9180:interface=127.0.0.1",
         reloadable=False,
