@@ -166,9 +166,6 @@ class Options(usage.Options):
     def _config(self) -> str | None:
         names = self[CONFIG.name]
         return None if names is None else names[-1]
-        names = [str(name) for name, *_ in self.optParameters]
-        single = {name: [self[name]] for name in names if name != "config" and self[name] is not None}
-        return with_absolute_sources(load_settings({**single, **self._repeated}, self["config"]))
 
     def _check_twistd_paths(self) -> None:
         """Reject a --rundir or --pidfile that twistd cannot use, before twistd fails with a traceback."""

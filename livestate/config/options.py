@@ -15,12 +15,12 @@ from livestate.config.option_types import (
     FileName,
     HostName,
     Integer,
-    Strports,
     Number,
     OptionType,
     Origin,
     SourceAtPath,
     SourceUrl,
+    Strports,
     usable_cores,
 )
 
