@@ -16,6 +16,7 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 
+from livestate.config.options import RESTART_ONLY
 from livestate.config.settings import Settings
 from livestate.documents.registry import Registry
 from livestate.documents.summary import summary
@@ -23,6 +24,7 @@ from livestate.errors import LivestateError
 from livestate.listeners.listener import Listener
 from livestate.system.exit_guard import guard_exit
 from livestate.system.logs import LogFiles
+from livestate.system.orphans import OrphanReaper
 from livestate.system.periodic import PeriodicTask
 from livestate.system.signals import Signals
 from livestate.system.systemd import ServiceManager, SystemdNotifier
@@ -41,9 +43,6 @@ CERTIFICATE_CHECK_INTERVAL = 5.0
 #: Seconds after the last connection in which the process ends, even if a disk does not respond. Together with a drain,
 #: that is less than the 30 s after which Kubernetes kills a process.
 EXIT_LIMIT = 10.0
-
-#: The names of the options that take effect only after a restart.
-RESTART_ONLY = "admin", "workers", "log-format"
 
 
 class Server(Protocol):
@@ -85,6 +84,9 @@ class Server(Protocol):
     def counts(self) -> Counts:
         """Return the counters of all serving processes."""
 
+    def connections(self) -> int:
+        """Return the number of open connections in all serving processes."""
+
     def workers(self) -> Sequence[Mapping[str, Any]] | None:
         """Return the state of each worker process; None if this process serves."""
 
@@ -125,7 +127,7 @@ class LivestateService(MultiService):
             signal.SIGHUP: lambda: self._notifier.reload(self.reload),
             signal.SIGUSR2: lambda: self._notifier.reload(self.renew),
         }  # fmt: skip
-        for part in (log_files, self._registry, server, Signals(reactor, actions)):
+        for part in (log_files, self._registry, server, Signals(reactor, actions), OrphanReaper(reactor)):
             part.setServiceParent(self)
         self._admin: AdminSite | None = None
         if settings.admin is not None:
@@ -190,10 +192,9 @@ class LivestateService(MultiService):
         changed = self._server.outdated()
         try:
             settings = self._load_settings()
-            for name in RESTART_ONLY:
-                attribute = name.replace("-", "_")
-                if getattr(settings, attribute) != getattr(self._settings, attribute):
-                    raise LivestateError(f"--{name} cannot change without a restart")
+            for option in RESTART_ONLY:
+                if getattr(settings, option.field) != getattr(self._settings, option.field):
+                    raise LivestateError(f"--{option.name} cannot change without a restart")
             # Before the settings, so that listeners that stay get the new certificates.
             changed = reload_all(self._server.certificates()) or changed
             if settings == self._settings:
@@ -222,7 +223,7 @@ class LivestateService(MultiService):
         )
 
     def _summary(self) -> str:
-        return summary(self._registry.documents(), self._server.counts().connections, self._server.trouble())
+        return summary(self._registry.documents(), self._server.connections(), self._server.trouble())
 
     def _check_certificates(self) -> None:
         settled = [certificate for certificate in self._server.certificates() if certificate.settled()]

@@ -6,6 +6,7 @@ yet, and livestate installs its own.
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +17,12 @@ from twisted.logger import Logger
 from twisted.python import usage
 
 from livestate import __version__
+from livestate.config.option_help import description, option_help
+from livestate.config.option_types import DirectoryName, FileName
+from livestate.config.options import CONFIG, FILE_OPTIONS, OPTIONS, SOURCE
 from livestate.config.paths import with_absolute_sources
 from livestate.config.redaction import holds_secret, redacted
-from livestate.config.settings import MAX_SIZE, Settings, load_settings
+from livestate.config.settings import Settings, load_settings
 from livestate.errors import LivestateError, SettingsError
 from livestate.net.host_resolver import HostResolver
 from livestate.service import LivestateService
@@ -29,6 +33,9 @@ from livestate.system.systemd import ServiceManager
 
 #: The end of `--help`. Not part of `longdesc`, which Twisted would wrap.
 EXAMPLES = """
+STRPORTS is where to listen, as for any Twisted server: tcp:8080, unix:/PATH/TO.sock,
+tcp:8080:interface=127.0.0.1, ssl:8443, systemd:domain=INET:index=0, ...
+
 Serve live JSON documents, polled once a second, to tens of thousands of clients:
 
   twistd -n livestate --source=demo:
@@ -61,69 +68,31 @@ class Options(usage.Options):
     log = Logger()
 
     synopsis = "[options]"
-    longdesc = ""
 
     optParameters = [  # noqa: RUF012  # usage.Options has it so
-        ["admin", None, None, "Where to serve health, status and metrics (a strports string); empty: nowhere. "
-                              "[default: tcp:9180:interface=127.0.0.1]"],
-        ["interval", None, None, "Seconds between two polls of a source. [default: 1.0]"],
-        ["max-stale", None, None, "Seconds without a good answer from the source after which the answer is 503 "
-                                  "instead of the old document. [default: never]"],
-        ["max-size", None, None, f"Maximum size of a document in bytes. [default: {MAX_SIZE}]"],
-        ["state-dir", None, None, "Directory in which to save the last good documents, to serve them after a restart "
-                                  "while the source is down. [default: they are not saved]"],
-        ["heartbeat", None, None, "Seconds of silence after which an event stream gets a heartbeat. [default: 15]"],
-        ["max-connections", None, None, "Maximum number of client connections, or auto: as many as open files allow. "
-                                        "[default: auto]"],
-        ["max-connections-per-address", None, None, "Maximum number of client connections from one address. Do not "
-                                                    "use behind a proxy: all connections have its address. "
-                                                    "[default: no limit]"],
-        ["ipv6-prefix-length", None, None, "Leading bits of an IPv6 address that count as one address for that "
-                                           "limit. [default: 64]"],
-        ["workers", None, None, "Number of serving processes, or auto: one per usable core. [default: 1]"],
-        ["log-format", None, None, "Format of the log: text, or json for one JSON object per line. [default: text]"],
-        ["access-log", None, None, "File for the access log, in the combined format. [default: none]"],
-        ["config", None, None, "TOML file with any of these options; the command line overrides it."],
-    ]  # fmt: skip
+        [option.name, None, None, description(option)] for option in OPTIONS
+    ]
 
     compData = usage.Completions(
-        optActions={"config": usage.CompleteFiles("*.toml"), "state-dir": usage.CompleteDirs()}
+        # The suffix is that of FILE.toml.
+        optActions={
+            option.name: usage.CompleteDirs()
+            if isinstance(option.type, DirectoryName)
+            else usage.CompleteFiles(f"*{Path(option.metavar).suffix}")
+            for option in OPTIONS
+            if isinstance(option.type, FileName)
+        },
+        multiUse=[option.name for option in OPTIONS if option.repeatable],
     )
 
     def __init__(self) -> None:
         super().__init__()
-        # The texts of opt_* methods are docstrings, with line breaks and indentation.
-        self.docs = {name: " ".join(text.split()) for name, text in self.docs.items()}
-        self._repeated: dict[str, list[str]] = {}
         self.settings: Settings
         self.log_files: LogFiles
 
-    def opt_http(self, description: str) -> None:
-        """Where to serve plain HTTP (a strports string); repeatable; empty: nowhere. [default: tcp:8080]"""
-        self._repeated.setdefault("http", []).append(description)
-
-    def opt_https(self, description: str) -> None:
-        """Where to serve HTTPS (a strports string); repeatable: ssl:8443:privateKey=key.pem:certKey=fullchain.pem.
-        Without files, it uses a development key and certificate in server.pem, created if missing.
-        [default: nowhere]
-        """
-        self._repeated.setdefault("https", []).append(description)
-
-    def opt_source(self, source: str) -> None:
-        """[PATH=]URL: the source of the document at PATH (default /); repeatable, one document each.
-        [default: redis://127.0.0.1:6379/0?key=livestate]
-        """
-        self._repeated.setdefault("source", []).append(source)
-
-    def opt_admin_host(self, name: str) -> None:
-        """A host name accepted by the admin listener, in addition to IP addresses, localhost and this machine's
-        name; repeatable; *: any.
-        """
-        self._repeated.setdefault("admin-host", []).append(name)
-
-    def opt_cors_origin(self, origin: str) -> None:
-        """An origin whose pages may read the documents; repeatable. [default: *]"""
-        self._repeated.setdefault("cors-origin", []).append(origin)
+    def __setitem__(self, name: str, value: str) -> None:
+        """Append a value of an option. All are kept, in order; those of options that are not given are None."""
+        super().__setitem__(name, [*(self.get(name) or ()), value])
 
     def opt_version(self) -> NoReturn:
         """Show the version of livestate and exit."""
@@ -132,7 +101,8 @@ class Options(usage.Options):
 
     def getUsage(self, width: int | None = None) -> str:
         """Return the help text: the options and the examples."""
-        return super().getUsage(width) + EXAMPLES
+        flags = {"help": "display this help and exit", "version": "show the version of livestate and exit"}
+        return option_help(flags, width or shutil.get_terminal_size().columns) + EXAMPLES
 
     def parseOptions(self, options: Any = None) -> None:
         """Parse the options; on an error, exit with one line on standard error.
@@ -175,8 +145,8 @@ class Options(usage.Options):
 
     def warn_about_exposed_secrets(self) -> None:
         """Log a warning if other users of this machine can read a password on the command line (ps) or in the file."""
-        typed, config = self._repeated.get("source", []), self["config"]
-        if any(map(holds_secret, typed)):
+        config = self._config()
+        if any(map(holds_secret, self[SOURCE.name] or ())):
             self.log.warn(
                 "the command line contains a password, and every user of this machine can see it (ps); move the source "
                 "to a configuration file (--config=FILE.toml) and chmod 600 that"
@@ -190,9 +160,12 @@ class Options(usage.Options):
                     )
 
     def _load(self) -> Settings:
-        names = [str(name) for name, *_ in self.optParameters]
-        single = {name: [self[name]] for name in names if name != "config" and self[name] is not None}
-        return with_absolute_sources(load_settings({**single, **self._repeated}, self["config"]))
+        typed = {option.name: self[option.name] for option in FILE_OPTIONS if self[option.name] is not None}
+        return with_absolute_sources(load_settings(typed, self._config()))
+
+    def _config(self) -> str | None:
+        names = self[CONFIG.name]
+        return None if names is None else names[-1]
 
     def _check_twistd_paths(self) -> None:
         """Reject a --rundir or --pidfile that twistd cannot use, before twistd fails with a traceback."""

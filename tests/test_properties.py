@@ -9,7 +9,6 @@ import re
 import tempfile
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -33,7 +32,6 @@ from tests.codings import DECODERS
 from tests.formats.test_event_stream import parsed
 from tests.polling import SinglePoller
 from tests.support import NOW, FakeReactor, ParsedResponse, parse_response, request, stories
-from tests.web.http1.twins import cached_viewer_resources
 from tests.web.resources.test_events import Connection
 from tests.web.resources.test_websocket import FIELDS as WEBSOCKET
 from tests.web.resources.test_websocket import TEXT, frames
@@ -96,8 +94,7 @@ class Node:
         self.document.subscribe(self._record)
         snapshot_store = SnapshotStore(self.reactor, self.document, directory)
         poller = SinglePoller(self.document, store, 1.0, self.reactor)
-        with mock.patch("livestate.web.site_service.viewer_resources", cached_viewer_resources):
-            self.serving = SiteService(self.reactor, SETTINGS, [poller], LogFiles())
+        self.serving = SiteService(self.reactor, SETTINGS, [poller], LogFiles())
         self.parts = self.serving, poller, snapshot_store
         for part in self.parts:
             part.startService()

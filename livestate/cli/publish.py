@@ -7,7 +7,7 @@ from typing import Any, TextIO
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferTimeout
 
-from livestate.config.settings import MAX_SIZE
+from livestate.config.options import MAX_SIZE
 from livestate.documents.snapshot import check
 from livestate.errors import DocumentRefused, LivestateError, SettingsError, SourceError
 from livestate.sources.api import ISource, IWatching, IWritableSource

@@ -17,8 +17,8 @@ from livestate.client.address import parse_address
 from livestate.client.connection import Connection
 from livestate.client.follower import Follower
 from livestate.client.state import State, Status
+from livestate.config.options import MAX_SIZE
 from livestate.config.redaction import redacted
-from livestate.config.settings import MAX_SIZE
 from livestate.errors import WatchError
 
 log = Logger()

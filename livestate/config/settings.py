@@ -1,17 +1,25 @@
 """All settings, checked and frozen.
 
 They come from the command line and from a TOML file (`--config`); an option on the command line overrides the one in
-the file. Both pass through the same converters here, once; the rest of the code sees only `Settings`. A wrong value is
-a `SettingsError` that names the option as the user typed it.
+the file. Both are converted here, once, as the table of options says (`livestate.config.options`); the rest of the code
+sees only `Settings`. A wrong value is a `SettingsError` that names the option as the user typed it.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from livestate.config import option_types
+from livestate.config.options import (
+    DOCUMENT_KEYS,
+    DOCUMENT_OPTIONS,
+    DOCUMENT_SOURCE,
+    FILE_OPTIONS,
+    PROCESS_OPTIONS,
+    SOURCE,
+    Option,
+)
 from livestate.config.redaction import redacted
 from livestate.config.strports import parse_strports
 from livestate.errors import SettingsError
@@ -21,22 +29,16 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: The default source: the key `livestate` of the Redis on this machine.
-DEFAULT_SOURCE = "redis://127.0.0.1:6379/0?key=livestate"
-
-#: Bytes: the default size limit of a document.
-MAX_SIZE = 16 * 1024 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class DocumentSettings:
-    """One document: its path, its source, and how often the source is polled."""
+    """One document. Its fields are the names in a [[document]] table."""
 
     path: str
     source: str
-    #: Seconds between two polls.
+    #: Seconds.
     interval: float
-    #: Seconds since the last good fetch after which the answer is 503 instead of the old document; None: never.
+    #: Seconds; None: never.
     max_stale: float | None
 
     @property
@@ -47,30 +49,26 @@ class DocumentSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of one livestate process."""
+    """The settings of one livestate process. Its fields are the documents and the options for the whole process."""
 
+    documents: tuple[DocumentSettings, ...]
     http: tuple[str, ...]
     https: tuple[str, ...]
+    #: None: there is no admin listener.
     admin: str | None
-    documents: tuple[DocumentSettings, ...]
+    admin_hosts: tuple[str, ...]
     cors_origins: tuple[str, ...]
-    #: Bytes: larger documents are refused.
     max_size: int
     state_dir: Path | None
     access_log: Path | None
-    #: Seconds of silence after which an event stream gets a heartbeat.
     heartbeat: float
-    #: One of livestate.config.option_types.LOG_FORMATS.
+    #: None: as many as open files allow.
+    max_connections: int | None
+    #: None: no limit.
+    max_connections_per_address: int | None
+    ipv6_prefix_length: int
+    workers: int
     log_format: str
-    #: The number of serving processes.
-    workers: int = 1
-    #: Client connections in total (None: as many as open files allow), and from one address (None: no limit).
-    max_connections: int | None = None
-    max_connections_per_address: int | None = None
-    #: Leading bits of an IPv6 address that count as one address for that limit.
-    ipv6_prefix_length: int = 64
-    #: Host names accepted by the admin listener in addition to this machine's own; `*`: any.
-    admin_hosts: tuple[str, ...] = ()
 
 
 def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None = None) -> Settings:
@@ -84,38 +82,24 @@ def load_settings(command_line: Mapping[str, Sequence[str]], config: str | None 
     tables = options.pop("document", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise SettingsError(f"{config}: expected documents as [[document]] tables")
-    _reject_unknown(options, set(option_types.CONVERTERS), f"{config}: ")
+    _reject_unknown(options, FILE_OPTIONS, f"{config}: ")
     options.update(command_line)
-    if "source" in command_line:
+    if SOURCE.name in command_line:
         tables = []
 
-    def get(name: str, default: Any) -> Any:
-        return option_types.CONVERTERS[name](f"--{name}", options[name]) if name in options else default
+    def value(option: Option) -> Any:
+        if option.name not in options:
+            return option.default_value
+        return option.convert(f"--{option.name}", options[option.name])
 
-    interval = get("interval", 1.0)
-    max_stale = get("max-stale", None)
-    documents = [_document_of_text(text, interval, max_stale) for text in get("source", [])]
-    documents += [_document_of_table(table, interval, max_stale, f"{config}: [[document]] ") for table in tables]
+    defaults = {option.field: value(option) for option in DOCUMENT_OPTIONS}
+    sources = value(SOURCE) if SOURCE.name in options else ()
+    documents = [DocumentSettings(path, source, **defaults) for path, source in sources]
+    documents += [_document(table, defaults, f"{config}: [[document]] ") for table in tables]
     if not documents:
-        documents = [DocumentSettings("/", DEFAULT_SOURCE, interval, max_stale)]
+        documents = [DocumentSettings(path, source, **defaults) for path, source in SOURCE.default_value]
     _reject_clashes(documents)
-    settings = Settings(
-        http=tuple(filter(None, get("http", ["tcp:8080"]))),
-        https=tuple(filter(None, get("https", []))),
-        admin=get("admin", "tcp:9180:interface=127.0.0.1") or None,
-        documents=tuple(documents),
-        cors_origins=tuple(get("cors-origin", ["*"])),
-        max_size=get("max-size", MAX_SIZE),
-        state_dir=get("state-dir", None),
-        access_log=get("access-log", None),
-        heartbeat=get("heartbeat", 15.0),
-        log_format=get("log-format", "text"),
-        workers=get("workers", 1),
-        max_connections=get("max-connections", None),
-        max_connections_per_address=get("max-connections-per-address", None),
-        ipv6_prefix_length=get("ipv6-prefix-length", 64),
-        admin_hosts=tuple(get("admin-host", [])),
-    )
+    settings = Settings(documents=tuple(documents), **{option.field: value(option) for option in PROCESS_OPTIONS})
     if not settings.http and not settings.https:
         raise SettingsError("--http and --https are both off; name at least one listener")
     _reject_shared_ports(settings)
@@ -138,41 +122,28 @@ def _read_toml(name: str) -> dict[str, Any]:
         raise SettingsError(f"--config {name}: not TOML: {error}") from None
 
 
-def _reject_unknown(names: Mapping[str, Any], known: set[str], where: str) -> None:
+def _reject_unknown(names: Iterable[str], known: Iterable[Option], where: str) -> None:
+    names_known = sorted(option.name for option in known)
     for name in names:
-        if name not in known:
-            raise SettingsError(
-                f"{where}unknown name {redacted(repr(name))}; known names are {', '.join(sorted(known))}"
-            )
+        if name not in names_known:
+            raise SettingsError(f"{where}unknown name {redacted(repr(name))}; known names are {', '.join(names_known)}")
 
 
-def _document_of_text(text: str, interval: float, max_stale: float | None) -> DocumentSettings:
-    """Parse the `[PATH=]URL` of --source."""
-    path, url = "/", text
-    if text.startswith("/"):
-        path, equals, url = text.partition("=")
-        if not equals or "://" in path:
-            hint = "" if "://" in text else f"; for a file write file:{text}"
-            raise SettingsError(f"--source {redacted(text)}: expected [PATH=]URL{hint}")
-    return DocumentSettings(
-        option_types.document_path("--source", path), option_types.source_url("--source", url), interval, max_stale
-    )
+def _document(table: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> DocumentSettings:
+    """Return the settings of the document in a [[document]] table.
 
-
-def _document_of_table(
-    table: Mapping[str, Any], interval: float, max_stale: float | None, where: str
-) -> DocumentSettings:
-    _reject_unknown(table, {"path", "source", "interval", "max-stale"}, where)
-    if "source" not in table:
+    :param defaults: the values at the top level, by the names of their fields.
+    """
+    _reject_unknown(table, DOCUMENT_KEYS, where)
+    if DOCUMENT_SOURCE.name not in table:
         raise SettingsError(f"{where}has no source")
-    return DocumentSettings(
-        path=option_types.document_path(f"{where}path", table.get("path", "/")),
-        source=option_types.source_url(f"{where}source", table["source"]),
-        interval=option_types.interval(f"{where}interval", table.get("interval", interval)),
-        max_stale=option_types.max_stale(f"{where}max-stale", table["max-stale"])
-        if "max-stale" in table
-        else max_stale,
-    )
+    values = {
+        key.field: key.convert(f"{where}{key.name}", table[key.name])
+        if key.name in table
+        else defaults.get(key.field, key.default_value)
+        for key in DOCUMENT_KEYS
+    }
+    return DocumentSettings(**values)
 
 
 def _reject_clashes(documents: Sequence[DocumentSettings]) -> None:

@@ -1,34 +1,49 @@
 """A document: its newest Snapshot, the time of its last confirmation, and its subscribers.
 
 The Poller passes the bytes that it fetched to `Document.update`. Bytes equal to the current ones cost one comparison.
-New bytes are checked first; if they are refused, nothing changes. A large document is checked and compressed in a
-thread, so that the reactor keeps serving. It is published at once without content codings, and again as each coding
-becomes ready.
+New bytes are checked first; if they are refused, nothing changes. A large document is checked in a thread, so that the
+reactor keeps serving. Content codings are made when clients ask for them (`livestate.documents.codings`).
+
+There may be tens of thousands of documents, most of which no one asks for at any moment. So what only some of them need
+is made when it is first needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 
+from livestate.documents.codings import Codings
 from livestate.documents.confirmation import Confirmation
-from livestate.documents.snapshot import (
-    ENCODERS,
-    LARGE,
-    Snapshot,
-    check,
-    completed,
-    new_snapshot,
-    with_all_codings,
-    with_coding,
-)
+from livestate.documents.snapshot import LARGE, Snapshot, check, new_snapshot
 from livestate.errors import DocumentRefused
 from livestate.system.histogram import Histogram
 
 
+def _ignore() -> None:
+    pass
+
+
 class Document:
     """One served document."""
+
+    __slots__ = (
+        "_codings",
+        "_confirmation",
+        "_confirmed",
+        "_publication_delay",
+        "_reactor",
+        "_refused",
+        "_subscribers",
+        "changes",
+        "fetch_started",
+        "max_size",
+        "on_confirmed",
+        "path",
+        "refusals",
+        "snapshot",
+    )
 
     def __init__(self, reactor: Any, path: str, max_size: int) -> None:
         """Create a Document without a snapshot.
@@ -47,13 +62,18 @@ class Document:
         self.refusals = 0
         #: Seconds since 1970 at which the fetch of the newest snapshot started; 0: not fetched by this process.
         self.fetch_started = 0.0
-        #: From the start of a fetch until the change that it brought was published.
-        self.publication_delay = Histogram()
         self._reactor = reactor
         self._refused: tuple[bytes, str] | None = None
         self._subscribers: dict[object, Callable[[Snapshot], None]] = {}
+        self._codings: Codings | None = None
+        self._publication_delay: Histogram | None = None
         #: Called when the store has confirmed this document alone, or its `confirmation` is another one.
-        self.on_confirmed: Callable[[], None] = lambda: None
+        self.on_confirmed: Callable[[], None] = _ignore
+
+    @property
+    def publication_delay(self) -> Histogram:
+        """From the start of a fetch until the change that it brought was published, in seconds."""
+        return self._publication_delay or Histogram()
 
     @property
     def confirmed(self) -> float:
@@ -95,7 +115,7 @@ class Document:
     def subscribe(self, callback: Callable[[Snapshot], None]) -> Callable[[], None]:
         """Call `callback` with each new Snapshot, in the reactor's thread.
 
-        This includes a Snapshot that only gained a content coding.
+        This includes one of the current version that has gained a content coding.
 
         :return: a function that ends the subscription.
         """
@@ -110,6 +130,26 @@ class Document:
         """
         return self.snapshot is not None and self.age() <= max(2.0, 3 * interval)
 
+    def ask(self, codings: Sequence[str]) -> Snapshot | None:
+        """Return the current snapshot; before that, make the coding that a client prefers, if that is done at once.
+
+        A coding of a large document takes longer. It is published when it is ready.
+
+        :param codings: the content codings that the client accepts, best first.
+        """
+        if self.snapshot is not None:
+            if self._codings is None:
+                self._codings = Codings(self._reactor, self)
+            self._codings.ask(codings)
+        return self.snapshot
+
+    def making(self, codings: Sequence[str]) -> bool:
+        """Return whether the coding that a client prefers is still being made.
+
+        :param codings: as for `ask`.
+        """
+        return self._codings is not None and self._codings.making(codings)
+
     def restore(self, snapshot: Snapshot, confirmed: float, fetch_started: float = 0.0) -> None:
         """Publish a snapshot from elsewhere: saved by an earlier run, or received from another process.
 
@@ -119,8 +159,15 @@ class Document:
         self.fetch_started = fetch_started
         self._publish(snapshot)
 
+    def take_over(self, previous: "Document") -> None:
+        """Publish the snapshot of the document that this one replaces. The codings in use there are in use here."""
+        if previous.snapshot is not None:
+            if previous._codings is not None:
+                self._codings = Codings(self._reactor, self, previous._codings)
+            self.restore(previous.snapshot, previous.confirmed)
+
     async def update(self, data: bytes, fetch_started: float = 0.0) -> None:
-        """Check and publish bytes from the store; return when every content coding is published.
+        """Check and publish bytes from the store; return when the content codings that are in use are published.
 
         :param fetch_started: seconds since 1970; 0: unknown.
         :raises DocumentRefused: when the bytes cannot be served; the current snapshot stays.
@@ -133,20 +180,24 @@ class Document:
         self.changes += 1
         previous = self.snapshot.version if self.snapshot is not None else 0
         if len(data) < LARGE:
-            self._publish_change(with_all_codings(new_snapshot(data, fetched, previous)), fetch_started)
-            return
-        # In a thread too: hashing 5 MB for the entity tag takes 5 ms.
-        snapshot: Snapshot = await self._in_thread(new_snapshot, data, fetched, previous)
-        self._publish_change(snapshot, fetch_started)
-        *_, last = ENCODERS
-        for coding in ENCODERS:
-            encoded: Snapshot = await self._in_thread(with_coding, snapshot, coding)
-            if coding == last:
-                encoded = completed(encoded)
-            # A coding that does not make the document smaller is left out, and is not worth another publication.
-            if encoded is not snapshot:
-                snapshot = encoded
-                self._publish(snapshot)
+            snapshot = new_snapshot(data, fetched, previous)
+        else:
+            # In a thread too: hashing 5 MB for the entity tag takes 5 ms.
+            snapshot = await self._in_thread(new_snapshot, data, fetched, previous)
+        self.fetch_started = fetch_started
+        self._publish(snapshot)
+        if fetch_started:
+            if self._publication_delay is None:
+                self._publication_delay = Histogram()
+            self._publication_delay.observe(self._reactor.seconds() - fetch_started)
+        if self._codings is not None:
+            # A document that changes faster than it can be compressed is fetched less often, not served uncompressed.
+            await self._codings.finished()
+
+    def codings_changed(self, snapshot: Snapshot) -> None:
+        """Publish the current version with another coding, or with the knowledge that a coding is useless."""
+        self.snapshot = snapshot
+        self._notify(snapshot)
 
     async def _check(self, data: bytes) -> None:
         # A bad document comes back with every poll until someone fixes it, so the verdict is remembered.
@@ -167,13 +218,14 @@ class Document:
     def _in_thread(self, function: Callable[..., Any], *args: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), function, *args)
 
-    def _publish_change(self, snapshot: Snapshot, fetch_started: float) -> None:
-        self.fetch_started = fetch_started
-        self._publish(snapshot)
-        if fetch_started:
-            self.publication_delay.observe(self._reactor.seconds() - fetch_started)
-
     def _publish(self, snapshot: Snapshot) -> None:
+        if self._codings is not None:
+            snapshot = self._codings.prepare(snapshot)
         self.snapshot = snapshot
+        self._notify(snapshot)
+        if self._codings is not None:
+            self._codings.start()
+
+    def _notify(self, snapshot: Snapshot) -> None:
         for callback in list(self._subscribers.values()):
             callback(snapshot)

@@ -35,8 +35,8 @@ class DocumentService(MultiService):
         document = Document(reactor, settings.path, max_size)
         if directory is not None:
             SnapshotStore(reactor, document, _writable_directory(directory)).setServiceParent(self)
-        if previous is not None and previous.snapshot is not None:
-            document.restore(previous.snapshot, previous.confirmed)
+        if previous is not None:
+            document.take_over(previous)
         self.polled = PolledDocument(document, address.key, address.source, poller)
         self._poller = poller
 

@@ -1,16 +1,19 @@
-"""One version of a document, in every content coding.
+"""One version of a document, in the content codings that were asked for.
 
 A Snapshot is immutable. Everything sent to clients is derived from it once per change, not once per client: the bytes
 in each content coding, each with its own strong entity tag. RFC 9110 section 8.8.3.3 requires that: a strong tag
 identifies the bytes that are sent, so two codings of one state have two tags. A tag is a hash of those bytes alone, so
 equal bytes have equal tags on all servers, and before and after a restart.
+
+A new snapshot has the plain bytes only. `livestate.documents.codings` replaces it by one with another coding when a
+client asks for that.
 """
 
 import base64
 import codecs
 import gzip
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -52,20 +55,38 @@ class Snapshot:
     version: int
     #: Seconds since 1970 when these bytes were first seen.
     modified: float
-    #: By content coding; "identity" is always present.
+    #: By content coding: "identity", which is always present, and the codings that were made so far.
     representations: Mapping[str, Representation]
-    #: Whether it has all codings that make it smaller. A large document is first published without them.
-    complete: bool
+    #: The codings that do not make it smaller, as far as that is known.
+    useless: frozenset[str] = frozenset()
+
+    @property
+    def plain(self) -> Representation:
+        """The document as it came from the store."""
+        return self.representations["identity"]
 
     @property
     def body(self) -> bytes:
         """The document's bytes as they came from the store."""
-        return self.representations["identity"].body
+        return self.plain.body
 
     @property
     def tag(self) -> bytes:
         """The entity tag of the body, without quotes: equal for equal bytes, on every server and in every version."""
-        return self.representations["identity"].etag[1:-1]
+        return self.plain.etag[1:-1]
+
+    def best(self, codings: Iterable[str]) -> Representation | None:
+        """Return the representation in the first of `codings` that is there, or None if there is none."""
+        return next((self.representations[coding] for coding in codings if coding in self.representations), None)
+
+    @property
+    def possible(self) -> list[str]:
+        """The codings that it has or can gain."""
+        return ["identity", *(coding for coding in ENCODERS if coding not in self.useless)]
+
+    def can_gain(self, coding: str) -> bool:
+        """Return whether a coding is missing, and may make the document smaller."""
+        return coding in ENCODERS and coding not in self.representations and coding not in self.useless
 
 
 def check(data: bytes, max_size: int) -> None:
@@ -102,36 +123,33 @@ def _check_utf8(data: bytes) -> None:
 
 def new_snapshot(data: bytes, modified: float, previous_version: int = 0) -> Snapshot:
     """Return a Snapshot of checked bytes, without content codings yet."""
-    identity = _representation("identity", data)
-    return Snapshot(
-        version=max(previous_version + 1, int(modified * 1000)),
-        modified=modified,
-        representations=MappingProxyType({"identity": identity}),
-        complete=len(data) < MIN_CODED_SIZE,
-    )
+    return plain_snapshot(max(previous_version + 1, int(modified * 1000)), modified, _representation("identity", data))
+
+
+def plain_snapshot(version: int, modified: float, plain: Representation) -> Snapshot:
+    """Return a Snapshot with one representation, the plain bytes."""
+    useless = _ALL if len(plain.body) < MIN_CODED_SIZE else _NONE
+    return Snapshot(version, modified, MappingProxyType({"identity": plain}), useless)
+
+
+def encoded(data: bytes, coding: str) -> Representation | None:
+    """Return `data` in a content coding, or None if the coding does not make it smaller."""
+    body = ENCODERS[coding](data)
+    return _representation(coding, body) if len(body) < len(data) else None
+
+
+def with_representation(snapshot: Snapshot, coding: str, representation: Representation | None) -> Snapshot:
+    """Return `snapshot` with what `encoded` returned for `coding`."""
+    if representation is None:
+        return replace(snapshot, useless=snapshot.useless | {coding})
+    return replace(snapshot, representations=MappingProxyType({**snapshot.representations, coding: representation}))
 
 
 def with_coding(snapshot: Snapshot, coding: str) -> Snapshot:
-    """Return `snapshot` with a content coding added, or itself if the coding does not make it smaller."""
-    data = snapshot.body
-    encoded = ENCODERS[coding](data)
-    if len(encoded) >= len(data):
+    """Return `snapshot` with a content coding added, unless the coding does not make it smaller."""
+    if not snapshot.can_gain(coding):
         return snapshot
-    representations = MappingProxyType({**snapshot.representations, coding: _representation(coding, encoded)})
-    return replace(snapshot, representations=representations)
-
-
-def completed(snapshot: Snapshot) -> Snapshot:
-    """Return `snapshot` marked as complete: it will get no more codings."""
-    return replace(snapshot, complete=True)
-
-
-def with_all_codings(snapshot: Snapshot) -> Snapshot:
-    """Return `snapshot` with every content coding that makes it smaller, marked as complete."""
-    if not snapshot.complete:
-        for coding in ENCODERS:
-            snapshot = with_coding(snapshot, coding)
-    return completed(snapshot)
+    return with_representation(snapshot, coding, encoded(snapshot.body, coding))
 
 
 def _gzip(data: bytes) -> bytes:
@@ -149,8 +167,10 @@ def _zstd(data: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=1 if len(data) >= LARGE else 3).compress(data)
 
 
-#: The function for each content coding, fastest first: the order in which a large document gets its codings.
+#: The function for each content coding, the fastest first.
 ENCODERS: Mapping[str, Callable[[bytes], bytes]] = MappingProxyType({"zstd": _zstd, "gzip": _gzip, "br": _brotli})
+
+_ALL, _NONE = frozenset(ENCODERS), frozenset[str]()
 
 
 def _representation(coding: str, body: bytes) -> Representation:

@@ -20,7 +20,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from livestate.documents.document import Document
-from livestate.documents.snapshot import Snapshot, check, new_snapshot, with_all_codings
+from livestate.documents.snapshot import Snapshot, check, new_snapshot
 from livestate.errors import DocumentRefused
 from livestate.system.periodic import PeriodicTask
 
@@ -92,10 +92,7 @@ class SnapshotStore(Service):
                 confirmed = status.st_mtime
             check(data, self._document.max_size)
             snapshot = new_snapshot(data, metadata.modified, metadata.version - 1)
-            if (
-                len(data) != metadata.length
-                or snapshot.representations["identity"].etag.decode("ascii") != metadata.etag
-            ):
+            if len(data) != metadata.length or snapshot.plain.etag.decode("ascii") != metadata.etag:
                 raise DocumentRefused("the file is incomplete or damaged")
         except FileNotFoundError:
             return
@@ -103,8 +100,7 @@ class SnapshotStore(Service):
             reason = str(error.strerror if isinstance(error, OSError) else error)
             self.log.warn("ignoring the saved document {path}: {error}", path=str(self._path), error=reason)
             return
-        # Compressed here and now, however large it is: no one is being served yet.
-        self._document.restore(with_all_codings(snapshot), confirmed)
+        self._document.restore(snapshot, confirmed)
         self._saved = (snapshot.version, confirmed)
         self.log.info(
             "{path}: serving the document saved {age:.0f} s ago until the source returns a newer one",
@@ -145,7 +141,7 @@ class SnapshotStore(Service):
             self._replace(snapshot, confirmed)
 
     def _replace(self, snapshot: Snapshot, confirmed: float) -> None:
-        etag = snapshot.representations["identity"].etag.decode("ascii")
+        etag = snapshot.plain.etag.decode("ascii")
         metadata = msgspec.json.encode(_Metadata(snapshot.version, snapshot.modified, len(snapshot.body), etag))
         descriptor, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=_TEMPORARY_PREFIX)
         try:

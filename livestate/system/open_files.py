@@ -9,17 +9,22 @@ log = Logger()
 #: Below this limit a warning is logged: livestate is made for tens of thousands of clients.
 RECOMMENDED_LIMIT = 10_000
 
-#: Files that are not client connections: logs, the store, listening sockets, admin connections, libraries.
+#: Files that are not client connections: logs, a store, listening sockets, admin connections, libraries.
 _RESERVED = 100
 
 
-def max_clients() -> int | None:
+def max_clients(for_documents: int = 0) -> int | None:
     """Return how many clients may be connected at once, leaving files for everything else; None: no limit.
 
     With no files left, the next reconnection to the store would fail.
+
+    :param for_documents: the files that fetching and saving the documents may need, in addition to the usual ones.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if soft == resource.RLIM_INFINITY else soft - min(_RESERVED, soft // 2)
+    if soft == resource.RLIM_INFINITY:
+        return None
+    # However low the limit, some clients are served.
+    return soft - min(_RESERVED + for_documents, soft * 3 // 4)
 
 
 def raise_open_files() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.application.service import Service
 
-#: The signals that end a process which does not handle them any more.
+#: The signals that end a process that no longer handles them.
 _FINAL = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -26,7 +26,7 @@ class Signals(Service):
         self._reactor.callWhenRunning(self._reactor.callLater, 0, self._install)
 
     def stopService(self) -> None:
-        """Leave the signals to the system, because the reactor will soon not run any more.
+        """Leave the signals to the system, because the reactor is about to stop.
 
         SIGTERM and SIGINT end the process from now on; the others are ignored.
         """

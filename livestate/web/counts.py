@@ -17,7 +17,7 @@ from livestate.system.histogram import Histogram
 class DocumentCounts(msgspec.Struct):
     """The counters of one document."""
 
-    #: Responses, by kind: see `livestate.web.responses.responder.Responder.tally`.
+    #: Responses, by kind: see `livestate.web.responses.responder.ResponseCounts`.
     answers: dict[str, int] = {}  # msgspec copies the default
     events_sent: int = 0
     #: Events that were not sent, because the subscriber was too slow.
@@ -26,7 +26,7 @@ class DocumentCounts(msgspec.Struct):
     event_readers: int = 0
     websocket_readers: int = 0
     long_polls: int = 0
-    #: Responses by how the request was parsed: see `livestate.web.responses.responder.Responder.ways`.
+    #: Responses by how the request was parsed: see `livestate.web.responses.responder.ResponseCounts`.
     ways: dict[str, int] = {}
     #: Bytes of responses, including heads, and of events.
     bytes_sent: int = 0

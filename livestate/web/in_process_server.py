@@ -138,12 +138,18 @@ class InProcessServer(MultiService):
 
     def counts(self) -> Counts:
         """Return the current counts, including those of previous sites."""
-        current = {self._site_service: None, **self._draining}
-        return total([self._past, *(site_service.counts() for site_service in current)])
+        return total([self._past, *(site_service.counts() for site_service in self._site_services())])
+
+    def connections(self) -> int:
+        """Return the number of open connections, including those that are draining."""
+        return sum(site_service.connections() for site_service in self._site_services())
 
     def workers(self) -> Sequence[Mapping[str, Any]] | None:
         """Return None: there are no workers."""
         return None
+
+    def _site_services(self) -> Iterable[SiteService]:
+        return {self._site_service: None, **self._draining}
 
     def _drain(self, site_service: SiteService, stopping: bool) -> None:
         def drained(_: object) -> None:

@@ -1,7 +1,6 @@
 """The public site: which resource is at which path."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from twisted.web.http import Request as HTTPRequest
@@ -13,10 +12,17 @@ from livestate.web.admission import Admission
 from livestate.web.http1.access_log import AccessLog
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.http1.connections import Connections
+from livestate.web.http1.fast_request import Responders
 from livestate.web.http1.logged_channel import LoggedChannel
 from livestate.web.resources.resource import ResponseResource
-from livestate.web.responses.responder import Responder
 from livestate.web.responses.response import Response, problem
+
+
+class Resources(Protocol):
+    """The resources of a site, by path: a mapping, or something that makes what is asked for."""
+
+    def get(self, path: bytes, /) -> IResource | None:
+        """Return the resource at `path`, or None if there is none."""
 
 
 class FixedResource(ResponseResource):
@@ -32,16 +38,14 @@ class FixedResource(ResponseResource):
 
 
 class LiveSite(Site):
-    """A site with a fixed set of paths."""
+    """A site whose resources are looked up by exact path."""
 
     #: Whether Twisted logs that this factory starts and stops.
     noisy = False
     #: The name of the site in the log.
     name = "documents"
 
-    def __init__(
-        self, resources: Mapping[bytes, IResource], reactor: Any, responders: Mapping[bytes, Responder] | None = None
-    ) -> None:
+    def __init__(self, resources: Resources, reactor: Any, responders: Responders | None = None) -> None:
         """Create a site.
 
         :param resources: the resources, by exact path.
@@ -50,7 +54,7 @@ class LiveSite(Site):
         """
         super().__init__(Resource(), reactor=reactor, timeout=None, parsePOSTFormSubmission=False)
         self._resources = resources
-        self.connections = Connections(reactor, responders or {})
+        self.connections = Connections(reactor, {} if responders is None else responders)
         self._admission: Admission | None = None
 
     def logPrefix(self) -> str:

@@ -5,16 +5,16 @@ It is the same in a single process and in each of several workers. Only the orig
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from itertools import chain
 from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.web.http import Request
-from twisted.web.resource import IResource
 
 from livestate.config.settings import Settings
+from livestate.documents.registry import MAX_THREADS
 from livestate.errors import SettingsError
+from livestate.sources.factory import store_address
 from livestate.system.event_loop_lag import EventLoopLag
 from livestate.system.logs import LogFiles
 from livestate.system.open_files import max_clients
@@ -22,17 +22,18 @@ from livestate.system.ticker import Ticker
 from livestate.web.admission import Admission, share_per_worker
 from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.drain import ConnectionDrain
+from livestate.web.endpoints import Endpoints, ResourceTable, ResponderTable
 from livestate.web.idle_timeout import IdleTimeouts
-from livestate.web.resources.document import DocumentResource
-from livestate.web.resources.events import EventsResource
-from livestate.web.resources.long_poll import LongPolls
 from livestate.web.resources.readiness import ReadyResource, ServedDocument
 from livestate.web.resources.viewer import viewer_resources
-from livestate.web.responses.responder import Responder
+from livestate.web.responses.renewals import Renewals
 from livestate.web.responses.response import Response
 from livestate.web.site import LiveSite
 from livestate.web.streams.broadcast import Broadcast
 from livestate.web.streams.streams import Streams
+
+#: The connections, or files, that one store may have open, and those that replace them.
+_FILES_PER_STORE = 4
 
 
 class SiteService(MultiService):
@@ -47,21 +48,17 @@ class SiteService(MultiService):
         :raises SettingsError: the access log cannot be written to.
         """
         super().__init__()
-        streams = Streams(reactor, settings.heartbeat)
-        upgrade_to_websocket = _websocket(reactor, settings.cors_origins)
+        streams, renewals = Streams(reactor, settings.heartbeat), Renewals(reactor)
         self._ready = ReadyResource(documents)
-        resources: dict[bytes, IResource] = {b"/_live/ready": self._ready}
-        responders: dict[bytes, Responder] = {}
-        self._parts: dict[str, tuple[Responder, Broadcast, LongPolls]] = {}
-        for options, served in zip(settings.documents, documents, strict=True):
-            document, path = served.document, options.path.encode("ascii")
-            responder = Responder(document, settings.cors_origins, options.max_stale, reactor.seconds)
-            polls = LongPolls(reactor, document, streams)
-            broadcast = streams.broadcast(document, responder.servable)
-            responders[path], resources[path] = responder, DocumentResource(responder, polls)
-            resources[options.events_path.encode("ascii")] = EventsResource(responder, broadcast, upgrade_to_websocket)
-            self._parts[options.path] = responder, broadcast, polls
-        resources.update(viewer_resources(options.path for options in settings.documents))
+        self._endpoints = Endpoints(
+            reactor, streams, renewals, settings.cors_origins, _websocket(reactor, settings.cors_origins),
+            ((served.document, each.max_stale) for each, served in zip(settings.documents, documents, strict=True)),
+        )  # fmt: skip
+        existing = {
+            b"/_live/ready": self._ready,
+            **viewer_resources(lambda: (document.path for document in settings.documents)),
+        }
+        resources, responders = ResourceTable(existing, self._endpoints), ResponderTable(self._endpoints)
         self.site = LiveSite(resources, reactor, responders)
         self._connections = self.site.connections
         self._admission = _admission(reactor, settings)
@@ -72,14 +69,13 @@ class SiteService(MultiService):
                 self.site.log_to(log_files.open(settings.access_log, buffered=True))
             except OSError as error:
                 raise SettingsError(f"--access-log {settings.access_log}: {error.strerror}") from None
-        every_second = [log_files.flush, *(responder.renew for responder in responders.values())]
         self._reactor = reactor
         self._log_files = log_files
         self._drain: ConnectionDrain | None = None
         self._lag = EventLoopLag(reactor)
         for part in (
             streams,
-            Ticker(reactor, every_second),
+            Ticker(reactor, [log_files.flush, renewals.renew]),
             IdleTimeouts(reactor, lambda: self._connections.open),
             self._lag,
         ):
@@ -93,6 +89,7 @@ class SiteService(MultiService):
     def stopService(self) -> Any:
         """Stop serving, and close the streams that are still open."""
         stopped = super().stopService()
+        self._endpoints.close()
         self.site.doStop()
         log = self._connections.access_log
         if log is not None and log.file is not None:
@@ -106,7 +103,7 @@ class SiteService(MultiService):
         :param stopping: whether livestate is shutting down, so that `/_live/ready` sends clients to another server.
         """
         self._ready.stopping = stopping
-        self._drain = ConnectionDrain(self._reactor, self._connections, self._closers)
+        self._drain = ConnectionDrain(self._reactor, self._connections, self._endpoints.closers)
         return self._drain.start()
 
     def abort_remaining(self) -> None:
@@ -114,18 +111,22 @@ class SiteService(MultiService):
         if self._drain is not None:
             self._drain.abort_remaining()
 
-    def _closers(self) -> list[Callable[[], None]]:
-        return [
-            close
-            for _, broadcast, polls in self._parts.values()
-            for close in chain(broadcast.closers(), polls.closers())
-        ]
-
     def counts(self) -> Counts:
-        """Return the current counts."""
+        """Return the current counts, with those of the documents that were asked for."""
+        return self._counts(self._endpoints.counts())
+
+    def recent_counts(self) -> Counts:
+        """Return the current counts, with those of the documents whose counts have changed since the last call."""
+        return self._counts(self._endpoints.recent_counts())
+
+    def connections(self) -> int:
+        """Return the number of open connections."""
+        return len(self._connections.open)
+
+    def _counts(self, documents: dict[str, DocumentCounts]) -> Counts:
         connections = self._connections
         return Counts(
-            {path: _counts_of(*parts) for path, parts in self._parts.items()},
+            documents,
             connections_accepted=connections.accepted,
             tls_handshakes=connections.handshakes,
             tls_resumptions=connections.resumptions,
@@ -137,25 +138,21 @@ class SiteService(MultiService):
         )
 
 
-def _counts_of(responder: Responder, broadcast: Broadcast, polls: LongPolls) -> DocumentCounts:
-    subscribers = broadcast.subscriber_counts()
-    return DocumentCounts(
-        answers=dict(responder.tally),
-        ways=dict(responder.ways),
-        bytes_sent=responder.bytes_sent,
-        events_sent=broadcast.sent,
-        events_skipped=broadcast.skipped,
-        event_bytes_sent=broadcast.sent_bytes,
-        delivery=broadcast.delivery,
-        event_readers=subscribers["event_readers"],
-        websocket_readers=subscribers["websocket_readers"],
-        long_polls=len(polls),
-    )
+def files_for_documents(settings: Settings) -> int:
+    """Return the open files that this process may need to fetch and save the documents.
+
+    A store has one connection for fetches and some for notifications, whatever the number of its documents. Documents
+    are saved by threads, each of which has one file open. Workers do neither: their settings have no sources.
+    """
+    fetched = [document.source for document in settings.documents if document.source]
+    stores = {store_address(source).identity for source in fetched}
+    saving = 0 if settings.state_dir is None else min(len(fetched), MAX_THREADS)
+    return _FILES_PER_STORE * len(stores) + saving
 
 
 def _admission(reactor: Any, settings: Settings) -> Admission | None:
     """Return the limits of this process, which is one of `settings.workers`; None if there are none."""
-    limits = share_per_worker(settings.max_connections, settings.workers), max_clients()
+    limits = share_per_worker(settings.max_connections, settings.workers), max_clients(files_for_documents(settings))
     limit = min((number for number in limits if number is not None), default=None)
     limit_per_address = share_per_worker(settings.max_connections_per_address, settings.workers)
     if limit_per_address is not None and settings.workers > 1:

@@ -7,10 +7,10 @@ For TCP, each worker has its own socket (SO_REUSEPORT). The kernel spreads conne
 it does not do when several processes accept from one socket (`bench/NOTES.md`).
 
 A *worker* runs the same server as a single process does (`livestate.web.site_service`). Its documents arrive through a
-pipe (`worker_feed`, `messages`), already encoded in every content coding. Once a second it sends its counters to the
-supervisor. This message is also its heartbeat: a worker that is silent for five seconds is killed, and a worker that
-exits is replaced. New settings, certificates or code need a new `generation` of workers, which replaces the old one as
-soon as all of it is serving.
+pipe (`worker_feed`, `messages`), as plain bytes: a worker makes the content codings that its clients ask for. Once a
+second it sends the counters that have changed to the supervisor. This message is also its heartbeat: a worker that is
+silent for five seconds is killed, and a worker that exits is replaced. New settings, certificates or code need a new
+`generation` of workers, which replaces the old one as soon as all of it is serving.
 
 Workers are forked by a *zygote* (`zygote`): a single-threaded process that has imported everything and created the TLS
 contexts, but has no reactor, because each worker installs its own. A fork takes milliseconds, starting an interpreter

@@ -27,7 +27,7 @@ class DocumentFeeds:
     def change(self, served: Iterable[ServedDocument]) -> None:
         """Follow the documents of `served` from now on, and no others."""
         existing = {feed.document: feed for feed in self._feeds}
-        documents = [each.document for each in served]
+        documents = dict.fromkeys(each.document for each in served)
         for feed, unsubscribe in list(self._feeds.items()):
             if feed.document not in documents:
                 unsubscribe()

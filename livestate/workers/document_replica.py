@@ -1,15 +1,16 @@
 """A document in a worker: a replica of the supervisor's."""
 
-from types import MappingProxyType
 from typing import Any
 
 from livestate.documents.document import Document
-from livestate.documents.snapshot import Representation, Snapshot
+from livestate.documents.snapshot import Representation, plain_snapshot
 from livestate.workers.messages import Changed
 
 
 class DocumentReplica:
     """A document that the supervisor keeps up to date."""
+
+    __slots__ = ("_interval", "document")
 
     def __init__(self, reactor: Any, path: str, max_size: int, interval: float) -> None:
         self.document = Document(reactor, path, max_size)
@@ -20,10 +21,7 @@ class DocumentReplica:
         return self.document.is_fresh(self._interval)
 
     def apply(self, change: Changed) -> None:
-        """Store a new version, or more content codings of the current one."""
-        known = self.document.snapshot
-        existing = known.representations if known is not None and known.version == change.version else {}
-        new = {coding: Representation(coding, body, etag) for coding, etag, body in change.representations}
-        representations = MappingProxyType({**existing, **new})
-        snapshot = Snapshot(change.version, change.modified, representations, change.complete)
+        """Store a new version."""
+        plain = Representation("identity", change.body, change.etag)
+        snapshot = plain_snapshot(change.version, change.modified, plain)
         self.document.restore(snapshot, self.document.confirmed, change.fetch_started)

@@ -33,7 +33,7 @@ class Generation:
         :param on_worker_ready: called whenever a worker starts serving.
         :param on_zygote_exit: called when the zygote exits without having been stopped.
         """
-        self.feeds = feeds
+        self._feeds = dict.fromkeys(feeds)
         self.workers: set[WorkerProcess] = set()
         #: Whether the zygote is still there to fork workers.
         self.can_fork = True
@@ -62,12 +62,12 @@ class Generation:
                 return None
         worker = WorkerProcess(self._reactor, number, self._worker_exited, lambda: self._on_worker_ready(self))
         self.workers.add(worker)
-        worker.connect(ours, self.feeds)
+        worker.connect(ours, list(self._feeds))
         return worker
 
     def notify(self, feed: DocumentFeed) -> None:
         """Send a changed or confirmed document to all workers."""
-        if feed in self.feeds:
+        if feed in self._feeds:
             for worker in self.workers:
                 worker.notify(feed)
 

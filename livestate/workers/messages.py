@@ -37,16 +37,16 @@ class AllConfirmed(_Message):
 
 
 class Changed(_Message):
-    """To a worker: the newest version of a document, or more content codings of the version that it has."""
+    """To a worker: the newest version of a document. The worker makes the content codings that it is asked for."""
 
     path: str
     version: int
     modified: float
-    complete: bool
     #: When the fetch that brought this version began, in seconds since 1970; 0 when unknown.
     fetch_started: float
-    #: Content coding, entity tag and body of each representation that the worker does not have.
-    representations: list[tuple[str, bytes, bytes]]
+    #: The entity tag of the body: hashing a large one takes milliseconds.
+    etag: bytes
+    body: bytes
 
 
 class Serve(_Message):
@@ -75,7 +75,10 @@ class Ready(_Message):
 
 
 class Alive(_Message):
-    """From a worker, every second: the heartbeat, with its counters."""
+    """From a worker, every second: the heartbeat, with its counters.
+
+    Among those of documents are only the counters that have changed since the last heartbeat.
+    """
 
     counts: Counts
 

@@ -153,6 +153,10 @@ class Supervisor(MultiService):
         """Return the sum of the counters of all workers, including those that are gone."""
         return total([self._past, *(worker.counts for worker in self._workers())])
 
+    def connections(self) -> int:
+        """Return the number of open connections of all workers."""
+        return sum(worker.counts.connections for worker in self._workers())
+
     def workers(self) -> Sequence[Mapping[str, Any]]:
         """Return the status of each slot, and of each worker that is draining."""
         draining = [worker for generation in self._draining for worker in generation.workers]

@@ -120,7 +120,7 @@ class Worker:
     def _send_heartbeat(self) -> None:
         # A supervisor that does not read what it was sent needs no more of it.
         if self._pipe.writable:
-            self._pipe.send(Alive(self._service.counts()))
+            self._pipe.send(Alive(self._service.recent_counts()))
 
     def _forward_log(self, event: LogEvent) -> None:
         """Send a log event to the supervisor: any of livestate's above debug, and Twisted's from warn on."""

@@ -7,7 +7,6 @@ Once the worker has caught up, it gets the current state of each of them.
 from collections.abc import Sequence
 from typing import Any
 
-from livestate.documents.snapshot import Snapshot
 from livestate.workers.document_feed import DocumentFeed
 from livestate.workers.pipe import Pipe
 
@@ -18,8 +17,8 @@ class WorkerFeed:
     def __init__(self, pipe: Pipe[Any], feeds: Sequence[DocumentFeed]) -> None:
         """Send the current state of all documents to `pipe`."""
         self._pipe = pipe
-        #: The snapshot of each document that the worker has.
-        self._known: dict[DocumentFeed, Snapshot | None] = dict.fromkeys(feeds)
+        #: The version of each document that the worker has; 0: none.
+        self._known: dict[DocumentFeed, int] = dict.fromkeys(feeds, 0)
         #: The documents to send, in the order of their changes (a set that keeps its order).
         self._pending: dict[DocumentFeed, None] = dict.fromkeys(feeds)
         pipe.on_writable = self._send_pending
@@ -42,6 +41,6 @@ class WorkerFeed:
     def _send(self, feed: DocumentFeed) -> None:
         self._pending.pop(feed, None)
         data = feed.frames_since(self._known[feed])
-        if data:
-            self._known[feed] = feed.document.snapshot
+        if feed.document.snapshot is not None:
+            self._known[feed] = feed.document.snapshot.version
             self._pipe.transport.write(data)

@@ -128,6 +128,9 @@ class WorkerProcess:
                 self.ready = True
                 self._on_ready()
             case Alive(counts):
+                known = self.counts.documents
+                known.update(counts.documents)
+                counts.documents = known
                 self.counts = counts
             case LogEntry(level, text):
                 self.log.emit(LogLevel.lookupByName(level), "worker {number}: {text}",

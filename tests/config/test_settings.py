@@ -9,12 +9,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.config.option_types import CONVERTERS
-from livestate.config.settings import DEFAULT_SOURCE, DocumentSettings, Settings, load_settings
+from livestate.config.options import DEFAULT_SOURCE, FILE_OPTIONS
+from livestate.config.settings import DocumentSettings, Settings, load_settings
 from livestate.errors import SettingsError
 from tests.support import few, many
 
-NAMES = sorted(CONVERTERS)
+NAMES = sorted(option.name for option in FILE_OPTIONS)
 REPEATING = ("http", "https", "source", "cors-origin", "admin-host")
 
 words = st.one_of(
@@ -102,6 +102,11 @@ class SettingsTests(SynchronousTestCase):
             access_log=None,
             heartbeat=15.0,
             log_format="text",
+            workers=1,
+            max_connections=None,
+            max_connections_per_address=None,
+            ipv6_prefix_length=64,
+            admin_hosts=(),
         )
         self.assertEqual(load_settings({}), expected)
 

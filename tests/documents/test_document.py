@@ -8,9 +8,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 import livestate.documents.document
-import livestate.documents.snapshot
 from livestate.documents.document import Document
-from livestate.documents.snapshot import ENCODERS, LARGE, Snapshot, completed, new_snapshot
+from livestate.documents.snapshot import LARGE, Snapshot, new_snapshot
 from livestate.errors import DocumentRefused
 from tests.support import NOW, FakeReactor, few, result_of
 
@@ -34,12 +33,11 @@ class DocumentTests(SynchronousTestCase):
         result_of(self.document.update(data))
 
     def test_first(self):
-        """A good document is published once, with all codings that make it smaller."""
+        """A good document is published once, as plain bytes."""
         self.update(MIDDLE)
         (snapshot,) = self.published
         self.assertIs(self.document.snapshot, snapshot)
-        self.assertEqual(set(snapshot.representations), {"identity", *ENCODERS})
-        self.assertTrue(snapshot.complete)
+        self.assertEqual(set(snapshot.representations), {"identity"})
         self.assertEqual((snapshot.body, snapshot.modified, snapshot.version), (MIDDLE, NOW, int(NOW * 1000)))
         self.assertEqual((self.document.changes, self.document.refusals), (1, 0))
 
@@ -62,7 +60,7 @@ class DocumentTests(SynchronousTestCase):
         def fail(*args):
             raise AssertionError("worked for nothing")
 
-        for name in ("check", "new_snapshot", "with_coding", "with_all_codings"):
+        for name in ("check", "new_snapshot"):
             self.patch(livestate.documents.document, name, fail)
         self.update(MIDDLE)
 
@@ -104,34 +102,16 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual(self.reactor.jobs, [])
 
     def test_large(self):
-        """A large document is checked and compressed in threads; it is published uncompressed first, then with each coding."""
+        """A large document is checked and hashed in threads, and published once, as plain bytes."""
         self.reactor.hold_threads = True
         done = Deferred.fromCoroutine(self.document.update(BIG))
         for _ in ("its check", "its entity tag"):
             self.assertIsNone(self.document.snapshot)
-            self.reactor.run_job()
-        published = [(set(s.representations), s.complete) for s in self.published]
-        self.assertEqual(published, [({"identity"}, False)])
-        for count in range(len(ENCODERS)):
             self.assertNoResult(done)
-            self.assertEqual(len(self.reactor.jobs), 1)
             self.reactor.run_job()
-            self.assertEqual(set(self.published[1 + count].representations), {"identity", *list(ENCODERS)[: count + 1]})
         self.successResultOf(done)
-        self.assertEqual([s.complete for s in self.published], [False] * len(ENCODERS) + [True])
-        self.assertEqual(len({s.version for s in self.published}), 1)
-        self.assertEqual(self.document.changes, 1)
-
-    def test_large_without_gain(self):
-        """A coding that does not make a large document smaller is not published; completion is published once."""
-        for useless in ({"zstd"}, {"gzip", "br"}, set(ENCODERS)):
-            encoders = {coding: (bytes if coding in useless else encode) for coding, encode in ENCODERS.items()}
-            self.patch(livestate.documents.snapshot, "ENCODERS", encoders)
-            self.setUp()
-            self.update(BIG)
-            published = [(set(s.representations), s.complete) for s in self.published]
-            self.assertEqual(published[-1], ({"identity", *ENCODERS} - useless, True))
-            self.assertEqual(len({(frozenset(names), complete) for names, complete in published}), len(published))
+        self.assertEqual([set(snapshot.representations) for snapshot in self.published], [{"identity"}])
+        self.assertEqual((self.document.changes, self.reactor.jobs), (1, []))
 
     def test_large_and_bad(self):
         """A large bad document is refused in a thread and never published."""
@@ -142,15 +122,20 @@ class DocumentTests(SynchronousTestCase):
         self.assertEqual(self.published, [])
 
     def test_large_cancelled(self):
-        """An update cancelled midway leaves the uncompressed document published, and a late thread does no harm."""
+        """An update that is cancelled while a coding is being made leaves that to the thread."""
+        self.update(BIG)
+        self.document.ask(("gzip",))
         self.reactor.hold_threads = True
-        done = Deferred.fromCoroutine(self.document.update(BIG))
+        done = Deferred.fromCoroutine(self.document.update(b"[0,%b" % BIG[1:]))
         self.reactor.run_job()
         self.reactor.run_job()
+        self.assertNoResult(done)
         done.cancel()
         self.failureResultOf(done, CancelledError)
+        assert self.document.snapshot is not None
+        self.assertEqual(set(self.document.snapshot.representations), {"identity"})
         self.reactor.run_job()
-        self.assertEqual([set(s.representations) for s in self.published], [{"identity"}])
+        self.assertEqual(set(self.document.snapshot.representations), {"identity", "gzip"})
 
     def test_age_never_negative(self):
         """The age is not negative after the clock was set back."""
@@ -166,7 +151,7 @@ class DocumentTests(SynchronousTestCase):
         document = Document(reactor, "/", 1000)
         published: list[Snapshot] = []
         document.subscribe(published.append)
-        document.restore(completed(new_snapshot(b'"saved"', NOW, restored)), NOW - 60)
+        document.restore(new_snapshot(b'"saved"', NOW, restored), NOW - 60)
         good = [b'"saved"']
         for data, step in zip(sequence, steps, strict=False):
             reactor.rightNow += step
@@ -184,7 +169,7 @@ class DocumentTests(SynchronousTestCase):
 
     def test_restore(self):
         """A restored snapshot is published with its own age, and equal bytes from the store confirm it."""
-        saved = completed(new_snapshot(SMALL, NOW - 100, 7))
+        saved = new_snapshot(SMALL, NOW - 100, 7)
         self.document.restore(saved, NOW - 60)
         self.assertEqual((self.document.snapshot, self.document.age()), (saved, 60))
         self.update(SMALL)

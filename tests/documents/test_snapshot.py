@@ -2,13 +2,14 @@
 
 import json
 import math
+import random
 from unittest import mock
 
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from livestate.documents.snapshot import ENCODERS, LARGE, MIN_CODED_SIZE, check, completed, new_snapshot, with_coding
+from livestate.documents.snapshot import ENCODERS, LARGE, MIN_CODED_SIZE, check, new_snapshot, with_coding
 from livestate.errors import DocumentRefused
 from tests.codings import DECODERS
 from tests.support import few, many
@@ -201,15 +202,21 @@ class SnapshotTests(SynchronousTestCase):
         self.assertGreater(version, previous)
         self.assertGreaterEqual(version, math.floor(modified * 1000))
 
-    def test_small_documents_are_complete(self):
-        """A document too small for codings is complete at once; a larger one only after `completed`."""
-        self.assertTrue(new_snapshot(b"x" * (MIN_CODED_SIZE - 1), 1.0).complete)
-        whole = new_snapshot(b"x" * MIN_CODED_SIZE, 1.0, 5)
-        self.assertFalse(whole.complete)
-        self.assertFalse(with_coding(whole, "gzip").complete)
-        done = completed(whole)
-        self.assertTrue(done.complete)
-        self.assertEqual((done.version, done.modified, done.body), (whole.version, whole.modified, whole.body))
+    def test_small_documents(self):
+        """A document that is too small for codings can gain none; a larger one can until each was tried."""
+        tiny = new_snapshot(b"x" * (MIN_CODED_SIZE - 1), 1.0)
+        self.assertFalse([coding for coding in ENCODERS if tiny.can_gain(coding)])
+        self.assertIs(with_coding(tiny, "gzip"), tiny)
+        for data, expected in ((b"x" * MIN_CODED_SIZE, True), (random.Random(1).randbytes(MIN_CODED_SIZE), False)):
+            snapshot = new_snapshot(data, 1.0, 5)
+            for coding in ENCODERS:
+                self.assertTrue(snapshot.can_gain(coding))
+                tried = with_coding(snapshot, coding)
+                self.assertFalse(tried.can_gain(coding))
+                self.assertEqual(coding in tried.representations, expected)
+                self.assertEqual(coding in tried.possible, expected)
+                self.assertEqual((tried.version, tried.modified, tried.plain), (5 + 995, 1.0, snapshot.plain))
+            self.assertFalse(snapshot.can_gain("identity"))
 
     def test_immutable(self):
         """A published snapshot cannot be changed."""

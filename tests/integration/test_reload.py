@@ -278,6 +278,9 @@ class InProcessTests(InProcessCase):
                 line for line in reversed(self.service.log.splitlines()) if "rejected the new configuration" in line
             )
             self.assertIn(expected, line)
+        # An option that only a restart can change.
+        self.configure(options='log-format = "json"')
+        self.hang_up("--log-format cannot change without a restart")
         # No development certificate is created instead of a broken one that the options name.
         self.configure(options=f'https = "ssl:{free_port()}:interface=127.0.0.1:privateKey=a.json:certKey=a.json"')
         self.hang_up("rejected the new configuration")

@@ -1,10 +1,13 @@
 """Tests of the limit on open files."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
+
+from livestate.system.open_files import max_clients
 
 
 class OpenFilesTests(SynchronousTestCase):
@@ -39,3 +42,12 @@ class OpenFilesTests(SynchronousTestCase):
         self.assertIn("limit on open files is 4096", warning)
         self.assertIn("about 3996 clients", warning)
         self.assertIn("LimitNOFILE=", warning)
+
+    def test_max_clients(self):
+        """Clients get what is left of the limit after a reserve that grows with the documents, and at least a quarter."""
+        for soft, documents, expected in (
+            (resource.RLIM_INFINITY, 5, None), (1024, 0, 924), (1024, 60, 864), (150, 0, 50), (150, 2, 48), (100, 0, 25),
+            (300, 120, 80), (300, 10_000, 75), (1_048_576, 20_000, 1_028_476), (4, 9, 1),
+        ):  # fmt: skip
+            self.patch(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
+            self.assertEqual(max_clients(documents), expected, (soft, documents))

@@ -1,5 +1,6 @@
 """Limits on connections: those above a limit are closed on arrival, counted, and logged once a minute at most."""
 
+import dataclasses
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -7,10 +8,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from livestate.config.settings import load_settings
+from livestate.documents.registry import MAX_THREADS
 from livestate.net.proxy_protocol import ProxyProtocolFactory
 from livestate.web.admission import LOG_INTERVAL, Admission, RefusedConnection, share_per_worker
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.site import LiveSite
+from livestate.web.site_service import files_for_documents
 from tests.support import log_lines
 from tests.web.http1.test_channel import PausableTransport
 
@@ -145,3 +149,15 @@ class AdmissionTests(SynchronousTestCase):
     def test_share(self) -> None:
         """The workers' shares add up to the limit, or slightly more."""
         self.assertEqual([share_per_worker(limit, 4) for limit in (None, 1, 4, 10, 1000)], [None, 1, 1, 3, 250])
+
+    def test_reserve(self) -> None:
+        """Files are reserved for each store, however many documents it has, and for saving; workers need none."""
+        redis = [f"/{n}=redis://127.0.0.1/0?key={n}" for n in range(1000)]
+        for sources, options, expected in (
+            (redis, {}, 4), ([*redis, "/a=file:a.json", "/b=file:b.json"], {}, 12), (["demo:"], {}, 4),
+            (redis, {"state-dir": ["state"]}, 4 + MAX_THREADS), (["demo:"], {"state-dir": ["state"]}, 5),
+        ):  # fmt: skip
+            settings = load_settings({"source": sources, **options})
+            self.assertEqual(files_for_documents(settings), expected)
+            documents = tuple(dataclasses.replace(document, source="") for document in settings.documents)
+            self.assertEqual(files_for_documents(dataclasses.replace(settings, documents=documents)), 0)

@@ -319,13 +319,15 @@ class AdminTests(Case):
         """The status shows each document: its representations, its age, and the problem with its source."""
         self.sources["/a b.json"].data = None
         self.reactor.run_for(5)
+        etag = self.get(accept_encoding="gzip").fields["ETag"]
         status = json.loads(self.get("/status", site=self.admin).body)
         self.assertApproximates(status["uptime_seconds"], 5.0, 0.01)
         good, stale = status["documents"]
         self.assertEqual((good["path"], good["source"], good["fresh"], good["trouble"]), ("/", "source:", True, None))
         self.assertEqual((good["fetches"], good["changes"], good["failures"]), (6, 1, 0))
         self.assertEqual(good["representations"]["identity"]["bytes"], len(DATA))
-        self.assertEqual(good["representations"]["gzip"]["etag"], self.get(accept_encoding="gzip").fields["ETag"])
+        self.assertEqual(good["representations"]["gzip"]["etag"], etag)
+        self.assertEqual(set(good["representations"]), {"identity", "gzip"})
         self.assertEqual((stale["fresh"], stale["trouble"]), (False, "no answer within 0.8 s"))
         self.assertGreater(stale["age_seconds"], 4)
 

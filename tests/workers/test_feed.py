@@ -58,14 +58,14 @@ class FeedTests(SynchronousTestCase):
         self.assertEqual(replica.document.fetch_started, 12.5)
 
     def test_nothing_yet(self):
-        """Nothing is sent while there is no document; the first version arrives in every coding, and as fresh as it is."""
+        """Nothing is sent while there is no document; the first version arrives as plain bytes, and as fresh as it is."""
         _, messages, replica = self.worker()
         self.assertEqual(messages, [])
         self.assertFalse(replica.is_fresh())
         result_of(self.document.update(TEXT))
         self.assertEqual(replica.document.snapshot, self.document.snapshot)
         assert replica.document.snapshot is not None
-        self.assertEqual(set(replica.document.snapshot.representations), {"identity", "gzip", "br", "zstd"})
+        self.assertEqual(set(replica.document.snapshot.representations), {"identity"})
         self.assertEqual(replica.document.confirmed, self.document.confirmed)
         self.assertTrue(replica.is_fresh())
 
@@ -85,15 +85,20 @@ class FeedTests(SynchronousTestCase):
         self.assertEqual(messages, [Confirmed("/", self.reactor.seconds())])
         self.assertEqual(replica.document.age(), 0)
 
-    def test_codings_follow(self):
-        """Each coding of a large document is sent once, when it is ready, and two workers get the same frames."""
-        (_, messages, replica), (_, others, _) = self.worker(), self.worker()
+    def test_codings_are_made_where_they_are_asked_for(self):
+        """A worker makes the codings that it is asked for, under the same tags, and is sent each version once."""
+        (_, messages, replica), (_, others, other_replica) = self.worker(), self.worker()
         large = b"[%b]" % b",".join(b"%d" % n for n in range(LARGE // 4))
-        result_of(self.document.update(large))
-        changes = [message for message in messages if isinstance(message, Changed)]
-        sent = [coding for change in changes for coding, *_ in change.representations]
-        self.assertEqual(sorted(sent), ["br", "gzip", "identity", "zstd"])
-        self.assertEqual(replica.document.snapshot, self.document.snapshot)
+        for data in (TEXT, large):
+            result_of(self.document.update(data))
+            for document in (self.document, replica.document):
+                document.ask(("br",))
+            assert self.document.snapshot is not None and replica.document.snapshot is not None
+            self.assertEqual(replica.document.snapshot, self.document.snapshot)
+            self.assertEqual(set(replica.document.snapshot.representations) - {"zstd"}, {"identity", "br"})
+            assert other_replica.document.snapshot is not None
+            self.assertEqual(set(other_replica.document.snapshot.representations), {"identity"})
+        self.assertEqual(len([message for message in messages if isinstance(message, Changed)]), 2)
         self.assertEqual(messages, others)
 
     def test_conflated(self):

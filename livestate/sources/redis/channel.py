@@ -60,7 +60,6 @@ class _Subscriber(RedisProtocol):
     def replyReceived(self, reply: object) -> None:
         """Handle a message from the channel; pass on any other reply."""
         if isinstance(reply, list) and reply[:1] == [b"message"]:
-            self._bytes = self._lines = 0
             self._changed()
         else:
             super().replyReceived(reply)

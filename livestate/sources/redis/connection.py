@@ -4,7 +4,6 @@ Fetching and subscribing both use this. txredisapi's own reconnecting factory is
 or SELECT fails, and after a cancelled fetch each reply would be taken for the answer to the next command.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import SplitResult, unquote
@@ -18,25 +17,9 @@ from txredisapi import BaseRedisProtocol, RedisError, ResponseError
 
 from livestate.errors import SettingsError, SourceError
 from livestate.net.host_resolver import ATTEMPT_DELAY
+from livestate.sources.redis.reply_parser import NotAReply, ReplyParser, TooLarge
 from livestate.sources.redis.url import NodeAddress
 from livestate.tls.contexts import client_options, describe_connection_error
-
-#: The first line of a reply, or of one of its elements (RESP2): a status, an error, an integer, or a number of bytes or
-#: elements.
-_FIRST_LINE = re.compile(r"[+-]|:-?[0-9]+$|[$*](-1|[0-9]{1,10})$")
-_NO_REPLY = "not a Redis reply"
-
-#: The maximum number of lines in one reply. The reply to GET has one; a Sentinel uses some 40 lines for each replica,
-#: and a cluster some 20 for each range of slots. Lines are parsed in Python, so an endless array would block the
-#: reactor.
-_MAX_LINES = 16384
-
-#: Bytes that one reply may have in addition to the value: its lines, and anything received together with its end.
-_MARGIN = 256 * 1024
-
-#: Bytes: a value up to this size is always accepted. Names and addresses may be longer than a very small --max-size,
-#: and the size of a document is checked again later.
-_ALWAYS_ACCEPTED = 1024
 
 #: The number of servers to cache with their TLS contexts, which take milliseconds to make.
 _CACHE_SIZE = 64
@@ -71,11 +54,11 @@ class UnusableValue(SourceError):
 
 
 class _TooLarge(RedisError):  # type: ignore[misc]  # txredisapi is untyped
-    """How that passes through txredisapi."""
+    """How that passes through txredisapi's queue of commands."""
 
 
 class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is untyped
-    """txredisapi's parser, made safe against input that is not from Redis.
+    """txredisapi's connection, with a parser that is fast, and safe against input that is not from Redis.
 
     The base class is `BaseRedisProtocol`, as txredisapi's `RedisProtocol` is a different class if hiredis is installed.
     """
@@ -86,10 +69,7 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         """
         # Otherwise values that look like numbers or text would be converted.
         super().__init__(charset=None, convertNumbers=False)
-        self._max_size = max_size
-        self._max_reply = max_size * max_values + _MARGIN
-        #: The bytes and lines received so far of the current reply.
-        self._bytes = self._lines = 0
+        self.parser = ReplyParser(max_size, max_values)
         self._failed = False
 
     async def ask(self, *command: object, refusal: str = "Redis answered") -> object:
@@ -124,48 +104,23 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         self._fail_pending(reason, error)
         self.abort()
 
-    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+    def dataReceived(self, data: bytes) -> None:
         """Parse received bytes. Bytes that no Redis would send end the connection."""
         if self._failed:
             return
-        # On unpause, txredisapi passes the bytes that it held back a second time.
-        self._bytes += 0 if unpause else len(data)
-        if self._bytes > self._max_reply:
-            self.fail(f"the reply is too long: more than {self._max_size:,} bytes (--max-size)")
-            return
         try:
-            super().dataReceived(data, unpause)
-        except ValueError:  # the first line of a reply is not UTF-8
-            self.fail(_NO_REPLY)
-
-    def lineReceived(self, line: str) -> bool:
-        """Parse the first line of a reply or of one of its elements.
-
-        A line that announces too much, or is not valid, ends the connection.
-
-        :return: whether to stop reading.
-        """
-        length = line[1:]
-        self._lines += 1
-        if line[:1] == "$" and length.isdigit() and int(length) > max(self._max_size, _ALWAYS_ACCEPTED):
-            # Refused before it is read: otherwise a value of 1 GB would be held in memory first.
-            self.fail(f"the value has {int(length):,} bytes, and --max-size is {self._max_size:,}", _TooLarge)
-        elif self._lines > _MAX_LINES or not _FIRST_LINE.match(line):
-            self.fail(_NO_REPLY)
-        else:
-            super().lineReceived(line)
-        return self._failed
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """End the connection: the line is too long."""
-        self.fail(_NO_REPLY)
+            for reply in self.parser.feed(data):
+                self.replyReceived(reply)
+                if self._failed:
+                    return
+        except NotAReply as error:
+            self.fail(str(error), _TooLarge if isinstance(error, TooLarge) else RedisError)
 
     def replyReceived(self, reply: object) -> None:
         """Pass on a complete reply.
 
         One that no command waits for ends the connection, or it would be taken for the answer to the next command.
         """
-        self._bytes = self._lines = 0
         if self.replyQueue.waiting:
             super().replyReceived(reply)
         else:

@@ -2,7 +2,7 @@
 
 https://redis.io/docs/latest/develop/reference/client-side-caching/. Redis remembers which keys the connection for
 reading has read, and tells a second connection when one of them is changed, deleted or has expired. It tells it once,
-until the key is read again, and it costs the server nothing for keys that nobody reads: so a change of one key of a
+until the key is read again, and it costs the server nothing for keys that no one reads: so a change of one key of a
 million is not heard unless it is in use. (The broadcasting mode, by prefixes, would announce them all.) It needs no
 setting of the server and no PUBLISH.
 
@@ -78,7 +78,7 @@ class Tracking:
         self.changed(None)
 
     def lost(self, connection: "TrackedConnection") -> None:
-        """Note that what this connection has read is not tracked any more."""
+        """Note that what this connection has read is no longer tracked."""
         if connection is self._connection:
             self._connection = None
         if connection is self._untracked:
@@ -102,7 +102,6 @@ class _Listener(RedisProtocol):
     def replyReceived(self, reply: object) -> None:
         """Handle a report; pass on any other reply."""
         if isinstance(reply, list) and reply[:2] == [b"message", CHANNEL]:
-            self._bytes = self._lines = 0
             keys = reply[2] if len(reply) > 2 else None
             for key in keys if isinstance(keys, list) else (None,):
                 self._tracking.changed(key.decode(errors="surrogateescape") if isinstance(key, bytes) else None)
@@ -110,7 +109,7 @@ class _Listener(RedisProtocol):
             super().replyReceived(reply)
 
     def connectionLost(self, why: Failure) -> None:
-        """Note that nothing is reported any more."""
+        """Note that nothing is reported from now on."""
         super().connectionLost(why)
         self._lost()
 

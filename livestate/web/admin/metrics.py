@@ -6,7 +6,7 @@ Counts of all that serves. Names and units follow the conventions of Prometheus.
 
 import platform
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from OpenSSL import SSL
@@ -20,7 +20,7 @@ from livestate import __version__
 from livestate.documents.polled_document import PolledDocument
 from livestate.system.histogram import Histogram
 from livestate.web.admin.process_metrics import ProcessMetrics, worker_metrics
-from livestate.web.counts import Counts
+from livestate.web.counts import Counts, DocumentCounts
 from livestate.web.resources.resource import ResponseResource
 from livestate.web.responses.response import Response, unstored
 
@@ -50,8 +50,9 @@ class LiveCollector(Collector):
         yield build
         pollers, counts = list(self._pollers()), self._counts()
         yield from _source_metrics(pollers)
-        # The counters of a removed document are kept, in case it is added again, but not exported.
-        yield from _document_metrics(counts, {poller.document.path for poller in pollers})
+        # The counters of a removed document are kept, in case it is added again, but not exported. Those of a document
+        # that was not asked for yet are exported as 0, so that the first increase is seen.
+        yield from _document_metrics(counts, [poller.document.path for poller in pollers])
         yield from _process_metrics(counts)
         yield from worker_metrics(self._workers() or ())
 
@@ -121,7 +122,7 @@ def _source_metrics(pollers: Iterable[PolledDocument]) -> Iterator[Metric]:
     yield from (fetches, failures, notifications, refusals, changes, up, fresh, age, modified, size, publication)
 
 
-def _document_metrics(counts: Counts, paths: Container[str]) -> Iterator[Metric]:
+def _document_metrics(counts: Counts, paths: Iterable[str]) -> Iterator[Metric]:
     """Yield the metrics of the responses and events of each document in `paths`."""
     path = ["path"]
     responses = CounterMetricFamily(
@@ -148,9 +149,9 @@ def _document_metrics(counts: Counts, paths: Container[str]) -> Iterator[Metric]
         "Time from the start of the fetch that returned a change until it was written to the last subscriber.",
         labels=path,
     )
-    for name, document in counts.documents.items():
-        if name not in paths:
-            continue
+    none_yet = DocumentCounts()
+    for name in paths:
+        document = counts.documents.get(name, none_yet)
         for kind, number in document.answers.items():
             status, coding = (kind, "") if kind.isdigit() else ("200", kind)
             responses.add_metric([name, status, coding], number)

@@ -31,8 +31,8 @@ from livestate.web.http1.connections import Connections
 from livestate.web.http1.fast_request import MAX_LENGTH, SINGLE_ETAG, parse_fast
 from livestate.web.http1.request import LiveRequest
 from livestate.web.http1.timed_channel import TimedChannel
-from livestate.web.responses.responder import Variant
 from livestate.web.responses.response import with_connection_close
+from livestate.web.responses.variant import Variant
 from livestate.web.streams.connection import ConnectionOwner
 
 #: Spelled as browsers do. A request with another spelling can take the fast path too, but is not remembered.

@@ -3,16 +3,15 @@
 A connection references this object and not the site, which avoids circular imports.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.web.http import Request
 
 from livestate.web.http1.access_log import AccessLog
 from livestate.web.http1.fair_scheduler import FairScheduler
-from livestate.web.http1.fast_request import RequestMemo
+from livestate.web.http1.fast_request import RequestMemo, Responders
 from livestate.web.http1.response_memo import ResponseMemo
-from livestate.web.responses.responder import Responder
 
 
 class OpenConnection(Protocol):
@@ -45,7 +44,7 @@ class OpenConnection(Protocol):
 class Connections:
     """The state that all connections of one site share."""
 
-    def __init__(self, clock: Any, responders: Mapping[bytes, Responder]) -> None:
+    def __init__(self, clock: Any, responders: Responders) -> None:
         """:param responders: the documents by path that are served on the fast path."""
         self.responders = responders
         self.request_memo = RequestMemo()
@@ -60,8 +59,6 @@ class Connections:
         self.accepted = 0
         self.handshakes = 0
         self.resumptions = 0
-        for responder in responders.values():
-            responder.before_renewal = self.response_memo.renew
 
     def drain(self) -> None:
         """Make the next response of each connection its last."""

@@ -17,10 +17,11 @@ more.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
-from livestate.web.responses.responder import Responder, Variant
+from livestate.web.responses.responder import Responder
+from livestate.web.responses.variant import Variant
 
 #: Maximum bytes of a request that is parsed here. Browsers send 500 to 1,500 with a few cookies.
 MAX_LENGTH = 4096
@@ -54,6 +55,13 @@ SINGLE_ETAG = re.compile(rb'"[\x21\x23-\x7e\x80-\xff]*"')
 _UNUSUAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"prefer"})
 
 
+class Responders(Protocol):
+    """The documents that are served on the fast path, by path: a mapping, or something that makes what is asked for."""
+
+    def get(self, path: bytes, /) -> Responder | None:
+        """Return the responder of the document at `path`, or None if there is none."""
+
+
 class FastRequest(NamedTuple):
     """A parsed fast request."""
 
@@ -64,7 +72,7 @@ class FastRequest(NamedTuple):
     last: bool
 
 
-def parse_fast(responders: Mapping[bytes, Responder], data: bytes) -> FastRequest | None:
+def parse_fast(responders: Responders, data: bytes) -> FastRequest | None:
     """Parse a fast request.
 
     :param responders: the documents by path.

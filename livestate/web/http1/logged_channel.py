@@ -6,7 +6,7 @@ from livestate.web.http1.access_log import AccessLog, host_of
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.http1.connections import Connections
 from livestate.web.http1.response_memo import RememberedResponse
-from livestate.web.responses.responder import Variant
+from livestate.web.responses.variant import Variant
 
 
 class LoggedChannel(LiveChannel):

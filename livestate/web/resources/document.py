@@ -6,8 +6,9 @@ from twisted.web.server import NOT_DONE_YET
 from livestate.web.http1.request import field
 from livestate.web.resources.long_poll import LongPolls, seconds_to_wait, with_preference_applied
 from livestate.web.resources.resource import ResponseResource
-from livestate.web.responses.responder import ALLOW, Responder, Variant
+from livestate.web.responses.responder import ALLOW, Responder
 from livestate.web.responses.response import Response, problem
+from livestate.web.responses.variant import Variant
 
 
 class DocumentResource(ResponseResource):

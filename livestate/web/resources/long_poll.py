@@ -5,6 +5,10 @@ replaces it in the channel, and twisted.web's request is released with everythin
 changes or the time is over, the bytes of the response are made once for all equivalent requests, and written. As in a
 broadcast (`livestate.web.streams.broadcast`), held requests are answered for a slice of time per turn of the reactor.
 
+A large document is published uncompressed, and the codings in use follow some milliseconds later. A request waits for
+the coding that its client prefers, but no longer than until the next version: a document may change faster than it can
+be compressed.
+
 Caches in front. A client that sees `Preference-Applied` takes a 304 to mean that nothing changed in all that time, and
 asks again at once. So such a 304 must never come from a cache, and a response with this field is not stored. A request
 that a cache makes on behalf of many clients is answered at once: otherwise all of them would wait, and nothing could be
@@ -27,8 +31,8 @@ from livestate.documents.snapshot import Snapshot
 from livestate.formats.negotiation import wait_preference
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.http1.request import field
-from livestate.web.responses.responder import Variant
 from livestate.web.responses.response import Response, with_connection_close
+from livestate.web.responses.variant import Variant
 from livestate.web.streams.broadcast import BATCH
 from livestate.web.streams.streams import Streams
 
@@ -39,7 +43,8 @@ MAX_WAIT = 60
 class HeldRequest:
     """A request that is held. In the channel, it replaces twisted.web's request."""
 
-    __slots__ = ("_channel", "_log_line", "_proto", "_released", "_timeout", "if_none_match", "seconds", "variant")
+    __slots__ = ("_channel", "_log_line", "_proto", "_released", "_timeout", "if_none_match", "seconds", "variant",
+                 "waited_for")  # fmt: skip
 
     def __init__(
         self,
@@ -58,6 +63,8 @@ class HeldRequest:
         self.variant = variant
         self.if_none_match = if_none_match
         self.seconds = seconds
+        #: The version with which the request was not answered, because the coding was not ready; 0: none.
+        self.waited_for = 0
         self._channel.requests[0] = self
 
     def expire_by(self, timeout: Any) -> None:
@@ -91,12 +98,19 @@ class HeldRequest:
 class LongPolls:
     """The held requests for one document."""
 
-    def __init__(self, clock: Any, document: Document, streams: Streams) -> None:
+    __slots__ = ("_cancel_end", "_clock", "_document", "_held", "_scheduler", "_touched", "_unsubscribe")
+
+    def __init__(
+        self, clock: Any, document: Document, streams: Streams, touched: Callable[[], object] = lambda: None
+    ) -> None:
+        """:param touched: called when the number of held requests has changed."""
         self._clock = clock
+        self._document = document
+        self._touched = touched
         self._scheduler = streams.scheduler
         self._held: dict[HeldRequest, None] = {}
-        document.subscribe(self._publish)
-        streams.on_stop(self.end)
+        self._unsubscribe = document.subscribe(self._publish)
+        self._cancel_end = streams.on_stop(self.end)
 
     def __len__(self) -> int:
         return len(self._held)
@@ -105,6 +119,7 @@ class LongPolls:
         """Answer `request` once the document is no longer the one that `if_none_match` names, or after `seconds`."""
         held = HeldRequest(request, variant, if_none_match, seconds, self._forget)
         self._held[held] = None
+        self._touched()
         # Up to a tenth earlier, so that clients that started together do not all return together.
         delay = seconds * random.uniform(0.9, 1.0)  # noqa: S311  # no secret
         held.expire_by(self._clock.callLater(delay, self._answer, held))
@@ -118,16 +133,21 @@ class LongPolls:
         for held in list(self._held):
             self._answer(held)
 
+    def close(self) -> None:
+        """End the subscription to the document, which is no longer served here."""
+        self._unsubscribe()
+        self._cancel_end()
+
     def _forget(self, held: HeldRequest) -> None:
         self._held.pop(held, None)
+        self._touched()
 
     def _answer(self, held: HeldRequest) -> None:
         response = with_preference_applied(held.variant.respond(held.if_none_match), held.seconds)
         held.answer(response, response.wire())
 
     def _publish(self, snapshot: Snapshot) -> None:
-        # A large document is first published uncompressed; its content codings follow some milliseconds later.
-        if self._held and snapshot.complete:
+        if self._held:
             self._scheduler.spread(self._answer_all())
 
     def _answer_all(self) -> Iterator[None]:
@@ -137,8 +157,13 @@ class LongPolls:
         while batch := list(islice(remaining, BATCH)):
             for held in batch:
                 variant, if_none_match, seconds = held.variant, held.if_none_match, held.seconds
+                if held not in self._held:
+                    continue
                 # The document may have changed twice, back to the version that the client has.
-                if held not in self._held or variant.is_current(if_none_match):
+                if variant.is_current(if_none_match):
+                    held.waited_for = 0
+                    continue
+                if self._waits(held):
                     continue
                 response = variant.respond(if_none_match)
                 made = wires.get((id(response), seconds))
@@ -147,6 +172,14 @@ class LongPolls:
                     made = wires[id(response), seconds] = response, wire
                 held.answer(*made)
             yield
+
+    def _waits(self, held: HeldRequest) -> bool:
+        """Return whether a request waits for the coding that its client prefers, rather than get another one now."""
+        snapshot = self._document.snapshot
+        if snapshot is None or not held.variant.waits_for_coding():
+            return False
+        held.waited_for = held.waited_for or snapshot.version
+        return held.waited_for == snapshot.version
 
 
 def seconds_to_wait(request: Request) -> int | None:

@@ -1,19 +1,21 @@
 """The viewer page and the client module, under `/_live/`.
 
-The files in the folder `static` are read once, at the start. Each response is made then, in every content coding, and
-only has to be chosen later. The entity tags are hashes of the bytes, and browsers revalidate the files each time
-(`Cache-Control: no-cache`), so after an update of livestate no browser mixes old and new files.
+The files in the folder `static` are read once, at the start. The page, with its list of documents, is made when it is
+first asked for, and each content coding of a file likewise. The entity tags are hashes of the bytes, and browsers
+revalidate the files each time (`Cache-Control: no-cache`), so after an update of livestate no browser mixes old and new
+files.
 """
 
 import html
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.resources import files
 from urllib.parse import quote
 
 from twisted.web.http import Request
 from twisted.web.resource import IResource
 
-from livestate.documents.snapshot import new_snapshot, with_all_codings
+from livestate.documents.snapshot import Representation, Snapshot, new_snapshot, with_coding
 from livestate.formats.negotiation import accepted_codings, matches
 from livestate.web.http1.request import field
 from livestate.web.resources.resource import ResponseResource
@@ -48,40 +50,51 @@ _PLACEHOLDER = b"<!-- documents -->"
 class StaticResource(ResponseResource):
     """Answers GET and HEAD with bytes that never change."""
 
-    def __init__(self, body: bytes, content_type: bytes, more: Fields = ()) -> None:
-        """Make the responses in all content codings.
+    def __init__(self, body: Callable[[], bytes], content_type: bytes, more: Fields = ()) -> None:
+        """Serve what `body` returns when it is called at the first request.
 
         :param more: additional fields.
         """
         super().__init__()
-        self._responses: dict[str, tuple[bytes, Response, Response]] = {}
-        for coding, representation in with_all_codings(new_snapshot(body, 0.0)).representations.items():
-            common = (
-                (b"ETag", representation.etag),
-                (b"Cache-Control", b"no-cache"),
-                (b"Vary", b"Accept-Encoding"),
-                (b"X-Content-Type-Options", b"nosniff"),
-                (b"Referrer-Policy", b"no-referrer"),
-                *more,
-            )
-            length = b"%d" % len(representation.body)
-            content: Fields = ((b"Content-Type", content_type), (b"Content-Length", length))
-            if coding != "identity":
-                content = (*content, (b"Content-Encoding", coding.encode("ascii")))
-            full = Response(200, (*content, *common), representation.body)
-            self._responses[coding] = representation.etag, full, Response(304, common)
+        self._body = body
+        self._content_type = content_type
+        self._more = more
+        self._snapshot: Snapshot | None = None
 
     def respond(self, request: Request) -> Response:
         """Return the response for the method, content coding and entity tag."""
         if request.method not in (b"GET", b"HEAD"):
             return problem(405, "This resource allows GET and HEAD.", (b"Allow", ALLOW))
         codings = accepted_codings(field(request, b"Accept-Encoding"))
-        chosen = next((coding for coding in codings if coding in self._responses), None)
-        if chosen is None:
-            return problem(406, f"The available content codings are: {', '.join(self._responses)}.")
-        etag, full, not_modified = self._responses[chosen]
+        snapshot = self._snapshot or new_snapshot(self._body(), 0.0)
+        for coding in codings:
+            snapshot = with_coding(snapshot, coding)
+            if coding in snapshot.representations:
+                break
+        self._snapshot = snapshot
+        representation = snapshot.best(codings)
+        if representation is None:
+            return problem(406, f"The available content codings are: {', '.join(snapshot.possible)}.")
         known = field(request, b"If-None-Match")
-        return not_modified if known is not None and matches(known, etag) else full
+        if known is not None and matches(known, representation.etag):
+            return Response(304, self._common(representation))
+        content: Fields = (
+            (b"Content-Type", self._content_type),
+            (b"Content-Length", b"%d" % len(representation.body)),
+        )
+        if representation.coding != "identity":
+            content = (*content, (b"Content-Encoding", representation.coding.encode("ascii")))
+        return Response(200, (*content, *self._common(representation)), representation.body)
+
+    def _common(self, representation: Representation) -> Fields:
+        return (
+            (b"ETag", representation.etag),
+            (b"Cache-Control", b"no-cache"),
+            (b"Vary", b"Accept-Encoding"),
+            (b"X-Content-Type-Options", b"nosniff"),
+            (b"Referrer-Policy", b"no-referrer"),
+            *self._more,
+        )
 
 
 class RedirectResource(ResponseResource):
@@ -99,10 +112,10 @@ class RedirectResource(ResponseResource):
         return Response(308, fields)
 
 
-def viewer_resources(documents: Iterable[str]) -> dict[bytes, IResource]:
+def viewer_resources(documents: Callable[[], Iterable[str]]) -> dict[bytes, IResource]:
     """Return the viewer's resources, by path.
 
-    :param documents: the paths of the documents, as `Document.path` has them.
+    :param documents: returns the paths of the documents, as `Document.path` has them.
     """
     # From `/_live`, "_live/" resolves to `/_live/`; from `/_live/` it would be `/_live/_live/`.
     found: dict[bytes, IResource] = {VIEWER.rstrip(b"/"): RedirectResource(b"_live/")}
@@ -112,13 +125,17 @@ def viewer_resources(documents: Iterable[str]) -> dict[bytes, IResource]:
             continue
         body = file.read_bytes()
         if file.name == "index.html":
-            body = body.replace(_PLACEHOLDER, _links(documents))
-            found[VIEWER] = StaticResource(body, content_type, ((b"Content-Security-Policy", POLICY),))
+            page = partial(_page, body, documents)
+            found[VIEWER] = StaticResource(page, content_type, ((b"Content-Security-Policy", POLICY),))
             continue
         shared = file.name == _SHARED
         more = ((b"Access-Control-Allow-Origin", b"*"),) if shared else ()
-        found[VIEWER + file.name.encode("ascii")] = StaticResource(body, content_type, more)
+        found[VIEWER + file.name.encode("ascii")] = StaticResource(partial(bytes, body), content_type, more)
     return found
+
+
+def _page(template: bytes, documents: Callable[[], Iterable[str]]) -> bytes:
+    return template.replace(_PLACEHOLDER, _links(documents()))
 
 
 def _links(documents: Iterable[str]) -> bytes:

@@ -3,12 +3,16 @@
 Theory of operation. The response to a GET depends only on the document's state, the content codings that the client
 accepts, its origin (unless all origins may read), and its validators. A Variant stands for one combination of codings
 and origin. There are few of them, however many clients there are. A Variant keeps its responses until the document
-changes or the second is over (because of `Date` and the age). Then `renew` drops them all, and they are made again when
-next requested.
+changes or the second is over (because of `Date` and the age). Then `renew` drops them, and they are made again when
+next requested. Only the variants that have made a response are renewed (`livestate.web.responses.renewals`).
 
-A client is sent the representation in the best of the available codings that it accepts. If its If-None-Match names the
-entity tag of another acceptable representation, that one is selected and the response is 304. So a client that was sent
-the plain bytes while they were being compressed is not sent the same document twice.
+A client is sent the representation in the best of the available codings that it accepts. When a response is made, the
+document is asked for the best coding, which a small document then has at once, and a large one soon. If the client's
+If-None-Match names the entity tag of another available representation that it accepts, that one is selected and the
+response is 304. So a client that was sent the plain bytes while they were being compressed is not sent the same
+document twice.
+
+A response is counted where it is sent, in its Variant or in the copy of it that was sent. `Responder.counts` sums up.
 """
 
 from collections import Counter
@@ -19,8 +23,10 @@ from urllib.parse import quote
 from livestate.config.settings import events_path
 from livestate.documents.document import Document
 from livestate.documents.snapshot import Representation, Snapshot
-from livestate.formats.negotiation import accepted_codings, allowed_origin, matches
+from livestate.formats.negotiation import accepted_codings, allowed_origin
 from livestate.web.responses.response import Fields, Response, problem
+from livestate.web.responses.response_counts import ResponseCounts, WayCounts
+from livestate.web.responses.variant import Variant
 
 #: Shared caches may answer from memory for a second, and for one more second while they revalidate (RFC 5861), so a
 #: client behind a cache gets a document that is at most two seconds old. While livestate is unreachable, a cache may
@@ -34,139 +40,45 @@ PREFLIGHT_AGE = b"86400"
 ALLOW = b"GET, HEAD, OPTIONS"
 
 
-class Variant:
-    """A document as served to all clients that accept the same codings and come from the same origin."""
-
-    __slots__ = (
-        "_codings",
-        "_full",
-        "_not_modified",
-        "_origin",
-        "_responder",
-        "bodiless",
-        "general",
-        "parsed",
-        "repeated",
-        "sent",
-        "sent_not_modified",
-        "wire",
-        "wires_not_modified",
-    )
-
-    def __init__(self, responder: "Responder", codings: tuple[str, ...], origin: bytes | None) -> None:
-        self._responder = responder
-        self._codings = codings
-        self._origin = origin
-        self._full: Response | None = None
-        self._not_modified: dict[bytes, Response] | None = None
-        #: The responses as bytes to send, the 304s by entity tag; None and empty until they are made.
-        self.wire: bytes | None = None
-        self.wires_not_modified: dict[bytes, bytes] = {}
-        #: How often each kind was sent since the last `renew`.
-        self.sent = 0
-        self.sent_not_modified = 0
-        #: How many of them answered requests that twisted.web parsed ("general"), that the grammar of fast requests
-        #: parsed, and that were repeated byte for byte. `bodiless` counts those that had no body (HEAD).
-        self.general = 0
-        self.parsed = 0
-        self.repeated = 0
-        self.bodiless = 0
-
-    def respond(self, if_none_match: bytes | None = None, head: bool = False) -> Response:
-        """Return the response to a GET or a HEAD, and count it. For a HEAD, the caller omits the body."""
-        self.general += 1
-        if if_none_match is not None:
-            for etag, response in self.not_modified().items():
-                if matches(if_none_match, etag):
-                    self.sent_not_modified += 1
-                    return response
-        response = self.full()
-        self.sent += 1
-        self.bodiless += head
-        return response
-
-    def is_current(self, if_none_match: bytes) -> bool:
-        """Return whether an If-None-Match field names a current representation that these clients accept."""
-        return any(matches(if_none_match, etag) for etag in self.not_modified())
-
-    def full(self) -> Response:
-        """Return the response for a client that does not have the current version."""
-        if self._full is None:
-            self._full = self._responder.full(self._codings, self._origin)
-        return self._full
-
-    def not_modified(self) -> dict[bytes, Response]:
-        """Return the 304 responses by entity tag, one for each acceptable representation, the preferred one first."""
-        if self._not_modified is None:
-            self._not_modified = self._responder.not_modified(self._codings, self._origin)
-        return self._not_modified
-
-    def prepare(self) -> bytes:
-        """Set `wire`, and return it."""
-        self.wire = self.full().wire()
-        return self.wire
-
-    def prepare_not_modified(self) -> dict[bytes, bytes]:
-        """Set `wires_not_modified`, and return it."""
-        self.wires_not_modified = {etag: response.wire() for etag, response in self.not_modified().items()}
-        return self.wires_not_modified
-
-    def renew(self) -> None:
-        """Drop the responses, and add the counts to the responder's."""
-        sent, not_modified = self.sent, self.sent_not_modified
-        if sent or not_modified:
-            self._responder.count_ways(sent + not_modified, self.general, self.parsed, self.repeated)
-            self.general = self.parsed = self.repeated = 0
-        tally = self._responder.tally
-        if self._full is not None and sent:
-            tally[self._full.label] += sent
-            length = len(self.wire or self._full.wire())
-            self._responder.bytes_sent += sent * length - self.bodiless * len(self._full.body)
-            self.sent = self.bodiless = 0
-        if not_modified:
-            tally["304"] += not_modified
-            self._responder.bytes_sent += not_modified * self._length_of_not_modified()
-            self.sent_not_modified = 0
-        self._full = None
-        self._not_modified = None
-        self.wire = None
-        self.wires_not_modified = {}
-
-    def _length_of_not_modified(self) -> int:
-        wires = list(self.wires_not_modified.values()) or [r.wire() for r in self.not_modified().values()]
-        return len(wires[0]) if wires else 0
-
-
 class Responder:
     """Makes the responses of one document."""
 
+    __slots__ = ("_link", "_max_stale", "_now", "_origins", "_touched", "_variants", "_vary", "bytes_sent", "close",
+                 "document", "made_response", "parsed_by", "tally")  # fmt: skip
+
     def __init__(
-        self, document: Document, cors_origins: tuple[str, ...], max_stale: float | None, now: Callable[[], float]
+        self,
+        document: Document,
+        cors_origins: tuple[str, ...],
+        max_stale: float | None,
+        now: Callable[[], float],
+        made_response: Callable[[Variant], object] = lambda variant: None,
+        touched: Callable[[], object] = lambda: None,
     ) -> None:
         """Make responses for `document`.
 
         :param cors_origins: the origins whose pages may read the document, or `*`.
         :param max_stale: seconds since the last good fetch after which the document is not served; None: no limit.
         :param now: returns the seconds since 1970.
+        :param made_response: called with each variant that has made a response, which is to be renewed within a second.
+        :param touched: called when responses were counted.
         """
         self.document = document
         self._origins = tuple(origin.encode("ascii") for origin in cors_origins)
         self._max_stale = max_stale
         self._now = now
-        #: How many responses were sent until the last `renew`, by content coding for a 200, and else by status ("304").
+        self.made_response = made_response
+        self._touched = touched
+        #: What was sent until the last `settle` of each variant: see ResponseCounts.
         self.tally: Counter[str] = Counter()
-        #: The same, by how the request was recognised: the same bytes as before ("repeated"), the same apart from the
-        #: validator ("remembered"), parsed by the grammar of fast requests ("parsed") or by twisted.web ("general").
-        self.ways: Counter[str] = Counter()
-        #: Bytes of those responses.
+        self.parsed_by = WayCounts()
         self.bytes_sent = 0
-        #: Called before the responses are dropped, to drop copies of them as well.
-        self.before_renewal: Callable[[], None] = lambda: None
         self._variants: dict[tuple[tuple[str, ...], bytes | None], Variant] = {}
         target = quote(events_path(document.path), safe="/:@!$&'()*+,;=~")
         self._link = b'<%b>; rel="alternate"; type="text/event-stream"' % target.encode("ascii")
         self._vary = b"Accept-Encoding" if b"*" in self._origins else b"Accept-Encoding, Origin"
-        document.subscribe(lambda snapshot: self.renew())
+        #: Ends the subscription to the document, which is no longer served here.
+        self.close = document.subscribe(lambda snapshot: self.renew())
 
     def variant(self, accept_encoding: bytes | None, origin: bytes | None) -> Variant:
         """Return the Variant for a request's Accept-Encoding and Origin fields.
@@ -180,15 +92,25 @@ class Responder:
         return variant
 
     def renew(self) -> None:
-        """Drop all responses: the second or the document changed."""
-        self.before_renewal()
+        """Drop all responses: the document has changed."""
         for variant in self._variants.values():
             variant.renew()
 
     def count_ways(self, responses: int, general: int, parsed: int, repeated: int) -> None:
-        """Add to `ways`. The rest of the responses were to remembered requests."""
-        remembered = responses - general - parsed - repeated
-        self.ways.update(general=general, parsed=parsed, repeated=repeated, remembered=remembered)
+        """Count responses by the way of their requests. The rest of the requests were remembered."""
+        ways = self.parsed_by
+        ways.general += general
+        ways.parsed += parsed
+        ways.repeated += repeated
+        ways.remembered += responses - general - parsed - repeated
+        self._touched()
+
+    def counts(self) -> ResponseCounts:
+        """Return what was sent until now."""
+        for variant in self._variants.values():
+            variant.settle()
+        ways = {name: getattr(self.parsed_by, name) for name in WayCounts.__slots__} if self.tally else {}
+        return ResponseCounts(dict(self.tally), ways, self.bytes_sent)
 
     def preflight(self, origin: bytes | None) -> Response:
         """Return the response to an OPTIONS request, which may be a CORS preflight (Fetch standard)."""
@@ -208,25 +130,24 @@ class Responder:
 
     def full(self, codings: tuple[str, ...], origin: bytes | None) -> Response:
         """Return a new response with the document, or with the reason why it cannot be served."""
-        snapshot = self.servable()
+        snapshot = self._snapshot_for(codings)
         if snapshot is None:
             return self._problem(503, self._why_not(), origin, (b"Retry-After", b"1"))
-        chosen = next((c for c in codings if c in snapshot.representations), None)
-        if chosen is None and not snapshot.complete:
+        representation = snapshot.best(codings)
+        if representation is None and any(snapshot.can_gain(coding) for coding in codings):
             why = "The content codings that this client accepts are not ready yet."
             return self._problem(503, why, origin, (b"Retry-After", b"1"))
-        if chosen is None:
-            available = ", ".join(snapshot.representations)
+        if representation is None:
+            available = ", ".join(snapshot.possible)
             return self._problem(406, f"The available content codings are: {available}.", origin)
-        representation = snapshot.representations[chosen]
         fields: list[tuple[bytes, bytes]] = [
             self._date(),
             (b"Content-Type", b"application/json"),
             (b"Content-Length", b"%d" % len(representation.body)),
             (b"Last-Modified", formatdate(snapshot.modified, usegmt=True).encode("ascii")),
         ]
-        if chosen != "identity":
-            fields.append((b"Content-Encoding", chosen.encode("ascii")))
+        if representation.coding != "identity":
+            fields.append((b"Content-Encoding", representation.coding.encode("ascii")))
         fields += [*self._shared_fields(representation, origin), (b"X-Content-Type-Options", b"nosniff")]
         return Response(200, tuple(fields), representation.body)
 
@@ -235,7 +156,7 @@ class Responder:
 
         They carry the fields that a cache updates its stored response with (RFC 9110 section 15.4.5).
         """
-        snapshot = self.servable()
+        snapshot = self._snapshot_for(codings)
         if snapshot is None:
             return {}
         acceptable = [snapshot.representations[c] for c in codings if c in snapshot.representations]
@@ -249,6 +170,10 @@ class Responder:
         if self._max_stale is not None and self.document.age() > self._max_stale:
             return None
         return self.document.snapshot
+
+    def _snapshot_for(self, codings: tuple[str, ...]) -> Snapshot | None:
+        """Return the snapshot to serve, if there is one, with the best of `codings` made or being made."""
+        return self.document.ask(codings) if self.servable() is not None else None
 
     def _why_not(self) -> str:
         if self.document.snapshot is None:

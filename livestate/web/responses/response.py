@@ -26,9 +26,9 @@ class Response:
     @property
     def label(self) -> str:
         """The name under which it is counted: the content coding of a 200, else the status."""
-        return (
-            dict(self.fields).get(b"Content-Encoding", b"identity").decode() if self.status == 200 else str(self.status)
-        )
+        if self.status != 200:
+            return str(self.status)
+        return next((value.decode() for name, value in self.fields if name == b"Content-Encoding"), "identity")
 
     def write_to(self, request: HTTPRequest) -> None:
         """Write this response to a twisted.web request, without the body for a HEAD, and finish the request."""

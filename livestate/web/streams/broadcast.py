@@ -54,6 +54,8 @@ class Framing(NamedTuple):
 class SubscriberGroup:
     """The subscribers of one document that are sent the same bytes."""
 
+    __slots__ = ("_broadcast", "_remaining", "_wires", "delivering", "deltas", "framing", "subscribers")
+
     log = Logger()
 
     def __init__(self, broadcast: "Broadcast", framing: Framing, deltas: bool) -> None:
@@ -70,11 +72,16 @@ class SubscriberGroup:
     def add(self, subscriber: Subscriber) -> None:
         """Send every change to `subscriber` from now on."""
         self.subscribers.add(subscriber)
+        self._broadcast.active[self] = None
+        self._broadcast.touched()
         subscriber.lead = random.uniform(0, self._broadcast.heartbeat / 3)  # noqa: S311  # no secret
 
     def remove(self, subscriber: Subscriber) -> None:
         """Send nothing to `subscriber` from now on."""
         self.subscribers.discard(subscriber)
+        if not self.subscribers:
+            self._broadcast.active.pop(self, None)
+        self._broadcast.touched()
         if self.deltas:
             self._broadcast.deltas_wanted = self._broadcast.seconds()
 
@@ -88,16 +95,24 @@ class SubscriberGroup:
             wire = broadcast.encoded(self.framing, messages)
             broadcast.sent += 1
             broadcast.sent_bytes += len(wire)
+            broadcast.touched()
             subscriber.write(wire)
 
     def publish(self) -> None:
         """Send all subscribers the messages that they lack."""
         self._wires = {}
+        if not self.subscribers:
+            return
         rest = list(self._remaining)
         self._remaining = iter(dict.fromkeys(chain(rest, self.subscribers)) if rest else list(self.subscribers))
         if not self.delivering:
             self.delivering = True
             self._broadcast.scheduler.spread(self._deliver())
+
+    def end(self) -> None:
+        """Close all streams."""
+        for subscriber in list(self.subscribers):
+            subscriber.end(self.framing.end)
 
     def _deliver(self) -> Iterator[None]:
         broadcast = self._broadcast
@@ -126,6 +141,7 @@ class SubscriberGroup:
                         subscriber.abort()
                 broadcast.sent += sent
                 broadcast.sent_bytes += sent_bytes
+                broadcast.touched()
                 written = written or sent > 0
                 yield
         finally:
@@ -160,18 +176,32 @@ class SubscriberGroup:
 class Broadcast:
     """Sends the changes of one document to all its subscribers."""
 
+    __slots__ = ("_document", "_encoded", "_groups", "_servable", "_written", "active", "close", "delivery",
+                 "deltas_wanted", "heartbeat", "history", "scheduler", "seconds", "sent", "sent_bytes", "skipped",
+                 "touched")  # fmt: skip
+
     def __init__(
-        self, scheduler: BroadcastScheduler, heartbeat: float, document: Document, servable: Callable[[], object]
+        self,
+        scheduler: BroadcastScheduler,
+        heartbeat: float,
+        document: Document,
+        servable: Callable[[], object],
+        active: dict[SubscriberGroup, None],
+        touched: Callable[[], object],
     ) -> None:
         """Subscribe to `document`.
 
         :param heartbeat: the maximum seconds without an event until a subscriber is sent a heartbeat.
         :param servable: returns whether the document may be served now.
+        :param active: where each group is that has subscribers.
+        :param touched: called when one of the counts has changed.
         """
         self.history = History(document)
         self.scheduler = scheduler
         self.seconds = scheduler.seconds
         self.heartbeat = heartbeat
+        self.active = active
+        self.touched = touched
         #: How many events were sent, and how many were skipped because the subscriber was too slow.
         self.sent = 0
         self.skipped = 0
@@ -186,7 +216,8 @@ class Broadcast:
         self._encoded: dict[tuple[Framing, Sequence[Message]], bytes] = {}
         #: When the last subscriber to patches left.
         self.deltas_wanted = -LINGER
-        document.subscribe(self._publish)
+        #: Ends the subscription to the document, which is no longer served here.
+        self.close = document.subscribe(self._publish)
 
     def group(self, framing: Framing, deltas: bool) -> SubscriberGroup:
         """Return the group of the subscribers with this framing that do, or do not, accept patches."""
@@ -222,6 +253,7 @@ class Broadcast:
         if not any(group.delivering for group in self.groups()):
             if self._written and self._document.fetch_started:
                 self.delivery.observe(self.seconds() - self._document.fetch_started)
+                self.touched()
             self._written = False
 
     def messages_since(self, version: int, deltas: bool) -> Sequence[Message]:
@@ -242,9 +274,3 @@ class Broadcast:
             self._encoded.clear()
             for group in self.groups():
                 group.publish()
-
-    def end(self) -> None:
-        """Close all streams."""
-        for group in self.groups():
-            for subscriber in list(group.subscribers):
-                subscriber.end(group.framing.end)

@@ -1,4 +1,7 @@
-"""All broadcasts of one process, and the check of their subscribers every second."""
+"""All broadcasts of one process, and the check of their subscribers every second.
+
+Only broadcasts with subscribers are checked, so the many documents that no one follows cost nothing.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,7 +10,7 @@ from twisted.application.service import Service
 
 from livestate.documents.document import Document
 from livestate.system.periodic import PeriodicTask
-from livestate.web.streams.broadcast import Broadcast
+from livestate.web.streams.broadcast import Broadcast, SubscriberGroup
 from livestate.web.streams.broadcast_scheduler import BroadcastScheduler
 
 #: Maximum seconds between two checks of all subscribers. A check of 15,000 takes about 2 ms: 0.2 % of a second.
@@ -21,24 +24,27 @@ class Streams(Service):
         """:param heartbeat: the maximum seconds without an event until a subscriber is sent a heartbeat."""
         self.scheduler = BroadcastScheduler(clock)
         self.heartbeat = heartbeat
-        self._broadcasts: list[Broadcast] = []
-        self._stop_callbacks: list[Callable[[], None]] = []
+        #: The groups that have subscribers (a set that keeps its order).
+        self._groups: dict[SubscriberGroup, None] = {}
+        self._stop_callbacks: dict[object, Callable[[], None]] = {}
         self._checking = False
         self._task = PeriodicTask(clock, self._check, "checking the subscribers of streams")
 
-    def broadcast(self, document: Document, servable: Callable[[], object]) -> Broadcast:
+    def broadcast(
+        self, document: Document, servable: Callable[[], object], touched: Callable[[], object] = lambda: None
+    ) -> Broadcast:
         """Return a new Broadcast of `document`.
 
         :param servable: returns whether the document may be served now.
+        :param touched: called when one of the broadcast's counts has changed.
         """
-        broadcast = Broadcast(self.scheduler, self.heartbeat, document, servable)
-        self._broadcasts.append(broadcast)
-        self.on_stop(broadcast.end)
-        return broadcast
+        return Broadcast(self.scheduler, self.heartbeat, document, servable, self._groups, touched)
 
-    def on_stop(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the service stops."""
-        self._stop_callbacks.append(callback)
+    def on_stop(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` when the service stops; return a function that undoes this."""
+        key = object()
+        self._stop_callbacks[key] = callback
+        return lambda: self._stop_callbacks.pop(key, None) and None
 
     def startService(self) -> None:
         """Start checking the subscribers."""
@@ -49,7 +55,9 @@ class Streams(Service):
         """Close all streams."""
         super().stopService()
         self._task.stop()
-        for callback in self._stop_callbacks:
+        for group in list(self._groups):
+            group.end()
+        for callback in list(self._stop_callbacks.values()):
             callback()
 
     def _check(self) -> None:
@@ -59,8 +67,7 @@ class Streams(Service):
 
     def _check_all(self, now: float) -> Iterator[None]:
         try:
-            for broadcast in self._broadcasts:
-                for group in broadcast.groups():
-                    yield from group.check(now)
+            for group in list(self._groups):
+                yield from group.check(now)
         finally:
             self._checking = False

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from txredisapi import LineReceiver
 
 from livestate.errors import SourceError
 from livestate.sources.redis.connection import RedisProtocol
@@ -36,8 +35,6 @@ class ProtocolTests(SynchronousTestCase):
 
     def connect(self):
         self.clock = Clock()
-        # txredisapi calls the global reactor between two values.
-        self.patch(LineReceiver, "callLater", self.clock.callLater)
         self.transport = Transport(self.clock)
         self.protocol = self.transport.protocol = RedisProtocol(MAX_SIZE)
         self.protocol.makeConnection(self.transport)
@@ -102,7 +99,7 @@ class ProtocolTests(SynchronousTestCase):
             self.failure(b"$1073741824\r\n" + b"x" * 1000), "the value has 1,073,741,824 bytes, and --max-size is 1,000"
         )
         self.assertIn("too long", self.failure(b"*1000\r\n" + (b"$999\r\n" + b"x" * 999 + b"\r\n") * 500))
-        self.assertLess(len(self.protocol.multi_bulk.items), 400)
+        self.assertLess(len(self.protocol.parser.arrays[0][0]), 400)
 
     def test_unexpected_reply(self):
         """A reply to no command ends the connection, or it would be taken for the reply to the next one."""

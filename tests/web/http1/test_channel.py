@@ -319,7 +319,8 @@ class SlowReaderTests(SynchronousTestCase):
             def render(self, request: Any) -> int:
                 return NOT_DONE_YET
 
-        pair.site._resources = {**pair.site._resources, b"/slow": SlowResource()}
+        resources: Any = pair.site._resources
+        pair.site._resources = {**resources, b"/slow": SlowResource()}
         channel, transport = pair.fast()
         channel.dataReceived(request(target=b"/slow"))
         for _ in range(100):
@@ -341,7 +342,8 @@ class SlowReaderTests(SynchronousTestCase):
                 pending.append(request)
                 return NOT_DONE_YET
 
-        pair.site._resources = {**pair.site._resources, b"/slow": SlowResource()}
+        resources: Any = pair.site._resources
+        pair.site._resources = {**resources, b"/slow": SlowResource()}
         channel, transport = pair.fast()
         channel.dataReceived(request(target=b"/slow") + request())
         channel.dataReceived(request())

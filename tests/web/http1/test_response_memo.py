@@ -73,7 +73,7 @@ class ResponseMemoTests(SynchronousTestCase):
         """Each response is counted by how its request was recognised, and all sent bytes are counted."""
         responder = self.pair.responder
         responder.renew()
-        before, sent = dict(responder.ways), responder.bytes_sent
+        _, before, sent = responder.counts()
         gzip = request(b"Accept-Encoding: gzip")
         requests = [
             request(),
@@ -85,7 +85,7 @@ class ResponseMemoTests(SynchronousTestCase):
         ]
         responses = [self.send(data) for data in requests]
         responder.renew()
-        counts = {way: number - before.get(way, 0) for way, number in responder.ways.items()}
+        counts = {way: number - before.get(way, 0) for way, number in responder.counts().ways.items()}
         # Two polls are parsed, and three are repeated. The next request differs from them only in the validator.
         self.assertEqual(counts, {"general": 1, "parsed": 4, "remembered": 1, "repeated": 3})
         self.assertEqual(responder.bytes_sent - sent, sum(map(len, responses[:-1])))

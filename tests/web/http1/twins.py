@@ -4,9 +4,7 @@ Random numbers are replaced by fixed ones, so that jitter is the same on both si
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Mapping
 from unittest import mock
 
 from twisted.internet.address import IPv4Address
@@ -15,10 +13,10 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from livestate.config.settings import load_settings
 from livestate.documents.document import Document
+from livestate.documents.snapshot import ENCODERS
 from livestate.system.logs import LogFiles
 from livestate.web.http1.channel import LiveChannel
 from livestate.web.idle_timeout import IdleTimeouts
-from livestate.web.resources.viewer import viewer_resources
 from livestate.web.site import LiveSite
 from livestate.web.site_service import SiteService
 from tests.support import FakeReactor, result_of
@@ -28,15 +26,6 @@ from tests.web.resources.test_events import SlowTransport
 BODY = b'{"title": "an election night", "votes": {' + b", ".join(b'"%d": %d' % (n, 7919 * n) for n in range(40)) + b"}}"
 
 _DATE = re.compile(rb"\r\nDate: [^\r]*")
-
-
-# Cached, because compressing the files takes ten times as long as the rest of starting a service.
-_viewer = lru_cache(viewer_resources)
-
-
-def cached_viewer_resources(paths: Iterable[str]) -> Any:
-    """Return the viewer's resources from a cache."""
-    return _viewer(tuple(paths))
 
 
 class FixedRandom:
@@ -81,8 +70,7 @@ class Twins:
         settings = load_settings({"source": ["demo:", "/results.json=demo:"], **lists})
         self.documents = {w.path: Document(self.reactor, w.path, settings.max_size) for w in settings.documents}
         served = [ServedDocument(document) for document in self.documents.values()]
-        with mock.patch("livestate.web.site_service.viewer_resources", cached_viewer_resources):
-            self.site_service = SiteService(self.reactor, settings, served, LogFiles())
+        self.site_service = SiteService(self.reactor, settings, served, LogFiles())
         self.fast_site = self.site_service.site
         self.slow_site = LiveSite(self.fast_site._resources, self.reactor)
         self._idle_timeouts = IdleTimeouts(self.reactor, lambda: self.slow_site.connections.open)
@@ -112,6 +100,9 @@ class Twins:
 
     def etags(self) -> Mapping[str, list[bytes]]:
         """Return the current entity tags, by path."""
+        for document in self.documents.values():
+            for coding in ENCODERS:
+                document.ask((coding,))
         return {
             path: [] if document.snapshot is None else [r.etag for r in document.snapshot.representations.values()]
             for path, document in self.documents.items()
@@ -126,7 +117,7 @@ class Twins:
         """Empty the memos, so that what follows does not depend on earlier requests."""
         self.fast_site.connections.request_memo._entries.clear()
         self.fast_site.connections.request_memo._bytes = 0
-        self.fast_site.connections.response_memo.renew()
+        self.site_service._endpoints.renewals.renew()
 
     def close(self) -> None:
         """Stop the service, and undo all patches."""

@@ -1,5 +1,6 @@
 """Long polls: requests that are held until the document changes."""
 
+import gzip
 import json
 
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from livestate.documents.snapshot import LARGE
 from livestate.formats.negotiation import wait_preference
 from livestate.web.resources.long_poll import MAX_WAIT
 from tests.support import many, parse_response, request
@@ -139,6 +141,53 @@ class LongPollTests(Case):
         self.assertEqual(poll.transport.value(), b"")
         self.publish(state(3))
         self.assertEqual(json.loads(parse_response(poll.transport.value()).body)["number"], 3)
+
+    def large(self, number: int) -> bytes:
+        """Return a large document."""
+        return json.dumps({"number": number, "rows": [{"row": n} for n in range(LARGE // 10)]}).encode()
+
+    def change(self, number: int) -> None:
+        """Publish a large document, without finishing the threads that make its codings."""
+        Deferred.fromCoroutine(self.document.update(self.large(number)))
+        for _ in ("its check", "its entity tag"):
+            self.reactor.jobs.pop()()
+        self.reactor.advance(0.01)
+
+    def start_large(self) -> tuple[Connection, Connection]:
+        """Publish a large document; return held requests of a client that prefers gzip and of one that accepts none."""
+        self.publish(self.large(1))
+        etag = parse_response(Connection(self.site, request(accept_encoding="gzip")).transport.value()).fields["ETag"]
+        zipped, plain = self.poll(accept_encoding="gzip", if_none_match=etag), self.poll()
+        self.reactor.hold_threads = True
+        return zipped, plain
+
+    def test_waits_for_its_coding(self) -> None:
+        """A large document is sent in the coding that the client prefers, when it is ready; others do not wait for it."""
+        zipped, plain = self.start_large()
+        self.change(2)
+        self.assertEqual(json.loads(parse_response(plain.transport.value()).body)["number"], 2)
+        self.assertEqual(zipped.transport.value(), b"")
+        self.reactor.run_job()
+        self.reactor.advance(0.01)
+        response = parse_response(zipped.transport.value())
+        self.assertEqual(json.loads(gzip.decompress(response.body))["number"], 2)
+
+    def test_waits_for_one_version(self) -> None:
+        """If the document changes again before the coding is ready, the client gets another coding at once."""
+        zipped, _ = self.start_large()
+        self.change(2)
+        self.assertEqual(zipped.transport.value(), b"")
+        self.change(3)
+        response = parse_response(zipped.transport.value())
+        self.assertEqual((response.status, json.loads(response.body)["number"]), (200, 3))
+        self.assertNotIn("Content-Encoding", response.fields)
+
+    def test_time_over_while_waiting(self) -> None:
+        """A request whose time is over before the coding is ready gets another coding."""
+        zipped, _ = self.start_large()
+        self.change(2)
+        self.reactor.run_for(31, step=0.5)
+        self.assertEqual(json.loads(parse_response(zipped.transport.value()).body)["number"], 2)
 
 
 TOKENS = st.text("abcxyz-!", min_size=1, max_size=4).filter(lambda text: text != "wait")

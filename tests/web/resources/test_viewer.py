@@ -63,7 +63,7 @@ class StaticTests(SynchronousTestCase):
 
     def site_with(self, documents):
         """Return a site whose viewer lists these documents."""
-        return LiveSite(viewer_resources(documents), FakeReactor())
+        return LiveSite(viewer_resources(lambda: documents), FakeReactor())
 
     def get(self, name="", method="GET", **fields):
         return parse_response(exchange(self.site, request(f"/_live/{name}", method, **fields)))
@@ -107,6 +107,20 @@ class StaticTests(SynchronousTestCase):
             self.assertEqual((again.status, again.body, again.fields["ETag"]), (304, b"", response.fields["ETag"]))
             self.assertNotIn("Content-Type", again.fields)
             self.assertEqual(self.get(name, accept_encoding="br", if_none_match='"other"').status, 200)
+
+    def test_made_when_asked_for(self):
+        """The list of documents is not made before the page is requested, and is made once."""
+        calls = []
+
+        def documents():
+            calls.append(1)
+            return ["/"]
+
+        site = LiveSite(viewer_resources(documents), FakeReactor())
+        self.assertEqual(calls, [])
+        for _ in range(2):
+            self.assertIn(("../", "/"), self.page(site).links)
+        self.assertEqual(calls, [1])
 
     def test_methods(self):
         """Only GET and HEAD are allowed."""

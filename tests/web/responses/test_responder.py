@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+import livestate.documents.snapshot
 from livestate.documents.document import Document
-from livestate.documents.snapshot import LARGE, completed, new_snapshot
+from livestate.documents.snapshot import ENCODERS, LARGE, new_snapshot
 from livestate.web.resources.document import DocumentResource
 from livestate.web.responses.responder import Responder
 from livestate.web.site import LiveSite
@@ -44,6 +45,9 @@ class Case(SynchronousTestCase):
             result_of(self.document.update(data))
 
     def etags(self):
+        """Return the entity tags of all content codings."""
+        for coding in ENCODERS:
+            self.document.ask((coding,))
         snapshot = self.document.snapshot
         return [] if snapshot is None else [r.etag.decode("ascii") for r in snapshot.representations.values()]
 
@@ -249,19 +253,48 @@ class ResponseTests(Case):
         self.assertEqual(parse_response(response.wire()).fields["Vary"], "Accept-Encoding")
 
     def test_unfinished_codings(self):
-        """While the only coding that a client accepts is being made, it gets 503 with Retry-After; later it is served."""
-        self.make(None)
-        plain = new_snapshot(DATA, NOW)
-        self.document.restore(plain, NOW)
+        """While the only coding that a client accepts is being made, it gets 503 with Retry-After; others get another."""
+        self.make(None, hold_threads=True)
+        self.document.restore(new_snapshot(BIG, NOW), NOW)
         response = self.response("identity;q=0, gzip")
         self.assertEqual((response.status, parse_response(response.wire()).fields["Retry-After"]), (503, "1"))
-        self.assertEqual(self.response("gzip").body, DATA)
-        etag = self.fields("gzip")["ETag"]
-        self.make(DATA)
-        self.assertEqual(self.response("identity;q=0, gzip").status, 200)
-        self.assertEqual(self.response("gzip", None, etag).status, 304)
-        self.document.restore(completed(plain), NOW)
-        self.assertEqual(self.response("identity;q=0, gzip").status, 406)
+        plain = self.response("gzip")
+        self.assertEqual(plain.body, BIG)
+        self.reactor.run_job()
+        self.assertEqual(gzip.decompress(self.response("identity;q=0, gzip").body), BIG)
+        self.assertEqual(gzip.decompress(self.response("gzip").body), BIG)
+        tag = dict(plain.fields)[b"ETag"].decode()
+        self.assertEqual(self.response("gzip", None, tag).status, 304)
+        self.assertEqual(self.response("gzip, identity;q=0", None, tag).status, 200)
+
+    def test_coding_made_for_another_client(self):
+        """A 304 by the tag of a coding is sent as soon as that coding was made, for whomever it was made."""
+        self.make()
+        self.assertEqual(self.response("br, gzip", None, '"x"').status, 200)
+        tag = self.fields("gzip")["ETag"]
+        self.assertEqual(self.response("br, gzip", None, tag).status, 304)
+
+    def test_only_what_is_asked_for(self):
+        """A document has the codings that were asked for, and a change makes those that are in use."""
+        self.make()
+        assert self.document.snapshot is not None
+        self.response("identity")
+        self.assertEqual(set(self.document.snapshot.representations), {"identity"})
+        self.response("br, gzip, zstd")
+        self.assertEqual(set(self.document.snapshot.representations), {"identity", "br"})
+        result_of(self.document.update(DATA + b" "))
+        self.assertEqual(set(self.document.snapshot.representations), {"identity", "br"})
+
+    def test_useless_coding(self):
+        """A client gets the next coding if the one that it prefers does not make the document smaller."""
+        encoders = {**ENCODERS, "br": bytes}
+        self.patch(livestate.documents.snapshot, "ENCODERS", encoders)
+        self.make()
+        self.assertEqual(self.fields("br, gzip")["Content-Encoding"], "gzip")
+        self.assertEqual(self.response("br").body, DATA)
+        response = self.response("br, identity;q=0")
+        self.assertEqual(response.status, 406)
+        self.assertNotIn("br", json.loads(response.body)["detail"].partition(": ")[2].rstrip(".").split(", "))
 
     def test_renew(self):
         """Within a second the responses stay the same; after it, they have a new Date and age."""
