@@ -70,7 +70,7 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         # Otherwise values that look like numbers or text would be converted.
         super().__init__(charset=None, convertNumbers=False)
         self.parser = ReplyParser(max_size, max_values)
-        self._failed = False
+        self._failed = self._disconnected = False
 
     async def ask(self, *command: object, refusal: str = "Redis answered") -> object:
         """Send one command and return the answer.
@@ -96,7 +96,8 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
 
     def abort(self) -> None:
         """Close the connection without waiting for Redis."""
-        if self.transport is not None:
+        # Twisted's TLS raises AttributeError if a connection that is already lost is aborted.
+        if self.transport is not None and not self._disconnected:
             self.transport.abortConnection()
 
     def fail(self, reason: str, error: type[RedisError] = RedisError) -> None:
@@ -128,6 +129,7 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
 
     def connectionLost(self, why: Failure) -> None:
         """Fail all pending commands."""
+        self._disconnected = True
         # txredisapi would report "Lost connection" even for a refused certificate.
         error = why.value
         if error is None or isinstance(error, (ConnectionDone, ConnectionLost)):

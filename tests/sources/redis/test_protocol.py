@@ -120,6 +120,14 @@ class ProtocolTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(str(self.failureResultOf(pending).value), "the connection was lost")
 
+    def test_abort_when_lost(self):
+        """A connection that is lost already is not aborted: Twisted's TLS would raise AttributeError."""
+        self.connect()
+        self.transport.abortConnection()
+        self.clock.advance(0)
+        self.patch(self.transport, "abortConnection", lambda: self.fail("aborted"))
+        self.protocol.abort()
+
     @few
     @given(st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join), st.integers(1, 9))
     def test_anything(self, data, size):
