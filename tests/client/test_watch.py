@@ -277,10 +277,13 @@ class ReconnectTests(WatchCase):
         async with watch(url, **options) as states:
             await states.__anext__()
             before = await self.reconnect(states, 10)
-            self.assertLess(await self.reconnect(states, 150) - before, 150)
+            middle = await self.reconnect(states, 150)
+            after = await self.reconnect(states, 150)
+            # A leak shows in both halves; what the interpreter and other tests keep or release for once, in one.
+            self.assertLess(min(middle - before, after - middle), 150)
 
     async def test_http(self):
-        """160 reconnects leave no more objects than ten."""
+        """Hundreds of reconnects leave no more objects than ten."""
         await self.assert_no_leak(self.url)
 
     async def test_https(self):

@@ -63,13 +63,11 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
     The base class is `BaseRedisProtocol`, as txredisapi's `RedisProtocol` is a different class if hiredis is installed.
     """
 
-    def __init__(self, max_size: int, max_values: int = 1) -> None:
-        """:param max_size: the maximum size of one value in bytes.
-        :param max_values: the maximum number of values in one reply.
-        """
+    def __init__(self, max_size: int) -> None:
+        """:param max_size: the maximum size of one value in bytes."""
         # Otherwise values that look like numbers or text would be converted.
         super().__init__(charset=None, convertNumbers=False)
-        self.parser = ReplyParser(max_size, max_values)
+        self.parser = ReplyParser(max_size)
         self._failed = self._disconnected = False
 
     async def ask(self, *command: object, refusal: str = "Redis answered") -> object:
@@ -81,6 +79,8 @@ class RedisProtocol(BaseRedisProtocol):  # type: ignore[misc]  # txredisapi is u
         :raises ErrorReply: when Redis answers with another error.
         :raises SourceError: when the connection is lost, or the answer cannot be used.
         """
+        # Only MGET has more than one large value to expect. It is never sent together with other commands.
+        self.parser.max_values = len(command) - 1 if command[0] == "MGET" else 1
         try:
             answer: object = await self.execute_command(*command)
         except ResponseError as error:

@@ -8,14 +8,13 @@ from livestate.sources.redis.connection import RedisProtocol, RedisServer, Unusa
 class PersistentConnection:
     """Sends commands to one server, on the previous connection as long as it is good."""
 
-    def __init__(self, server: RedisServer, max_size: int, max_values: int = 1) -> None:
+    def __init__(self, server: RedisServer, max_size: int) -> None:
         """Prepare to connect to `server`.
 
         :param max_size: the maximum size of a value in bytes.
-        :param max_values: the maximum number of values in one reply.
         """
         self._server = server
-        self._make_protocol = partial(RedisProtocol, max_size, max_values)
+        self._make_protocol = partial(RedisProtocol, max_size)
         self._protocol: RedisProtocol | None = None
 
     async def ask(self, *commands: tuple[object, ...]) -> object:

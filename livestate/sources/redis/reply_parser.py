@@ -39,12 +39,11 @@ class TooLarge(NotAReply):
 class ReplyParser:
     """Parses the replies of one connection."""
 
-    def __init__(self, max_size: int, max_values: int) -> None:
-        """:param max_size: the maximum size of one value in bytes.
-        :param max_values: the maximum number of values of that size in one reply.
-        """
+    def __init__(self, max_size: int) -> None:
+        """:param max_size: the maximum size of one value in bytes."""
         self._max_size = max_size
-        self._max_reply = max_size * max_values + MARGIN
+        #: The maximum number of values of that size in one reply.
+        self.max_values = 1
         self._buffer = bytearray()
         #: The bytes and lines received so far of the current reply.
         self._bytes = self._lines = 0
@@ -63,7 +62,7 @@ class ReplyParser:
         buffer = self._buffer
         buffer += data
         self._bytes += len(data)
-        if self._bytes > self._max_reply:
+        if self._bytes > self._max_size * self.max_values + MARGIN:
             raise NotAReply(f"the reply is too long: more than {self._max_size:,} bytes (--max-size)")
         position = 0
         try:

@@ -22,9 +22,6 @@ from livestate.sources.redis.tracking import TrackedConnection, Tracking
 from livestate.sources.redis.url import KEYSPACE, POLL, parse
 from livestate.sources.store_address import StoreAddress
 
-#: Values in one reply, at most; a poll reads 200 at once.
-MAX_KEYS = 1000
-
 #: What Redis says to a user who may not use MGET at all.
 _NO_MGET = "'mget'"
 
@@ -60,9 +57,9 @@ class RedisStore:
         notify = query.get("notify")
         self._tracking = Tracking(reactor, name) if notify is None else None
         make: Callable[[RedisServer], PersistentConnection] = (
-            partial(PersistentConnection, max_size=max_size, max_values=MAX_KEYS)
+            partial(PersistentConnection, max_size=max_size)
             if self._tracking is None
-            else partial(TrackedConnection, max_size=max_size, max_values=MAX_KEYS, tracking=self._tracking)
+            else partial(TrackedConnection, max_size=max_size, tracking=self._tracking)
         )
         self._deployment = make_deployment(reactor, parts, query, b"", max_size, name, make)
         self._channel: RedisChannel | None = None

@@ -117,12 +117,12 @@ class _Listener(RedisProtocol):
 class TrackedConnection(PersistentConnection):
     """A persistent connection whose reads Redis tracks, where it does."""
 
-    def __init__(self, server: RedisServer, max_size: int, max_values: int, tracking: Tracking) -> None:
+    def __init__(self, server: RedisServer, max_size: int, tracking: Tracking) -> None:
         """Prepare to connect to `server`.
 
-        :param max_values: the maximum number of values in one reply.
+        :param max_size: the maximum size of a value in bytes.
         """
-        super().__init__(server, max_size, max_values)
+        super().__init__(server, max_size)
         self._tracking = tracking
         self._listener: _Listener | None = None
 
