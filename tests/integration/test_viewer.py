@@ -191,8 +191,8 @@ class LiveTests(Case):
         browser = self.browser
         rows = [{"name": f"row {n}", "votes": n, "padding": "x" * 100} for n in range(5000)]
         large = {"title": "Large", "rows": rows}
-        self.set(large)
         self.open()
+        self.set(large)
         browser.until_text("#tree", "Large")
         count = "return document.querySelectorAll('#tree li').length"
         self.assertLess(browser.run(count), 50)
