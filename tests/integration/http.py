@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from tests.codings import DECODERS
 
-#: Seconds that a response may take.
-TIMEOUT = 10.0
+#: Seconds that a response may take, also one that waits for a server to start on a busy machine.
+TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)

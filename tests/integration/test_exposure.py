@@ -124,6 +124,7 @@ class ExposureTests(SynchronousTestCase):
         page = Client(self.service.admin).get("/status", Accept="text/html").body.decode()
         self.assertIn("redis://me:***@", said[0])
         self.assertIn("redis://me:***@", page)
+        until(lambda: list((self.folder / "state").glob("*.saved")), "a saved document")
         # Not the temporary files, which disappear at any moment; their content is that of the others.
         files = [self.folder / "access.log", *(self.folder / "state").glob("*.saved")]
         pids = [self.service.pid, *children(self.service.pid)]
@@ -137,7 +138,6 @@ class ExposureTests(SynchronousTestCase):
             self.assertNotIn("hush", text)
         self.assertIn("live.toml contains a password, and every user of this machine can read it", self.service.log)
         # Whatever the umask is, others on this machine read neither the key, nor a log, nor what is saved.
-        until(lambda: list((self.folder / "state").glob("*.saved")), "a saved document")
         for name, mode in (("server.pem", 0o600), ("state", 0o700), ("access.log", 0o640)):
             self.assertEqual(stat.S_IMODE((self.folder / name).stat().st_mode), mode, name)
         for file in (self.folder / "state").glob("*.saved"):

@@ -105,7 +105,7 @@ class ChannelTests(PushCase):
         store = RedisServer(self, options=("--user", "reader", "on", ">quiet", "~*", "resetchannels", "+@all"))
         store.set("1")
         url = f"redis://reader:quiet@127.0.0.1:{store.port}/0?notify=results"
-        service = Livestate(self, f"--source={url}", "--interval=0.2")
+        service = Livestate(self, f"--source={url}", "--interval=0.6")
         service.until_body(b"1")
         store.set("2")
         service.until_body(b"2")

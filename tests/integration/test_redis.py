@@ -17,7 +17,7 @@ from tests.integration.servers import Livestate, RedisServer
 FRESH = 2.0
 
 #: Long enough for a first fetch, which imports the driver, on a busy machine.
-INTERVAL = "--interval=0.6"
+INTERVAL = "--interval=1"
 
 #: Seconds: the promise for a store that comes (back) up.
 RECOVERY = 2.0
